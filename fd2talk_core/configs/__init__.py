@@ -1,0 +1,53 @@
+"""Sizes of the networks: ``tiny`` runs on a laptop's processor, ``base`` has the paper's sizes."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import FD2TalkError
+
+_CLASSES = {
+    "audio_encoder": ("audio", "AudioEncoder"),
+    "expression": ("motion", "MotionTransformer"),
+    "pose": ("motion", "MotionTransformer"),
+    "lip_expert": ("lip_expert", "LipExpert"),
+    "autoencoder": ("autoencoder", "FrameAutoencoder"),
+    "unet": ("unet", "FrameUNet"),
+}
+
+
+def network_class(network: str) -> type[nn.Module]:
+    """The class that a network of this name has."""
+    if network not in _CLASSES:
+        raise FD2TalkError(f"There is no network {network!r}; there are: {', '.join(_CLASSES)}.")
+    module, name = _CLASSES[network]
+    return getattr(import_module(f"..{module}", __name__), name)
+
+
+def load_config(network: str, size: str) -> dict:
+    """Constructor arguments of a network at a size."""
+    path = Path(__file__).parent / f"{size}.json"
+    if not path.exists():
+        sizes = ", ".join(sorted(file.stem for file in path.parent.glob("*.json")))
+        raise FD2TalkError(f"There is no configuration {size!r}; there are: {sizes}.")
+    return json.loads(path.read_text(encoding="utf-8"))[network]
+
+
+def build(network: str, size: str, seed: int = 0, **changes: object) -> nn.Module:
+    """An untrained network initialised from a seed; the global random state is left as it was.
+
+    Args:
+        network: ``audio_encoder``, ``expression``, ``pose``, ``lip_expert``, ``autoencoder`` or ``unet``.
+        size: ``tiny`` or ``base``.
+        changes: constructor arguments that replace the configuration's.
+    """
+    config = {**load_config(network, size), **changes}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = network_class(network).from_config(config)
+    return built.train(False)
