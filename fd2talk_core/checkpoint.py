@@ -172,16 +172,21 @@ def find_checkpoint(network: str, name: str, folders: Iterable[Path | str] = ())
 
     Args:
         network: one of :data:`NETWORKS`.
-        name: a file or folder name in one of ``folders``, or the name of a shipped set, such as ``tiny``.
+        name: a file, or the folder of a set that holds ``<network>.safetensors``, in one of ``folders``; or the
+            name of a shipped set, such as ``tiny``. For ``audio_encoder`` also a folder in Hugging Face's layout.
         folders: searched first, in order.
 
     Raises:
         FD2TalkError: naming every folder searched.
     """
-    candidates = [Path(folder) / name for folder in folders]
-    candidates.append(SHIPPED / name / f"{network}.safetensors")
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    searched = ", ".join(str(candidate.parent) for candidate in candidates)
-    raise FD2TalkError(f"No {network} checkpoint named {name!r} was found; searched: {searched}.")
+    searched = [*map(Path, folders), SHIPPED]
+    for folder in searched:
+        in_set = folder / name / f"{network}.safetensors"
+        if in_set.is_file():
+            return in_set
+        single = folder / name
+        if single.is_file() or (network == "audio_encoder" and (single / "config.json").is_file()):
+            return single
+    raise FD2TalkError(
+        f"No {network} checkpoint named {name!r} was found; searched: {', '.join(map(str, searched))}."
+    )

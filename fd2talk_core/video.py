@@ -9,6 +9,7 @@ from types import TracebackType
 import av
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .coefficients import check_fps
@@ -43,8 +44,8 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self.path), mode="w", options={"movflags": "+faststart"})
-        self._video = None
-        self._sound = _AudioTrack(self._container, *self.audio) if self.audio is not None else None
+        self._video: av.VideoStream | None = None
+        self._sound: _AudioTrack | None = None
         return self
 
     def write(self, frames: Tensor) -> None:
@@ -55,6 +56,8 @@ class VideoWriter:
             )
         if self._video is None:
             self._video = self._open_video(frames.shape[1], frames.shape[2])
+            if self.audio is not None:
+                self._sound = _AudioTrack(self._container, *self.audio)
         pixels = (frames.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         pad_h, pad_w = pixels.shape[1] % 2, pixels.shape[2] % 2
         if pad_h or pad_w:
@@ -100,7 +103,11 @@ class VideoWriter:
 
 
 class _AudioTrack:
-    """Feeds one waveform to an AAC stream a little at a time."""
+    """Feeds one waveform to an AAC stream a little at a time.
+
+    Over six channels are mixed down to stereo: players seldom take them, and PyAV, with which a host would read
+    the file back, crashes on eight planar channels.
+    """
 
     def __init__(self, container: av.container.OutputContainer, waveform: Tensor, sample_rate: int) -> None:
         self.container = container
@@ -112,9 +119,10 @@ class _AudioTrack:
         self.waveform = waveform[:channels]
         self.sample_rate = sample_rate
         rate = next((r for r in AUDIO_RATES if r >= sample_rate), AUDIO_RATES[-1])
-        self.stream = container.add_stream("aac", rate=rate, layout=self.layout)
+        stored = self.layout if channels <= 6 else "stereo"
+        self.stream = container.add_stream("aac", rate=rate, layout=stored)
         self.stream.time_base = Fraction(1, rate)
-        self.resampler = av.AudioResampler(format="fltp", layout=self.layout, rate=rate)
+        self.resampler = av.AudioResampler(format="fltp", layout=stored, rate=rate)
         self.position = 0
 
     def write_until(self, seconds: Fraction | float) -> None:
@@ -126,8 +134,10 @@ class _AudioTrack:
             self.position = stop
 
     def _encode(self, piece: Tensor) -> None:
-        samples = np.ascontiguousarray(piece.detach().to("cpu", torch.float32).clamp(-1, 1).numpy())
-        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=self.layout)
+        samples = piece.detach().to("cpu", torch.float32).clamp(-1, 1)
+        # packed, since PyAV miscounts the planes of eight planar channels
+        packed = np.ascontiguousarray(rearrange(samples, "c n -> 1 (n c)").numpy())
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self.layout)
         frame.sample_rate = self.sample_rate
         frame.pts = self.position
         frame.time_base = Fraction(1, self.sample_rate)

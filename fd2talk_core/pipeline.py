@@ -1,0 +1,205 @@
+"""The whole method on one screen: a portrait and a voice go in, a talking video comes out (FD2Talk Sec. 3).
+
+voice ── AudioEncoder ──┬── ExpDiT ──── expression β ──┐
+                        └── PoseDiT ─── pose p ────────┤
+portrait ── encode_reference ── reference x, α ────────┴── FrameUNet ── latents ── decoder ── frames
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+
+from . import configs
+from .audio import AudioEncoder, read_audio
+from .checkpoint import find_checkpoint, load_checkpoint
+from .coefficients import MotionMode
+from .errors import FD2TalkError
+from .face_model import FaceModel, default_face_model
+from .landmarks import FaceLandmarker
+from .motion import sample_motion
+from .reference import NoFacePolicy, encode_reference
+from .sampler import iter_decoded_frames, iter_latents
+from .video import VideoWriter
+
+Progress = Callable[[str, int, int], None]
+"""Called as (stage, done, total); what it raises stops the work within one step."""
+
+
+@dataclass(frozen=True)
+class TalkingVideo:
+    """A talking video whose frames are made as they are read, so that its length costs no memory.
+
+    Attributes:
+        chunks: frames ``[n, H, W, 3]`` in 0..1, to be read once.
+        num_frames: F = round(duration * fps).
+        fps: frames a second.
+        audio: ``(waveform [C, N], sample_rate)``, the recording as it was given.
+    """
+
+    chunks: Iterator[Tensor]
+    num_frames: int
+    fps: float
+    audio: tuple[Tensor, int]
+
+    def save(self, path: Path | str) -> Path:
+        """Write an MP4 with the sound, frame by frame."""
+        with VideoWriter(path, self.fps, self.audio) as writer:
+            for frames in self.chunks:
+                writer.write(frames)
+        return Path(path)
+
+    def frames(self) -> Tensor:
+        """All frames at once, ``[F, H, W, 3]``."""
+        return torch.cat(list(self.chunks))
+
+
+class FD2TalkPipeline:
+    """FD2Talk without a host.
+
+    >>> FD2TalkPipeline.from_pretrained("tiny")("portrait.png", "speech.wav").save("talking.mp4")
+    """
+
+    def __init__(
+        self,
+        audio_encoder: AudioEncoder,
+        expression: nn.Module,
+        pose: nn.Module,
+        autoencoder: nn.Module,
+        unet: nn.Module,
+        face_model: FaceModel | None = None,
+        landmarker: FaceLandmarker | None = None,
+    ) -> None:
+        self.audio_encoder = audio_encoder
+        self.expression = expression
+        self.pose = pose
+        self.autoencoder = autoencoder
+        self.unet = unet
+        self.face_model = face_model or default_face_model()
+        self.landmarker = landmarker or FaceLandmarker()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = "tiny", folders: Iterable[Path | str] = (), device: str = "cpu"
+    ) -> FD2TalkPipeline:
+        """The networks of one set: the shipped ``tiny``, or a set folder's files ``<network>.safetensors``.
+
+        Args:
+            name: a shipped set, or the path of a folder that holds one file a network.
+            folders: further places to look in for a folder of that name.
+
+        Raises:
+            FD2TalkError: naming every folder searched, or the file and what is wrong with it.
+        """
+        folders = [*folders, Path()]
+        face_model = default_face_model()
+        networks = {}
+        for network in ("expression", "pose", "autoencoder", "unet"):
+            path = find_checkpoint(network, name, folders)
+            networks[network] = load_checkpoint(path, configs.network_class(network), face_model.name)
+        audio_encoder = AudioEncoder.from_pretrained(find_checkpoint("audio_encoder", name, folders))
+        return cls(audio_encoder, **networks, face_model=face_model).to(device)
+
+    @classmethod
+    def from_config(cls, size: str = "tiny", seed: int = 0) -> FD2TalkPipeline:
+        """Untrained networks initialised from a seed: for tests and for measuring sizes, not for making videos."""
+        names = ("audio_encoder", "expression", "pose", "autoencoder", "unet")
+        return cls(**{name: configs.build(name, size, seed) for name in names})
+
+    def to(self, device: str) -> FD2TalkPipeline:
+        """Move every network to a device."""
+        for network in (self.audio_encoder, self.expression, self.pose, self.autoencoder, self.unet):
+            network.to(device)
+        return self
+
+    def __call__(
+        self,
+        image: Tensor | Path | str,
+        audio: tuple[Tensor, int] | Path | str,
+        *,
+        fps: float = 25.0,
+        seed: int = 0,
+        motion_steps: int | None = None,
+        frame_steps: int | None = None,
+        guidance: float = 1.0,
+        expression_intensity: float = 1.0,
+        pose_intensity: float = 1.0,
+        motion_mode: MotionMode = "relative",
+        paste_back: bool = True,
+        face_index: int = 0,
+        no_face: NoFacePolicy = "error",
+        progress: Progress | None = None,
+    ) -> TalkingVideo:
+        """A portrait speaks.
+
+        Args:
+            image: the portrait, a file or ``[H, W, 3]`` in 0..1.
+            audio: the voice, a file or ``(waveform [C, N], sample_rate)``.
+            fps: of the video, over 0 and at most 120.
+            seed: the same seed gives the same video.
+            motion_steps, frame_steps: sampling steps; None takes the checkpoint's recommendation.
+            guidance: strength of the audio on the motion (FaceTalk Eq. 10); 1 is off.
+            expression_intensity, pose_intensity: scale of the motion.
+            motion_mode: ``"relative"`` starts where the portrait looks, ``"absolute"`` is the paper's.
+            paste_back: put the moving head back into the whole picture, or give the square crop.
+            face_index: which face, 0 is the largest.
+            no_face: ``"error"`` or ``"whole_image"``.
+            progress: called with (stage, done, total).
+
+        Returns:
+            a video whose frames are made while it is saved or read.
+
+        Raises:
+            FD2TalkError: one sentence naming the input that cannot be used.
+        """
+
+        def report(stage: str) -> Callable[[int, int, Tensor | None], None] | None:
+            return (lambda done, total, _: progress(stage, done, total)) if progress else None
+
+        waveform, sample_rate = audio if isinstance(audio, tuple) else read_audio(audio)
+        features = self.audio_encoder.encode(waveform, sample_rate, fps, callback=report("audio"))
+
+        motion = {"seed": seed, "steps": motion_steps, "guidance": guidance}
+        expression = sample_motion(
+            self.expression, features, intensity=expression_intensity, callback=report("expression"), **motion
+        )
+        pose = sample_motion(self.pose, features, intensity=pose_intensity, callback=report("pose"), **motion)
+
+        reference = encode_reference(
+            image if isinstance(image, Tensor) else read_image(image),
+            self.autoencoder,
+            self.landmarker,
+            self.face_model,
+            face_index=face_index,
+            no_face=no_face,
+        )
+        latents = iter_latents(
+            self.unet,
+            reference,
+            expression,
+            pose,
+            seed=seed,
+            steps=frame_steps,
+            motion_mode=motion_mode,
+            callback=report("frames"),
+        )
+        frames = iter_decoded_frames(self.autoencoder, latents, reference, paste_back=paste_back)
+        return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate))
+
+
+def read_image(path: Path | str) -> Tensor:
+    """A picture file as ``[H, W, 3]`` in 0..1, turned upright as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise FD2TalkError(f"{Path(path).name} cannot be read as a picture ({error}).") from error
+    return torch.from_numpy(np.asarray(upright, dtype=np.float32) / 255)
