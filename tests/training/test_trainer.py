@@ -1,0 +1,193 @@
+"""The loop: what it learns, that a kill costs nothing, that processes share one run, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from toy_stage import ToyStage  # noqa: E402
+
+from fd2talk_core.errors import FD2TalkError  # noqa: E402
+from training.trainer import (  # noqa: E402
+    Trainer,
+    TrainSettings,
+    load_section,
+    sample_seed,
+    schedule,
+    stage_main,
+    train,
+    train_settings,
+)
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+TOY = [str(Path(__file__).with_name("toy_stage.py"))]
+
+
+def losses(folder: Path) -> dict[int, float]:
+    lines = (folder / "run" / "losses.jsonl").read_text().splitlines()
+    return {r["step"]: r["loss"] for r in map(json.loads, lines) if "loss" in r}
+
+
+def run_toy(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> str:
+    command = [sys.executable, *launcher, *TOY, str(folder), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run_toy(folder)
+    return folder
+
+
+def test_learns_and_writes_its_results(uninterrupted: Path) -> None:
+    curve = losses(uninterrupted)
+    assert list(curve) == list(range(1, 61))
+    assert sum(list(curve.values())[-5:]) < 0.5 * sum(list(curve.values())[:5])
+    report = json.loads((uninterrupted / "run" / "report.json").read_text())
+    assert report["steps"] == 60 and report["samples_per_second"] > 0 and 0 <= report["waiting"] <= 1
+    assert (uninterrupted / "run" / "curves.png").stat().st_size > 1000
+    with safe_open(uninterrupted / "weights" / "net.safetensors", framework="pt") as file:
+        assert file.metadata()["trained_on"].startswith("a sine; seed 0, 60 steps of 8")
+
+
+def test_kill_and_resume_give_the_same_run(uninterrupted: Path, tmp_path: Path) -> None:
+    command = [sys.executable, *TOY, str(tmp_path), "--pause", "0.03"]
+    killed = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    state = tmp_path / "run" / "state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() or len(losses(tmp_path)) < 15:
+        assert killed.poll() is None and time.monotonic() < deadline, (
+            "the run ended before it could be killed"
+        )
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    with safe_open(state, framework="pt") as file:
+        saved = json.loads(file.metadata()["state"])["step"]
+    assert 0 < saved < 60
+    run_toy(tmp_path)
+    assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=1e-4)
+    expected = load_file(uninterrupted / "weights" / "net.safetensors")
+    for name, value in load_file(tmp_path / "weights" / "net.safetensors").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617")
+    assert "2 × " in run_toy(tmp_path / "two", "--dropout", "0", launcher=launcher)
+    run_toy(tmp_path / "one", "--dropout", "0")
+    expected = load_file(tmp_path / "one" / "weights" / "net.safetensors")
+    for name, value in load_file(tmp_path / "two" / "weights" / "net.safetensors").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_data_workers_change_nothing(uninterrupted: Path, tmp_path: Path) -> None:
+    run_toy(tmp_path, "--workers", "1")
+    assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=1e-6)
+
+
+def test_time_budget_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=10**6, minutes=1 / 60, batch_size=4, log_every=1)
+    report = train(ToyStage(pause=0.005), settings, tmp_path / "run", tmp_path / "weights")
+    assert 0.9 < report.seconds < 3
+    last = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
+    rates = [record["rate"] for record in last if "rate" in record]
+    assert rates[-1] < 0.05 * settings.learning_rate < 0.5 * max(rates)
+
+
+def test_best_weights_are_kept(tmp_path: Path) -> None:
+    class Worsening(ToyStage):
+        scores = iter([1.0, 5.0, 2.0, 2.0])
+
+        def validate(self, folder: Path | None) -> dict[str, float]:
+            return {"fit": next(self.scores)}
+
+    stage = Worsening()
+    trainer = Trainer(stage, TrainSettings(steps=15, batch_size=4, validate_every=5), tmp_path)
+    kept = {}
+
+    original = trainer.validate
+
+    def spy(folder: Path | None) -> dict[str, float]:
+        metrics = original(folder)
+        kept[metrics["fit"]] = {k: v.clone() for k, v in trainer.ema.items()}
+        return metrics
+
+    trainer.validate = spy
+    assert trainer.run().metrics == {"fit": 5.0}
+    trainer.export(tmp_path / "weights", "")
+    for name, value in load_file(tmp_path / "weights" / "net.safetensors").items():
+        torch.testing.assert_close(value, kept[5.0]["net." + name])
+
+
+def test_exploding_loss_is_a_sentence(tmp_path: Path) -> None:
+    class Exploding(ToyStage):
+        def forward(self, batch: dict) -> dict:
+            return {"loss": super().forward(batch)["loss"] * float("nan")}
+
+    with pytest.raises(FD2TalkError, match="lower learning_rate"):
+        train(Exploding(), TrainSettings(steps=3, log_every=1), tmp_path / "run", tmp_path / "weights")
+
+
+def test_another_networks_state_is_refused(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=2, batch_size=4)
+    train(ToyStage(), settings, tmp_path / "run", tmp_path / "weights")
+
+    class Other(ToyStage):
+        name = "other"
+
+    with pytest.raises(FD2TalkError, match="another stage"):
+        train(Other(), settings, tmp_path / "run", tmp_path / "weights")
+    (tmp_path / "run" / "state.safetensors").write_bytes(b"not a state")
+    with pytest.raises(FD2TalkError, match="cannot be read"):
+        train(ToyStage(), settings, tmp_path / "run", tmp_path / "weights")
+
+
+def test_schedule_rises_then_falls() -> None:
+    values = [schedule(i / 100, 0.1, 0.01) for i in range(101)]
+    assert values[0] == 0 and max(values) == values[10] == pytest.approx(1)
+    assert values[:11] == sorted(values[:11]) and values[10:] == sorted(values[10:], reverse=True)
+    assert values[-1] == pytest.approx(0.01)
+
+
+def test_sample_seeds_do_not_collide() -> None:
+    seeds = {sample_seed(seed, index) for seed in range(4) for index in range(-2000, 2000)}
+    assert len(seeds) == 4 * 4000
+
+
+def test_settings_and_configs_refuse_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(FD2TalkError, match="no setting 'stepz'"):
+        train_settings({"train": {"stepz": 3}})
+    with pytest.raises(FD2TalkError, match="no configuration nowhere"):
+        load_section("nowhere", "unet")
+    (tmp_path / "bad.yaml").write_text("unet: [")
+    with pytest.raises(FD2TalkError, match="not valid YAML"):
+        load_section(tmp_path / "bad.yaml", "unet")
+    (tmp_path / "empty.yaml").write_text("unet: {}")
+    with pytest.raises(FD2TalkError, match="no section 'motion'"):
+        load_section(tmp_path / "empty.yaml", "motion")
+
+    def build(*_: object) -> None:
+        raise AssertionError("must not get this far")
+
+    arguments = ["--data", str(tmp_path), "--weights", str(tmp_path), "--config"]
+    assert stage_main("unet", build, "", [*arguments, "nowhere"]) == 2
+    assert "error: There is no configuration" in capsys.readouterr().err
