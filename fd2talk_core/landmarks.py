@@ -1,13 +1,14 @@
-"""Finding faces in a picture: 478 landmarks and the ARKit expression scores of each (MediaPipe Face Landmarker).
+"""Finding faces in a picture: 478 landmarks and the ARKit expression scores of each (MediaPipe Face
+Landmarker).
 
-The model file, ``weights/face_landmarker.task``, is a zip of three TensorFlow Lite networks that run one after the
-other: BlazeFace finds faces (Bazarevsky et al. 2019), Face Mesh V2 places 478 landmarks in a square turned upright
-around each (Grishchenko et al. 2020), and Blendshape V2 reads 52 expression scores from 146 of them. They run
-straight from memory by ``ai-edge-litert``; the rules between them are those of MediaPipe's ``face_detector_graph``,
-``face_landmarks_detector_graph`` and ``face_blendshapes_graph``.
+The model file, ``weights/face_landmarker.task``, is a zip of three TensorFlow Lite networks that run one
+after the other: BlazeFace finds faces (Bazarevsky et al. 2019), Face Mesh V2 places 478 landmarks in a square
+turned upright around each (Grishchenko et al. 2020), and Blendshape V2 reads 52 expression scores from 146 of
+them. They run straight from memory by ``ai-edge-litert``; the rules between them are those of MediaPipe's
+``face_detector_graph``, ``face_landmarks_detector_graph`` and ``face_blendshapes_graph``.
 
-Picture coordinates are continuous pixels: x to the right in [0, W], y down in [0, H]; the centre of the first pixel
-is at (0.5, 0.5).
+Picture coordinates are continuous pixels: x to the right in [0, W], y down in [0, H]; the centre of the first
+pixel is at (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -35,28 +36,29 @@ _DETECTION_SCORE = 0.5
 _PRESENCE_SCORE = 0.5
 _SUPPRESSION_IOU = 0.3
 _ROI_SCALE = 1.5
-_SMALLEST_TILE = 160  # pixels: the detector sees faces down to about 1/7 of its input, so about 24 px here
+_SMALLEST_TILE = 160  # pixels: the detector sees faces down to about 1/5 of its input, so about 32 px here
 _EYE_CORNERS = (33, 263)  # outer corners, the person's right and left
 _RESCAN_EVERY = 12  # frames: how often a lost face is looked for in the whole picture while tracking
 
 # fmt: off
 _BLENDSHAPE_LANDMARKS = (
-    0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70, 78, 80,
-    81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149, 150, 152, 153,
-    154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178, 181, 185, 191, 195, 197, 234, 246, 249,
-    251, 263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293, 295, 296, 297, 300, 308, 310, 311, 312, 314,
-    317, 318, 321, 323, 324, 332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375, 377, 378, 379, 380, 381, 382,
-    384, 385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454, 466, 468, 469, 470, 471, 472, 473,
-    474, 475, 476, 477,
+    0, 1, 4, 5, 6, 7, 8, 10, 13, 14, 17, 21, 33, 37, 39, 40, 46, 52, 53, 54, 55, 58, 61, 63, 65, 66, 67, 70,
+    78, 80, 81, 82, 84, 87, 88, 91, 93, 95, 103, 105, 107, 109, 127, 132, 133, 136, 144, 145, 146, 148, 149,
+    150, 152, 153, 154, 155, 157, 158, 159, 160, 161, 162, 163, 168, 172, 173, 176, 178, 181, 185, 191, 195,
+    197, 234, 246, 249, 251, 263, 267, 269, 270, 276, 282, 283, 284, 285, 288, 291, 293, 295, 296, 297, 300,
+    308, 310, 311, 312, 314, 317, 318, 321, 323, 324, 332, 334, 336, 338, 356, 361, 362, 365, 373, 374, 375,
+    377, 378, 379, 380, 381, 382, 384, 385, 386, 387, 388, 389, 390, 397, 398, 400, 402, 405, 409, 415, 454,
+    466, 468, 469, 470, 471, 472, 473, 474, 475, 476, 477,
 )
 _MEDIAPIPE_BLENDSHAPES = (
-    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
-    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
-    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
-    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
-    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
-    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
-    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
+    "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft",
+    "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight",
+    "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight",
+    "jawForward", "jawLeft", "jawOpen", "jawRight", "mouthClose", "mouthDimpleLeft", "mouthDimpleRight",
+    "mouthFrownLeft", "mouthFrownRight", "mouthFunnel", "mouthLeft", "mouthLowerDownLeft",
+    "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker", "mouthRight",
+    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
     "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
     "noseSneerLeft", "noseSneerRight",
 )
@@ -75,7 +77,8 @@ class Face:
 
     Attributes:
         box_xyxy: left, top, right, bottom of the landmarks, in pixels.
-        landmarks: ``[478, 3]`` float32, x and y in pixels, z in the same scale (smaller is nearer the viewer).
+        landmarks: ``[478, 3]`` float32, x and y in pixels, z in the same scale (smaller is nearer the
+            viewer).
         blendshapes: ``[52]`` scores in 0..1 in the order of :data:`~fd2talk_core.coefficients.ARKIT_NAMES`.
         score: probability that this is a face, 0..1.
     """
@@ -111,11 +114,13 @@ def check_picture(image: Tensor, name: str = "image") -> Tensor:
     """One picture as ``[H, W, 3]`` float32 in 0..1 on the CPU.
 
     Args:
-        image: ``[H, W, C]`` or ``[1, H, W, C]``, float in 0..1 or uint8; C is 1 (grey), 3 (RGB) or 4 (alpha dropped).
+        image: ``[H, W, C]`` or ``[1, H, W, C]``, float in 0..1 or uint8; C is 1 (grey), 3 (RGB) or 4 (alpha
+            dropped).
         name: what the message calls it.
 
     Raises:
-        FD2TalkError: on another shape, a batch of several, a side under 64 pixels, or values that are not numbers.
+        FD2TalkError: on another shape, a batch of several, a side under 64 pixels, or values that are not
+            numbers.
     """
     shape = tuple(image.shape)
     if len(shape) == 4 and shape[0] > 1:
@@ -126,9 +131,7 @@ def check_picture(image: Tensor, name: str = "image") -> Tensor:
         raise FD2TalkError(f"The {name} has shape {shape}, but [height, width, 3] is needed.")
     image = image.detach().reshape(shape[-3:]).cpu()
     if min(shape[-3:-1]) < 64:
-        raise FD2TalkError(
-            f"The {name} is {shape[-2]} x {shape[-3]} pixels, but at least 64 x 64 is needed: use a larger picture."
-        )
+        raise FD2TalkError(f"The {name} is {shape[-2]} x {shape[-3]} pixels, but at least 64 x 64 is needed.")
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
     if not torch.isfinite(image).all():
         raise FD2TalkError(
@@ -170,7 +173,7 @@ def sample_square(picture: Tensor, square: Square, size: int, padding: str = "bo
 
 
 def _surroundings(picture: Tensor, square: Square) -> tuple[tuple[int, int], Tensor]:
-    """The part of the picture that a square can touch, so that a large picture costs no more than its face."""
+    """The part of the picture that a square can touch, so that a large one costs no more than its face."""
     height, width = picture.shape[-2:]
     reach = square.side * (abs(math.cos(square.angle)) + abs(math.sin(square.angle))) / 2 + 4
     left = min(max(0, math.floor(square.x - reach)), width - 1)
@@ -210,8 +213,28 @@ class FaceLandmarker:
             FD2TalkError: when the image is not one.
         """
         picture = check_picture(image).movedim(-1, 0)
-        faces = [face for roi in self._scan(picture) if (face := self._settle(picture, roi))]
-        return sorted(_distinct(faces), key=lambda face: (-face.area, face.box_xyxy))
+        for smallest in (_SMALLEST_TILE, _SMALLEST_TILE // 2):  # the finest tiles only when all else failed
+            candidates = self._scan(picture, smallest)
+            faces = _distinct([face for roi in candidates if (face := self._settle(picture, roi))])
+            if faces:
+                break
+        return sorted(faces, key=lambda face: (-face.area, face.box_xyxy))
+
+    def detect_in_box(self, image: Tensor, box: tuple[float, float, float, float]) -> Face | None:
+        """The face in a box that someone drew, even where the detector sees none there.
+
+        Args:
+            image: ``[H, W, 3]`` in 0..1, as :func:`check_picture` takes it.
+            box: left, top, right, bottom in pixels, around a face or a head.
+        """
+        picture = check_picture(image).movedim(-1, 0)
+        left, top, right, bottom = box
+        for share in (1.0, 1.5):
+            side = share * max(right - left, bottom - top)
+            face = self._settle(picture, Square((left + right) / 2, (top + bottom) / 2, side))
+            if face and _intersection(face.box_xyxy, box) > 0.5 * face.area:
+                return face
+        return None
 
     def detect_video(
         self,
@@ -222,7 +245,8 @@ class FaceLandmarker:
     ) -> Iterator[Face | None]:
         """One face followed through a video, frame by frame; ``None`` where it is not to be seen.
 
-        The landmarks of a frame say where to look in the next, so that the detector runs only when the face is lost.
+        The landmarks of a frame say where to look in the next, so that the detector runs only when the face
+        is lost.
 
         Args:
             frames: pictures ``[H, W, 3]`` in 0..1, one at a time.
@@ -246,15 +270,16 @@ class FaceLandmarker:
             last = face or last
             yield face
 
-    def _scan(self, picture: Tensor) -> list[Square]:
+    def _scan(self, picture: Tensor, smallest: int) -> list[Square]:
         """Squares that may hold a face, from a picture seen at every size that the detector needs.
 
-        The detector takes 128 pixels and knows faces from about a seventh to all of them: it sees the picture with a
+        The detector takes 128 pixels and knows faces from about a fifth to all of them: it sees the picture
+            with a
         margin (a face that fills it), the whole picture, and overlapping tiles of a half, a quarter, ...
         """
         longest = max(picture.shape[-2:])
         tile, boxes, keypoints, scores = 2.0 * longest, [], [], []
-        while tile >= longest or tile >= _SMALLEST_TILE:
+        while tile >= longest or tile >= smallest:
             for found in self._scan_tiles(picture, tile):
                 boxes.append(found[0])
                 keypoints.append(found[1])
@@ -291,7 +316,7 @@ class FaceLandmarker:
                     yield points[:, :2].reshape(-1, 4), points[:, 2:], scores
 
     def _decode(self, window: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Corners and six keypoints ``[n, 8, 2]`` in detector pixels, and scores ``[n]``, of what scores enough."""
+        """Corners and six keypoints ``[n, 8, 2]`` in detector pixels and scores ``[n]``, where high enough."""
         regression, logits = _run(self._detector, window)
         scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1).astype(np.float64), -100, 100)))
         keep = scores >= _DETECTION_SCORE
@@ -338,7 +363,8 @@ def pick_face(
     Args:
         faces: as :meth:`FaceLandmarker.detect` returns them.
         face_index: 0 is the largest.
-        box: left, top, right, bottom in pixels; when given, the face that overlaps it most, whatever its index.
+        box: left, top, right, bottom in pixels; when given, the face that overlaps it most, whatever its
+            index.
     """
     if box is not None:
         overlaps = [_intersection(face.box_xyxy, box) for face in faces]
@@ -384,7 +410,7 @@ def _run(interpreter: Any, image: Tensor) -> list[np.ndarray]:
 
 
 def _anchors() -> np.ndarray:
-    """Centres ``[896, 2]`` in detector pixels: 2 a cell of the 16 x 16 grid, then 6 a cell of the 8 x 8 grid."""
+    """Centres ``[896, 2]`` in detector pixels: 2 a cell of the 16 x 16 grid, then 6 of the 8 x 8."""
     grids = []
     for stride, repeat in ((8, 2), (16, 6)):
         ticks = (np.arange(_DETECTOR_SIZE // stride, dtype=np.float32) + 0.5) * stride
@@ -394,7 +420,7 @@ def _anchors() -> np.ndarray:
 
 
 def _suppress(boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> list[Square]:
-    """Weighted non-maximum suppression: boxes that overlap become one, averaged by score (BlazeFace Sec. 3)."""
+    """Weighted non-maximum suppression: boxes that overlap are averaged by score (BlazeFace)."""
     squares = []
     order = np.argsort(-scores, kind="stable")
     while len(order):
