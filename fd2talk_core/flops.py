@@ -1,0 +1,25 @@
+"""Counting floating-point operations, attention on the CPU included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """Operations (a multiplication and an addition count as two) of one call, without gradients.
+
+    torch's counter knows no formula for its CPU attention kernel and would count it as nothing, so one is
+    registered.
+    """
+    mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    with torch.no_grad(), counter:
+        function()
+    return counter.get_total_flops()
+
+
+def _cpu_attention_flops(query: object, key: object, value: object, *_: object, **__: object) -> int:
+    return sdpa_flop_count(query, key, value)
