@@ -151,7 +151,7 @@ def sample_square(picture: Tensor, square: Square, size: int, padding: str = "bo
         padding: what lies outside, as in ``grid_sample``: ``"border"``, ``"reflection"`` or ``"zeros"``.
 
     Returns:
-        ``[C, size, size]``: bicubic where the picture is enlarged, area-averaged where it is shrunk.
+        ``[C, size, size]``: bilinear, area-averaged where the picture is shrunk.
     """
     scale = square.side / size
     origin, region = _surroundings(picture, square)
@@ -167,8 +167,7 @@ def sample_square(picture: Tensor, square: Square, size: int, padding: str = "bo
     x = (square.x + across * cos - down * sin - origin[0]) / (reduction * region.shape[-1])
     y = (square.y + across * sin + down * cos - origin[1]) / (reduction * region.shape[-2])
     grid = torch.stack([x, y], dim=-1) * 2 - 1
-    mode = "bicubic" if scale < 1 else "bilinear"
-    sampled = F.grid_sample(region[None], grid[None].to(region), mode, padding, align_corners=False)
+    sampled = F.grid_sample(region[None], grid[None].to(region), "bilinear", padding, align_corners=False)
     return F.avg_pool2d(sampled, oversampling)[0] if oversampling > 1 else sampled[0]
 
 
@@ -316,7 +315,7 @@ class FaceLandmarker:
                     yield points[:, :2].reshape(-1, 4), points[:, 2:], scores
 
     def _decode(self, window: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Corners and six keypoints ``[n, 8, 2]`` in detector pixels and scores ``[n]``, where high enough."""
+        """Corners and six keypoints ``[n, 8, 2]`` in detector pixels, scores ``[n]``, where high."""
         regression, logits = _run(self._detector, window)
         scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1).astype(np.float64), -100, 100)))
         keep = scores >= _DETECTION_SCORE

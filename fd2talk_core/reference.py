@@ -269,7 +269,7 @@ def paste_back(
     picture, transform = reference.picture, reference.crop_transform
     if frames.ndim != 4 or frames.shape[1:] != reference.crop.shape:
         raise FD2TalkError(
-            f"The frames have shape {tuple(frames.shape)}, but [frames, {transform.size}, {transform.size}, 3] "
+            f"The frames are {tuple(frames.shape)}, but [frames, {transform.size}, {transform.size}, 3] "
             "is needed to paste them back: use the reference that the frames were made with."
         )
     if not 0 <= feather <= 0.5:
@@ -382,7 +382,7 @@ def _choose(
     if not faces:
         raise FD2TalkError(
             f"No face was found in the {picture.shape[1]} x {picture.shape[0]} portrait: use a picture where "
-            "the face is larger and seen from the front, give a box around it, or set no face to 'whole_image'."
+            "the face is larger and frontal, give a box around it, or set no face to 'whole_image'."
         )
     if box is not None:
         if no_face == "whole_image":
