@@ -94,17 +94,19 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
         """
         return self.encoder(image)
 
-    def decode(self, latent: Tensor, reference_latent: Tensor) -> Tensor:
-        """𝓓([x, J]), clamped to 0..1.
+    def decode(self, latent: Tensor, reference_latent: Tensor, clamp: bool = True) -> Tensor:
+        """𝓓([x, J]).
 
         Args:
             latent: ``[B, d, h, w]``, of the frames.
             reference_latent: ``[1 or B, d, h, w]`` or ``[d, h, w]``, of the portrait.
+            clamp: to 0..1; without it, gradients flow from values beyond.
 
         Returns:
             ``[B, 3, f h, f w]``.
         """
-        return self._decode(latent, reference_latent).clamp(0, 1)
+        decoded = self._decode(latent, reference_latent)
+        return decoded.clamp(0, 1) if clamp else decoded
 
     def forward(self, reference: Tensor, frame: Tensor) -> Tensor:
         """𝓓([𝓔(F₁), 𝓔(F₂)]) of Eq. 13, not clamped so that gradients flow.
