@@ -34,6 +34,7 @@ MODEL_PATH = Path(__file__).parent / "weights" / "face_landmarker.task"
 _DETECTOR_SIZE, _MESH_SIZE = 128, 256
 _DETECTION_SCORE = 0.5
 _PRESENCE_SCORE = 0.5
+_PRESENCE_SCORE_UNDETECTED = 0.9  # landmarks that no detection supports have to be surer
 _SUPPRESSION_IOU = 0.3
 _ROI_SCALE = 1.5
 _SMALLEST_TILE = 160  # pixels: the detector sees faces down to about 1/5 of its input, so about 32 px here
@@ -231,7 +232,8 @@ class FaceLandmarker:
         for share in (1.0, 1.5):
             side = share * max(right - left, bottom - top)
             face = self._settle(picture, Square((left + right) / 2, (top + bottom) / 2, side))
-            if face and _intersection(face.box_xyxy, box) > 0.5 * face.area:
+            inside = face is not None and _intersection(face.box_xyxy, box) > 0.5 * face.area
+            if inside and face.score >= _PRESENCE_SCORE_UNDETECTED:
                 return face
         return None
 

@@ -197,15 +197,15 @@ def test_video_follows_the_face_that_was_chosen() -> None:
 
 
 def test_sampling_a_square_is_exact_on_a_ramp() -> None:
-    y, x = torch.meshgrid(torch.arange(200) + 0.5, torch.arange(300) + 0.5, indexing="ij")
+    y, x = torch.meshgrid(torch.arange(300) + 0.5, torch.arange(300) + 0.5, indexing="ij")
     ramp = torch.stack([x, y])
     for side in (20.0, 64.0, 150.0):  # enlarged, as it is, shrunk
-        square = Square(140.3, 90.7, side, 0.3)
+        square = Square(140.3, 160.7, side, 0.3)
         sampled = sample_square(ramp, square, 64)
         ticks = ((torch.arange(64) + 0.5) / 64 - 0.5) * side
         cos, sin = math.cos(0.3), math.sin(0.3)
         assert torch.allclose(sampled[0], 140.3 + cos * ticks - sin * ticks[:, None], atol=2e-3)
-        assert torch.allclose(sampled[1], 90.7 + sin * ticks + cos * ticks[:, None], atol=2e-3)
+        assert torch.allclose(sampled[1], 160.7 + sin * ticks + cos * ticks[:, None], atol=2e-3)
 
 
 def test_strong_shrinking_does_not_alias() -> None:
