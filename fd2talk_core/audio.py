@@ -1,8 +1,8 @@
 """Audio in, features per video frame out (FD2Talk Sec. 3.2: wav2vec 2.0).
 
-A recording of any rate and length becomes mono at 16 kHz, then wav2vec 2.0 features at 50 Hz, then features on the
-motion networks' frame grid. Everything runs in pieces, yet gives what the whole file at once would give, but for
-the transformer's attention span.
+A recording of any rate and length becomes mono at 16 kHz, then wav2vec 2.0 features at 50 Hz, then features
+on the motion networks' frame grid. Everything runs in pieces, yet gives what the whole file at once would
+give, but for the transformer's attention span.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FRONT_SECONDS = 4
 RESAMPLE_SECONDS = 10
 
 
-# --- reading and resampling ------------------------------------------------------------------------------------
+# --- reading and resampling ---------------------------------------------------------------------------------
 
 
 def read_audio(path: Path | str) -> tuple[Tensor, int]:
@@ -62,7 +62,9 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
-                raise FD2TalkError(f"{path.name} holds no audio stream; give a sound file or a video with sound.")
+                raise FD2TalkError(
+                    f"{path.name} holds no audio stream; give a sound file or a video with sound."
+                )
             stream = container.streams.audio[0]
             to_float = av.AudioResampler(format="fltp")
             for frame in container.decode(stream):
@@ -77,7 +79,8 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
 
 
 def _join(pieces: list[Tensor]) -> Tensor:
-    """Concatenate ``[C, n]`` pieces along time, freeing each once copied: the peak is one recording, not two."""
+    """Concatenate ``[C, n]`` pieces along time, freeing each once copied: the peak is one recording, not
+    two."""
     waveform = torch.empty(pieces[0].shape[0], sum(piece.shape[1] for piece in pieces))
     pieces.reverse()
     start = 0
@@ -96,7 +99,9 @@ def check_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
         sample_rate: Hz.
     """
     if sample_rate != int(sample_rate) or sample_rate < 1:
-        raise FD2TalkError(f"The audio's sample rate is {sample_rate}, but a whole number of Hz over 0 is needed.")
+        raise FD2TalkError(
+            f"The audio's sample rate is {sample_rate}, but a whole number of Hz over 0 is needed."
+        )
     if waveform.ndim == 3 and waveform.shape[0] == 1:
         waveform = waveform[0]
     if waveform.ndim == 1:
@@ -106,9 +111,7 @@ def check_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
             f"The audio has shape {tuple(waveform.shape)}, but one clip of [channels, samples] is needed."
         )
     if 0 in waveform.shape:
-        raise FD2TalkError(
-            f"The audio is empty (shape {tuple(waveform.shape)}): give at least one sample."
-        )
+        raise FD2TalkError(f"The audio is empty (shape {tuple(waveform.shape)}): give at least one sample.")
     if waveform.is_complex() or waveform.dtype == torch.bool:
         raise FD2TalkError(f"The audio is of type {waveform.dtype}, but float or integer samples are needed.")
     return waveform
@@ -125,7 +128,7 @@ def _mono(waveform: Tensor, start: int, stop: int) -> Tensor:
     if not torch.isfinite(piece).all():
         bad = int((~torch.isfinite(piece)).any(dim=0).nonzero()[0]) + max(start, 0)
         raise FD2TalkError(
-            f"The audio holds a value that is not a finite number at sample {bad}: export it again without it."
+            f"The audio holds a value that is not a finite number at sample {bad}: export it again."
         )
     mono = piece.float().mean(dim=0)
     before, after = min(max(-start, 0), stop - start), min(max(stop - length, 0), stop - start)
@@ -136,7 +139,8 @@ def to_mono_16k(waveform: Tensor, sample_rate: int) -> Tensor:
     """Average the channels and resample to 16 kHz.
 
     Args:
-        waveform: ``[N]``, ``[C, N]`` or ``[1, C, N]``; float in -1..1 or PCM integers, which are scaled to it.
+        waveform: ``[N]``, ``[C, N]`` or ``[1, C, N]``; float in -1..1 or PCM integers, which are scaled to
+            it.
         sample_rate: Hz, any whole number.
 
     Returns:
@@ -159,12 +163,13 @@ def to_mono_16k(waveform: Tensor, sample_rate: int) -> Tensor:
 class BandlimitedResampler:
     """Windowed-sinc resampling by a rational factor (Smith, Digital Audio Resampling), any piece at a time.
 
-    Output n lies at input position n · orig / new. Outputs come in blocks that all lie alike relative to their
-    input, so one filter bank serves all blocks as one matrix product.
+    Output n lies at input position n · orig / new. Outputs come in blocks that all lie alike relative to
+    their input, so one filter bank serves all blocks as one matrix product.
 
     Args:
         orig, new: sample rates, Hz.
-        zeros: zero crossings of the sinc on either side; 16 with the Kaiser window gives a stop band of -80 dB.
+        zeros: zero crossings of the sinc on either side; 16 with the Kaiser window gives a stop band of -80
+            dB.
         rolloff: cut-off relative to the lower Nyquist frequency.
         beta: of the Kaiser window.
     """
@@ -172,7 +177,9 @@ class BandlimitedResampler:
     PHASES = 160
     """Outputs per matrix product: enough to be one product, few enough that their inputs overlap."""
 
-    def __init__(self, orig: int, new: int, zeros: int = 16, rolloff: float = 0.94, beta: float = 8.6) -> None:
+    def __init__(
+        self, orig: int, new: int, zeros: int = 16, rolloff: float = 0.94, beta: float = 8.6
+    ) -> None:
         divisor = math.gcd(orig, new)
         self.inputs, self.outputs = orig // divisor, new // divisor
         repeat = max(1, self.PHASES // self.outputs)
@@ -217,7 +224,7 @@ class BandlimitedResampler:
         return out.flatten()[:count]
 
 
-# --- features --------------------------------------------------------------------------------------------------
+# --- features -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -225,7 +232,8 @@ class AudioFeatures:
     """What the motion networks hear: FD2TALK_AUDIO.
 
     Attributes:
-        features: ``[F_native, D_a]`` float32 on the CPU; row i is the sound at (i + 0.5) / native_fps seconds.
+        features: ``[F_native, D_a]`` float32 on the CPU; row i is the sound at (i + 0.5) / native_fps
+            seconds.
         duration: seconds, exact: samples / sample rate of the recording.
         fps: frame rate of the video to be made.
         encoder: name of the network that made them.
@@ -242,7 +250,8 @@ class AudioFeatures:
         check_fps(self.fps)
         if self.features.ndim != 2 or 0 in self.features.shape:
             raise FD2TalkError(
-                f"The audio features have shape {tuple(self.features.shape)}, but [frames, channels] is needed."
+                f"The audio features have shape {tuple(self.features.shape)}, "
+                "but [frames, channels] is needed."
             )
         if not torch.isfinite(self.features).all():
             raise FD2TalkError(f"The audio encoder {self.encoder!r} gave a value that is not a number.")
@@ -268,8 +277,8 @@ class AudioEncoder(nn.Module):
 
     Args:
         config: a ``Wav2Vec2Config`` as a mapping (the ``config.json`` of a Hugging Face folder).
-        do_normalize: whether the model was trained on waveforms of zero mean and unit variance. It stands in its
-            ``preprocessor_config.json``; its size does not tell.
+        do_normalize: whether the model was trained on waveforms of zero mean and unit variance. It stands in
+            its ``preprocessor_config.json``; its size does not tell.
         name: shown in messages.
     """
 
@@ -279,7 +288,9 @@ class AudioEncoder(nn.Module):
 
         hf_config = Wav2Vec2Config.from_dict(dict(config))
         if hf_config.add_adapter:
-            raise FD2TalkError(f"The audio encoder {name!r} has an adapter, which changes its frame rate: unsupported.")
+            raise FD2TalkError(
+                f"The audio encoder {name!r} has an adapter, which changes its frame rate: unsupported."
+            )
         self._set(Wav2Vec2Model(hf_config), do_normalize, name)
 
     def _set(self, model: nn.Module, do_normalize: bool, name: str) -> None:
@@ -297,7 +308,11 @@ class AudioEncoder(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """Constructor arguments, as JSON; what a checkpoint file keeps."""
-        return {"config": self.model.config.to_diff_dict(), "do_normalize": self.do_normalize, "name": self.name}
+        return {
+            "config": self.model.config.to_diff_dict(),
+            "do_normalize": self.do_normalize,
+            "name": self.name,
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> AudioEncoder:
@@ -309,7 +324,8 @@ class AudioEncoder(nn.Module):
         """Load a Hugging Face folder of any wav2vec 2.0 model, or one of our own checkpoint files.
 
         Args:
-            path: a folder with config.json, preprocessor_config.json and *.safetensors, or a .safetensors file.
+            path: a folder with config.json, preprocessor_config.json and *.safetensors, or a .safetensors
+                file.
 
         Raises:
             FD2TalkError: naming what is missing or wrong.
@@ -334,16 +350,22 @@ class AudioEncoder(nn.Module):
             pickled = any(folder.glob("*.bin"))
             raise FD2TalkError(
                 f"{folder.name} holds no .safetensors weights"
-                + (": its .bin file can run code when opened, so it is not read; convert it." if pickled else ".")
+                + (
+                    ": its .bin file can run code when opened, so it is not read; convert it."
+                    if pickled
+                    else "."
+                )
             )
         preprocessor = _read_json(
             folder / "preprocessor_config.json", "which says whether the model expects normalised audio"
         )
         if not isinstance(preprocessor.get("do_normalize"), bool):
-            raise FD2TalkError(f"{folder.name}/preprocessor_config.json does not say do_normalize: true or false.")
+            raise FD2TalkError(
+                f"{folder.name}/preprocessor_config.json does not say do_normalize: true or false."
+            )
         if preprocessor.get("sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
             raise FD2TalkError(
-                f"{folder.name} expects audio at {preprocessor['sampling_rate']} Hz, but 16000 Hz is supported."
+                f"{folder.name} expects audio at {preprocessor['sampling_rate']} Hz, but 16000 is supported."
             )
         try:
             model, info = Wav2Vec2Model.from_pretrained(
@@ -354,7 +376,9 @@ class AudioEncoder(nn.Module):
         # absent from models fine-tuned without masking, and unused outside pre-training
         missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
         if missing:
-            raise FD2TalkError(f"{folder.name} lacks weights of a wav2vec 2.0 model, among them {missing[0]!r}.")
+            raise FD2TalkError(
+                f"{folder.name} lacks weights of a wav2vec 2.0 model, among them {missing[0]!r}."
+            )
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
         encoder._set(model.float(), preprocessor["do_normalize"], folder.name)
@@ -386,11 +410,12 @@ class AudioEncoder(nn.Module):
         return self.model(waveform).last_hidden_state
 
     def to_frames(self, features: Tensor, num_frames: int, native_fps: float = NATIVE_FPS) -> Tensor:
-        """Features at 50 Hz to the instants (i + 0.5) / native_fps, linearly between their centres, ends held.
+        """Features at 50 Hz to the instants (i + 0.5) / native_fps, linearly between their centres, ends
+        held.
 
         Args:
-            features: ``[..., n, D_a]``; number j hears samples 320 j to 320 j + 400 (the base model's numbers), so
-                it stands for the instant at sample 320 j + 200.
+            features: ``[..., n, D_a]``; number j hears samples 320 j to 320 j + 400 (the base model's
+                numbers), so it stands for the instant at sample 320 j + 200.
         """
         centre = self.receptive_field / 2
         instant = (torch.arange(num_frames, dtype=torch.float64) + 0.5) * (SAMPLE_RATE / native_fps)
@@ -460,8 +485,8 @@ class AudioEncoder(nn.Module):
 class ConvolutionFront:
     """wav2vec 2.0's convolutions on any stretch of a file, equal to those on the whole file.
 
-    A convolution is local, but the waveform's normalisation and the group norm of base-style models (each channel
-    over all time) are not. Their statistics are gathered here, over the whole file.
+    A convolution is local, but the waveform's normalisation and the group norm of base-style models (each
+    channel over all time) are not. Their statistics are gathered here, over the whole file.
 
     Args:
         encoder: whose front it is.
@@ -495,7 +520,8 @@ class ConvolutionFront:
     def _first_layer_statistics(self, layer: nn.Module) -> tuple[Tensor, Tensor]:
         """Mean and variance ``[C]`` over the whole file of the first convolution's channels.
 
-        A channel is a weighted sum of the samples under its kernel, so both follow from the mean and covariance of
+        A channel is a weighted sum of the samples under its kernel, so both follow from the mean and
+        covariance of
         those samples: ten numbers and a hundred, for a second pass that costs next to nothing.
         """
         kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]

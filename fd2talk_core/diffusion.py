@@ -31,10 +31,10 @@ NoiseMode = Literal["shared", "per_frame"]
 def make_scheduler() -> DDIMScheduler:
     """The noise schedule of every network: DDPM's linear β from 1e-4 to 0.02 over T = 1000.
 
-    ``trailing`` spacing starts sampling at T itself however few the steps, where x_T is pure noise as in training;
-    diffusers' default (``leading``) would start eight steps at t = 875, where a fifth of a network's input would
-    have to be signal. ᾱ₀ = 1 makes the last step return x̃₀ without noise. Nothing is clipped: coefficients and
-    latents are normalised, not bounded.
+    ``trailing`` spacing starts sampling at T itself however few the steps, where x_T is pure noise as in
+    training; diffusers' default (``leading``) would start eight steps at t = 875, where a fifth of a
+    network's input would have to be signal. ᾱ₀ = 1 makes the last step return x̃₀ without noise. Nothing is
+    clipped: coefficients and latents are normalised, not bounded.
     """
     from diffusers import DDIMScheduler
 
@@ -110,7 +110,8 @@ def ddim_step(
 ) -> Tensor:
     """FD2Talk Eq. 5: from x_t to the less noisy x at ``previous`` (-1: the clean signal).
 
-    σ_t = eta · sqrt((1 - ᾱ_prev) / (1 - ᾱ_t)) · sqrt(1 - ᾱ_t / ᾱ_prev), DDIM's; ``noise`` is ε, needed when eta > 0.
+    σ_t = eta · sqrt((1 - ᾱ_prev) / (1 - ᾱ_t)) · sqrt(1 - ᾱ_t / ᾱ_prev), DDIM's; ``noise`` is ε, needed when
+    eta > 0.
     """
     # diffusers derives the previous timestep as t - T // num_inference_steps, which misses its own timesteps
     # wherever the step count does not divide T; as the exact fraction T / stride it hits them
@@ -135,8 +136,8 @@ def ddim_sample(
         noise: x_T, any shape.
         steps: 1 to 1000.
         eta: 0 is deterministic DDIM, 1 adds as much noise a step as DDPM.
-        noise_fn: ``step index -> ε`` shaped like ``noise``; needed when eta > 0, so that the caller decides what the
-            noise depends on (see :func:`frame_noise`).
+        noise_fn: ``step index -> ε`` shaped like ``noise``; needed when eta > 0, so that the caller decides
+            what the noise depends on (see :func:`frame_noise`).
         callback: after each step, with x̃₀ as the preview.
 
     Raises:
@@ -190,8 +191,8 @@ def frame_noise(
         seed: any integer.
         frame_indices: indices in the clip, n of them.
         shape: of one frame.
-        mode: ``"shared"`` gives every frame the same map, which keeps frames that are denoised one by one from
-            flickering; ``"per_frame"`` is the paper's independent noise.
+        mode: ``"shared"`` gives every frame the same map, which keeps frames that are denoised one by one
+            from flickering; ``"per_frame"`` is the paper's independent noise.
         step: None for x_T, else the index of the sampling step that ε of Eq. 5 is drawn for.
 
     Returns:

@@ -1,10 +1,10 @@
 """The lip expert: does this mouth say this sound? (FD2Talk Sec. 3.4.1, Eq. 10 and 11).
 
-Two small encoders, of five frames of mouth-vertex motion and of the audio at the same frames, are pre-trained by
-contrast; frozen, they steer the expression transformer through L_sync.
+Two small encoders, of five frames of mouth-vertex motion and of the audio at the same frames, are pre-trained
+by contrast; frozen, they steer the expression transformer through L_sync.
 
-Mouth motion is the mouth's vertices minus the same identity's neutral mouth, in face-model units. Since Eq. 1 is
-linear, it is B_exp β on those vertices, free of who speaks.
+Mouth motion is the mouth's vertices minus the same identity's neutral mouth, in face-model units. Since Eq. 1
+is linear, it is B_exp β on those vertices, free of who speaks.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ PROBABILITY_FLOOR = 1e-6
 
 
 class WindowEncoder(nn.Module):
-    """Embeds a window of frames: each frame alone first, so overlapping windows share that work, then all together.
+    """Embeds a window of frames: each frame alone, which overlapping windows share, then all together.
 
-    The embedding has no negative entry, as in Wav2Lip's SyncNet, so that the cosine of two is a probability: Eq. 10
-    is then in [0, 1] as it stands, and Eq. 11 defined. The layer norm before it keeps half of the entries alive.
+    The embedding has no negative entry, as in Wav2Lip's SyncNet, so that the cosine of two is a probability:
+    Eq. 10 is then in [0, 1] as it stands, and Eq. 11 defined. The layer norm before it keeps half of the
+    entries alive.
     """
 
     def __init__(self, frame_dim: int, frames: int, hidden_size: int, embed_dim: int) -> None:
         super().__init__()
-        self.frame = nn.Sequential(nn.Linear(frame_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+        self.frame = nn.Sequential(
+            nn.Linear(frame_dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
+        )
         self.window = nn.Sequential(
             nn.LayerNorm(frames * hidden_size),
             nn.Linear(frames * hidden_size, 2 * hidden_size),
@@ -103,8 +106,8 @@ class LipExpert(ModelMixin, ConfigMixin):
         Args:
             mouth: ``[B, frames, M, 3]``
             audio: ``[B, frames, D_a]``; window b belongs to mouth b, every other is a negative.
-            other_audio: ``[B, K, frames, D_a]`` further negatives of each mouth: other moments of its own clip, by
-                which the expert learns timing and not merely who speaks.
+            other_audio: ``[B, K, frames, D_a]`` further negatives of each mouth: other moments of its own
+                clip, by which the expert learns timing and not merely who speaks.
         """
         v = functional.normalize(self.embed_motion(mouth), dim=-1)
         a = functional.normalize(self.embed_audio(audio), dim=-1)
@@ -119,7 +122,7 @@ class LipExpert(ModelMixin, ConfigMixin):
 
 
 def sync_probability(v: Tensor, a: Tensor, eps: float = COSINE_EPS) -> Tensor:
-    """FD2Talk Eq. 10: v · a / max(‖v‖₂ ‖a‖₂, ε) over the last axis, ``[..., E]`` and ``[..., E]`` to ``[...]``."""
+    """FD2Talk Eq. 10: v · a / max(‖v‖₂ ‖a‖₂, ε) of embeddings ``[..., E]``, giving ``[...]``."""
     return (v * a).sum(dim=-1) / (v.norm(dim=-1) * a.norm(dim=-1)).clamp(min=eps)
 
 
@@ -140,8 +143,8 @@ def sync_over_clip(expert: LipExpert, mouth: Tensor, audio: Tensor, stride: int 
     frames = expert.config.frames
     if mouth.shape[1] != audio.shape[1] or mouth.shape[1] < frames:
         raise FD2TalkError(
-            f"The lip expert compares {frames} frames at a time, but was given {mouth.shape[1]} frames of mouth "
-            f"and {audio.shape[1]} of audio."
+            f"The lip expert compares {frames} frames at a time, but was given {mouth.shape[1]} frames of "
+            f"mouth and {audio.shape[1]} of audio."
         )
     motion = mouth.flatten(-2) * expert.config.motion_scale
     v = expert.motion_encoder.slide(motion, frames, stride)

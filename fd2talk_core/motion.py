@@ -1,7 +1,7 @@
 """ExpDiT and PoseDiT: expression and head pose from audio by diffusion (FD2Talk Sec. 3.2).
 
-Parts first, then the network, then sampling. Both transformers are one class; ``kind`` says what one predicts, and
-``"joint"`` is the paper's ablation in which one network predicts both.
+Parts first, then the network, then sampling. Both transformers are one class; ``kind`` says what one
+predicts, and ``"joint"`` is the paper's ablation in which one network predicts both.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["expression", "pose", "joint"]
 
+SEGMENT = 512
+"""Frames that a layer takes at a time outside training: their activations stay in the processor's cache."""
+
 SMALLEST_STD = 1e-4
 """A coefficient that never moves in training (std 0) must not divide by zero; float16 still holds this."""
 
@@ -50,17 +53,18 @@ class LocalSelfAttention(nn.Module):
         self.to_qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
         self.to_out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], rows: slice) -> Tensor:
+        """``[B, F, D]`` to ``[B, rows, D]``: what the frames ``rows`` gather from all of F."""
         query, key, value = rearrange(
             self.to_qkv(hidden_states), "b f (three h d) -> three b h f d", three=3, h=self.num_heads
         )
-        query, key = apply_rotary(query, rotary), apply_rotary(key, rotary)
-        out = local_attention(query, key, value, self.window)
+        query, key = apply_rotary(query, rotary)[:, :, rows], apply_rotary(key, rotary)
+        out = local_attention(query, key, value, self.window, offset=rows.start)
         return self.to_out(rearrange(out, "b h f d -> b f (h d)"))
 
 
 class AlignedCrossAttention(nn.Module):
-    """Cross-attention under the alignment mask: q from the motion, k and v from τ(c) (FD2Talk Sec. 3.2, Eq. 4)."""
+    """Cross-attention under the alignment mask: q from the motion, k and v from τ(c) (FD2Talk Eq. 4)."""
 
     def __init__(self, hidden_size: int, condition_dim: int, num_heads: int, k: int | None) -> None:
         super().__init__()
@@ -70,15 +74,16 @@ class AlignedCrossAttention(nn.Module):
         self.to_kv = nn.Linear(condition_dim, 2 * hidden_size, bias=False)
         self.to_out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_states: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, condition: Tensor, offset: int) -> Tensor:
+        """``[B, F, D]`` from ``[B, F', D_τ]``, whose row ``offset`` belongs to frame 0."""
         query = rearrange(self.to_q(hidden_states), "b f (h d) -> b h f d", h=self.num_heads)
         key, value = rearrange(self.to_kv(condition), "b f (two h d) -> two b h f d", two=2, h=self.num_heads)
-        out = banded_attention(query, key, value, self.k)
+        out = banded_attention(query, key, value, self.k, offset)
         return self.to_out(rearrange(out, "b h f d -> b f (h d)"))
 
 
 class MotionLayer(nn.Module):
-    """One of the L layers: local self-attention, aligned cross-attention, feed-forward; each pre-normed, residual."""
+    """One of the L layers: self-attention, aligned cross-attention, feed-forward; pre-normed, residual."""
 
     def __init__(
         self,
@@ -102,21 +107,53 @@ class MotionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_states: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        attended = self.self_attention(self.norm_self(hidden_states), rotary)
-        hidden_states = hidden_states + self.dropout(attended)
-        attended = self.cross_attention(self.norm_cross(hidden_states), condition)
+        """``[B, F, D]`` and τ(c) ``[B, F, D_τ]`` to ``[B, F, D]``.
+
+        Outside training, long clips are taken a segment at a time. That changes nothing but the memory held
+        at once: a segment's frames see no further than the two windows reach.
+        """
+        frames = hidden_states.shape[1]
+        unbounded = self.self_attention.window is None or self.cross_attention.k is None
+        step = frames if unbounded or torch.is_grad_enabled() else SEGMENT
+        parts = [
+            self._segment(hidden_states, condition, rotary, start, min(start + step, frames))
+            for start in range(0, frames, step)
+        ]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+    def _segment(
+        self, everything: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor], start: int, stop: int
+    ) -> Tensor:
+        frames = everything.shape[1]
+        near = _reach(start, stop, self.self_attention.window, frames)
+        attended = self.self_attention(
+            self.norm_self(everything[:, near]),
+            (rotary[0][near], rotary[1][near]),
+            slice(start - near.start, stop - near.start),
+        )
+        hidden_states = everything[:, start:stop] + self.dropout(attended)
+        heard = _reach(start, stop, self.cross_attention.k, frames)
+        attended = self.cross_attention(
+            self.norm_cross(hidden_states), condition[:, heard], start - heard.start
+        )
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.feed_forward(self.norm_feed_forward(hidden_states)))
 
 
-class MotionTransformer(ModelMixin, ConfigMixin):
-    """θ_exp or θ_pose: x̃₀ of a motion sequence from its noisy form, the timestep and the audio (FD2Talk Sec. 3.2).
+def _reach(start: int, stop: int, window: int | None, frames: int) -> slice:
+    """The frames that ``start..stop`` see."""
+    return slice(0, frames) if window is None else slice(max(start - window, 0), min(stop + window, frames))
 
-    Coefficients enter and leave :meth:`forward` normalised; :meth:`normalize` and :meth:`denormalize` convert with
-    the mean and deviation of the training data, which are buffers and so travel in the checkpoint.
+
+class MotionTransformer(ModelMixin, ConfigMixin):
+    """θ_exp or θ_pose: x̃₀ of a motion from its noisy form, the timestep and the audio (FD2Talk Sec. 3.2).
+
+    Coefficients enter and leave :meth:`forward` normalised; :meth:`normalize` and :meth:`denormalize` convert
+    with the mean and deviation of the training data, which are buffers and so travel in the checkpoint.
 
     Args:
-        kind: ``"expression"``, ``"pose"``, or ``"joint"`` for both in one (expression first; the paper's ablation).
+        kind: ``"expression"``, ``"pose"``, or ``"joint"`` for both in one (expression first; the paper's
+            ablation).
         coefficient_dim: D_β, 6, or D_β + 6.
         audio_dim: D_a, size of an audio feature.
         hidden_size: width; a multiple of ``2 * num_heads``.
@@ -125,13 +162,14 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         condition_dim: D_τ, size of the projected condition τ(c).
         time_embed_dim: size of the timestep embedding in c.
         alignment_window: k of Eq. 4, 3 in the paper; None drops the mask (the paper's ablation).
-        attention_window: frames on either side that self-attention sees; None for all (then positions beyond the
-            training length are extrapolated and time grows with the square of the length).
+        attention_window: frames on either side that self-attention sees; None for all (then positions beyond
+            the training length are extrapolated and time grows with the square of the length).
         feed_forward_mult: width of the feed-forward relative to ``hidden_size``.
         dropout: in training.
         native_fps: the frame grid that it was trained on.
         face_model: name of the face model whose coefficients it predicts.
-        coefficient_names: one a coefficient where the face model has names; for ``"joint"``, of the expression.
+        coefficient_names: one a coefficient where the face model has names; for ``"joint"``, of the
+            expression.
         recommended_steps: sampling steps where the user names none.
     """
 
@@ -196,7 +234,8 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         return values * self.coefficient_std + self.coefficient_mean
 
     def project_audio(self, audio: Tensor) -> Tensor:
-        """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_a]`` to ``[B, F, D_τ]``."""
+        """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_a]`` to ``[B, F,
+        D_τ]``."""
         weight = self.condition_projection.weight[:, self.config.time_embed_dim :]
         return functional.linear(audio, weight, self.condition_projection.bias)
 
@@ -220,8 +259,8 @@ class MotionTransformer(ModelMixin, ConfigMixin):
             sample: ``[B, F, D]`` noisy coefficients, normalised.
             timestep: ``[B]`` or 0-dim, 0..999.
             audio: ``[B, F, D_a]``; None stands for no audio at all (the unconditional half of guidance).
-            drop_audio: ``[B]`` bool, the clips whose audio is replaced by the learned null embedding (training for
-                classifier-free guidance, FaceTalk Sec. 3.3).
+            drop_audio: ``[B]`` bool, the clips whose audio is replaced by the learned null embedding
+                (training for classifier-free guidance, FaceTalk Sec. 3.3).
             projected_audio: ``[B, F, D_τ]`` from :meth:`project_audio` in place of ``audio``.
 
         Returns:
@@ -280,19 +319,20 @@ def sample_motion(
         audio: features on the network's own frame grid.
         seed: any integer.
         steps: 1 to 1000; None takes the checkpoint's own.
-        guidance: w of x̃₀ = w · conditional + (1 - w) · unconditional (FaceTalk Eq. 10). At 1 the unconditional
-            half is not computed, so it costs nothing.
-        intensity: an expression is scaled from rest (0 is a resting face), a pose about the clip's mean (0 holds
-            the head still).
-        reference: a portrait to start from: a pose begins where it looks, an expression plays over its upper face.
+        guidance: w of x̃₀ = w · conditional + (1 - w) · unconditional (FaceTalk Eq. 10). At 1 the
+            unconditional half is not computed, so it costs nothing.
+        intensity: an expression is scaled from rest (0 is a resting face), a pose about the clip's mean (0
+            holds the head still).
+        reference: a portrait to start from: a pose begins where it looks, an expression plays over its upper
+            face.
         callback: ``(done, total, None)`` after each step.
 
     Returns:
         F frames at ``audio.fps``. Blendshape weights lie in [0, 1].
 
     Raises:
-        FD2TalkError: for a value out of range, features of another encoder or frame rate, or a reference of another
-            face model.
+        FD2TalkError: for a value out of range, features of another encoder or frame rate, or a reference of
+            another face model.
     """
     if model.config.kind == "joint":
         raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
@@ -335,13 +375,14 @@ def _sample_native(
     config = model.config
     if audio.features.shape[1] != config.audio_dim:
         raise FD2TalkError(
-            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this {config.kind} "
-            f"checkpoint was trained on {config.audio_dim}: choose the encoder that it was trained with."
+            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this "
+            f"{config.kind} checkpoint was trained on {config.audio_dim}: choose the encoder that it was "
+            "trained with."
         )
     if audio.native_fps != config.native_fps:
         raise FD2TalkError(
-            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was trained at "
-            f"{config.native_fps:g}."
+            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was "
+            f"trained at {config.native_fps:g}."
         )
     if not 0 <= guidance <= 100:
         raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
@@ -383,8 +424,8 @@ def _finish(
     face_model = model.config.face_model
     if reference is not None and face_model and reference.face_model != face_model:
         raise FD2TalkError(
-            f"The reference was fitted with the face model {reference.face_model!r}, but this {kind} checkpoint was "
-            f"trained for {face_model!r}."
+            f"The reference was fitted with the face model {reference.face_model!r}, but this {kind} "
+            f"checkpoint was trained for {face_model!r}."
         )
     names = POSE_NAMES if kind == "pose" else tuple(model.config.coefficient_names)
     if kind == "pose":
@@ -415,7 +456,8 @@ def scale_head_motion(values: Tensor, intensity: float) -> Tensor:
 
     rotation = rotation_matrix(values[:, :3])
     u, _, vh = torch.linalg.svd(rotation.mean(dim=0))
-    # the rotation nearest to the mean matrix (a reflection is never nearest while the head faces one half space)
+    # the rotation nearest to the mean matrix (a reflection is never nearest while the head faces one half
+    # space)
     center = u @ torch.diag(torch.tensor([1.0, 1.0, torch.det(u @ vh).sign()])) @ vh
     turn = matrix_to_axis_angle(center.mT @ rotation) * intensity
     angles = euler_angles(center @ axis_angle_to_matrix(turn))
