@@ -1,4 +1,4 @@
-"""FD2Talk for ComfyUI: the host asks for the nodes through :func:`comfy_entrypoint`; nothing happens at import."""
+"""FD2Talk for ComfyUI: the host takes the nodes from :func:`comfy_entrypoint`; nothing happens at import."""
 
 from __future__ import annotations
 

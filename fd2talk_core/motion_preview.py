@@ -1,0 +1,112 @@
+"""Motion on a bare mesh, before any frame is made: the face model (Eq. 1) moved by β and p, lit like clay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .coefficients import CoefficientSequence
+from .diffusion import Callback
+from .errors import FD2TalkError
+from .face_model import FaceModel
+from .mesh_render import shade
+
+VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
+"""Where the camera stands: how far the posed head is turned about the vertical axis."""
+
+FRAMES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class MotionPreview:
+    """A preview whose pictures are made as they are read.
+
+    Attributes:
+        chunks: pictures ``[n, size, size, 3]`` in 0..1, to be read once.
+        num_frames: F of the motion.
+        fps: of the motion.
+    """
+
+    chunks: Iterator[Tensor]
+    num_frames: int
+    fps: float
+
+
+def preview_motion(
+    face_model: FaceModel,
+    expression: CoefficientSequence | None,
+    pose: CoefficientSequence | None,
+    *,
+    identity: Tensor | None = None,
+    view: str = "front",
+    size: int = 256,
+    callback: Callback | None = None,
+) -> MotionPreview:
+    """The face model, moved.
+
+    Args:
+        expression: F frames of β, or None for a resting face.
+        pose: F frames of p, or None for a still head.
+        identity: ``[D_id]``, α of a portrait, or None for the mean face.
+        view: one of :data:`VIEWS`.
+        size: side of the pictures in pixels.
+        callback: ``(done, total, None)`` after each chunk.
+
+    Raises:
+        FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
+    """
+    motion = _agreed(face_model, expression, pose)
+    if view not in VIEWS:
+        raise FD2TalkError(f"The view is {view!r}, but one of {list(VIEWS)} is needed.")
+    if size < 16:
+        raise FD2TalkError(f"The preview size is {size}, but at least 16 pixels are needed.")
+    betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.num_expression)
+    poses = pose.values if pose else torch.zeros(motion.num_frames, 6)
+    alpha = torch.zeros(face_model.num_identity) if identity is None else identity.detach().cpu()
+    chunks = _render(face_model, alpha, betas, poses, VIEWS[view], size, callback)
+    return MotionPreview(chunks, motion.num_frames, motion.fps)
+
+
+def _agreed(
+    face_model: FaceModel, expression: CoefficientSequence | None, pose: CoefficientSequence | None
+) -> CoefficientSequence:
+    motion = expression or pose
+    if motion is None:
+        raise FD2TalkError("There is no motion to preview: connect an expression, a pose, or both.")
+    if expression and expression.face_model != face_model.name:
+        raise FD2TalkError(
+            f"The expression belongs to the face model {expression.face_model!r}, but the preview shows "
+            f"{face_model.name!r}."
+        )
+    if expression and pose and (expression.num_frames, expression.fps) != (pose.num_frames, pose.fps):
+        raise FD2TalkError(
+            f"The expression has {expression.num_frames} frames at {expression.fps:g} fps and the pose "
+            f"{pose.num_frames} at {pose.fps:g}: retime one of them."
+        )
+    return motion
+
+
+@torch.no_grad()
+def _render(
+    face_model: FaceModel,
+    identity: Tensor,
+    betas: Tensor,
+    poses: Tensor,
+    turn: float,
+    size: int,
+    callback: Callback | None,
+) -> Iterator[Tensor]:
+    around = poses.new_tensor([[0.0, turn, 0.0, 0.0, 0.0, 0.0]])
+    for start in range(0, len(betas), FRAMES_AT_ONCE):
+        part = slice(start, start + FRAMES_AT_ONCE)
+        count = len(betas[part])
+        shape = face_model(identity.expand(count, -1), betas[part])
+        posed = face_model.apply_pose(face_model.apply_pose(shape, poses[part]), around.expand(count, -1))
+        u, v, depth = face_model.project(posed)
+        yield shade(posed, torch.stack([u, v, depth], dim=-1), face_model.triangles, size)
+        if callback:
+            callback(start + count, len(betas), None)

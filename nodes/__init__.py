@@ -1,0 +1,16 @@
+"""The nodes of FD2Talk; one file a topic."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import audio, frames, host, motion, preview, reference, sequences
+
+
+class FD2TalkExtension(ComfyExtension):
+    """What :func:`comfy_entrypoint` gives to the host."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        host.register_folders()
+        topics = (audio, motion, reference, frames, preview, sequences)
+        return [node for topic in topics for node in topic.NODES]

@@ -1,0 +1,263 @@
+"""The sampler and the decoders: motion and a portrait become pictures (FD2Talk Sec. 3.3)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..fd2talk_core.coefficients import check_fps
+from ..fd2talk_core.errors import FD2TalkError
+from ..fd2talk_core.sampler import decode_frames, iter_decoded_frames, sample_latents
+from ..fd2talk_core.video import VideoWriter
+from . import host
+from .types import Expression, PortraitReference, Pose, advanced
+
+NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
+FPS_KEY = "fd2talk_fps"
+"""Beside ``samples`` in our LATENT: the frame rate of the motion. Latents from elsewhere need not have it."""
+
+
+class FD2TalkUNetSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FD2TalkUNetSampler",
+            display_name="FD2Talk UNet Sampler",
+            category="FD2Talk/frames",
+            description="Denoises one latent a frame: the portrait, moved by the expression and the pose.",
+            inputs=[
+                PortraitReference.Input("reference", tooltip="The portrait, from Encode Reference Portrait."),
+                Expression.Input(
+                    "expression", tooltip="The face's motion: from ExpDiT, a file, or an edited sequence."
+                ),
+                Pose.Input("pose", tooltip="The head's motion, with as many frames as the expression."),
+                io.Combo.Input(
+                    "checkpoint",
+                    options=host.list_checkpoints("unet"),
+                    tooltip="The UNet's weights: 'tiny' ships with the pack, others lie in "
+                    "models/fd2talk/unet.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same frames, whatever the batch size.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=8,
+                    min=1,
+                    max=1000,
+                    tooltip="Denoising steps a frame. 8 are enough for 'tiny'; the paper takes 50.",
+                ),
+                io.Combo.Input(
+                    "motion_mode",
+                    options=["relative", "absolute"],
+                    default="relative",
+                    tooltip="relative: the clip starts where the portrait looks. absolute: the head takes "
+                    "the pose as it is, as in the paper. The mouth is always absolute.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "eta",
+                        default=0.0,
+                        min=0.0,
+                        max=1.0,
+                        step=0.05,
+                        tooltip="Fresh noise in every step: 0 is DDIM, 1 is DDPM.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "noise_mode",
+                        options=list(NOISE_MODES),
+                        default="shared",
+                        tooltip="shared: all frames start from one noise, so that nothing flickers. per "
+                        "frame: each from its own, as in the paper.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "frames_per_batch",
+                        default=0,
+                        min=0,
+                        max=1024,
+                        tooltip="Frames denoised together; 0 chooses by the memory at hand. The result is "
+                        "the same.",
+                    )
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    "latents",
+                    display_name="latents",
+                    tooltip="One latent a frame, for Decode Frames; any LATENT node can work on them.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint) -> bool | str:
+        return host.check_checkpoint("unet", checkpoint)
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint, **_) -> str:
+        return host.fingerprint_checkpoint("unet", checkpoint)
+
+    @classmethod
+    def execute(
+        cls,
+        reference,
+        expression,
+        pose,
+        checkpoint,
+        seed,
+        steps,
+        motion_mode="relative",
+        eta=0.0,
+        noise_mode="shared",
+        frames_per_batch=0,
+    ) -> io.NodeOutput:
+        if noise_mode not in NOISE_MODES:
+            raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
+        latents = sample_latents(
+            host.load_network("unet", checkpoint),
+            reference,
+            expression,
+            pose,
+            seed=seed,
+            steps=steps,
+            eta=eta,
+            noise_mode=NOISE_MODES[noise_mode],
+            frames_per_batch=frames_per_batch or None,
+            motion_mode=motion_mode,
+            callback=host.Progress(reference),
+        )
+        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps})
+
+
+def _decoder_inputs() -> list[io.Input]:
+    """What the two decoding nodes share."""
+    return [
+        io.Latent.Input("samples", tooltip="One latent a frame, from FD2Talk UNet Sampler."),
+        PortraitReference.Input("reference", tooltip="The portrait that the latents were made with."),
+        io.Combo.Input(
+            "autoencoder",
+            options=host.list_checkpoints("autoencoder"),
+            tooltip="The frame autoencoder, the same as in Encode Reference Portrait.",
+        ),
+        io.Boolean.Input(
+            "paste_back",
+            default=True,
+            label_on="whole picture",
+            label_off="crop",
+            tooltip="Put the moving head back into the whole picture, or give the square crop.",
+        ),
+    ]
+
+
+class DecodeFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DecodeFrames",
+            display_name="Decode Frames",
+            category="FD2Talk/frames",
+            description="Turns latents into pictures, beside the portrait's own latent, and puts them back"
+            " into the whole picture. For clips of many minutes use Decode Video.",
+            inputs=_decoder_inputs(),
+            outputs=[
+                io.Image.Output(
+                    "frames",
+                    display_name="frames",
+                    tooltip="One picture a frame, for an upscaler, a face restorer or CreateVideo.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, autoencoder) -> bool | str:
+        return host.check_checkpoint("autoencoder", autoencoder)
+
+    @classmethod
+    def fingerprint_inputs(cls, autoencoder, **_) -> str:
+        return host.fingerprint_checkpoint("autoencoder", autoencoder)
+
+    @classmethod
+    def execute(cls, samples, reference, autoencoder, paste_back=True) -> io.NodeOutput:
+        frames = decode_frames(
+            host.load_network("autoencoder", autoencoder),
+            samples["samples"],
+            reference,
+            paste_back=paste_back,
+            callback=host.Progress(),
+        )
+        return io.NodeOutput(host.to_host(frames))
+
+
+class FD2TalkDecodeVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FD2TalkDecodeVideo",
+            display_name="Decode Video (long clips)",
+            category="FD2Talk/frames",
+            description="Decode Frames and CreateVideo in one, for clips of any length: frames go to a "
+            "file a few at a time, so memory does not grow with the clip.",
+            inputs=[
+                *_decoder_inputs(),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The sound, from Load Audio; the video is silent without it.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "fps",
+                        default=0.0,
+                        min=0.0,
+                        max=120.0,
+                        step=0.001,
+                        optional=True,
+                        tooltip="Frames a second; 0 takes the rate that the motion was made for.",
+                    )
+                ),
+            ],
+            outputs=[
+                io.Video.Output(
+                    "video",
+                    display_name="video",
+                    tooltip="The video in a file, with its sound, for SaveVideo.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, autoencoder) -> bool | str:
+        return host.check_checkpoint("autoencoder", autoencoder)
+
+    @classmethod
+    def fingerprint_inputs(cls, autoencoder, **_) -> str:
+        return host.fingerprint_checkpoint("autoencoder", autoencoder)
+
+    @classmethod
+    def execute(cls, samples, reference, autoencoder, paste_back=True, audio=None, fps=0.0) -> io.NodeOutput:
+        rate = fps or samples.get(FPS_KEY)
+        if not rate:
+            raise FD2TalkError("These latents do not say their frame rate; set fps to that of the motion.")
+        check_fps(rate)
+        path, _ = host.temp_file("fd2talk/video", ".mp4")
+        with VideoWriter(path, rate, host.audio_of(audio) if audio else None) as writer:
+            for chunk in iter_decoded_frames(
+                host.load_network("autoencoder", autoencoder),
+                samples["samples"],
+                reference,
+                paste_back=paste_back,
+                callback=host.Progress(),
+            ):
+                writer.write(chunk)
+        return io.NodeOutput(host.video_from_file(path))
+
+
+NODES = [FD2TalkUNetSampler, DecodeFrames, FD2TalkDecodeVideo]

@@ -1,0 +1,294 @@
+"""What the nodes need of ComfyUI, in one place: folders, model management, progress, interruption, previews.
+
+The node classes know the host's schema; all else about it is known here alone, and the core knows none of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as management
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.utils import ProgressBar
+from comfy_api.latest import InputImpl, io, ui
+from PIL import Image
+from torch import Tensor, nn
+
+from ..fd2talk_core import configs
+from ..fd2talk_core.audio import AudioEncoder, read_audio
+from ..fd2talk_core.checkpoint import find_checkpoint, load_checkpoint
+from ..fd2talk_core.errors import FD2TalkError
+from ..fd2talk_core.face_model import FaceModel, default_face_model
+from ..fd2talk_core.landmarks import FaceLandmarker
+from ..fd2talk_core.reference import Reference, latent_preview
+
+MODELS = "fd2talk"
+"""Name of our folder under ``models/`` and in ``extra_model_paths.yaml``; one folder a network lies in it."""
+SHIPPED_SET = "tiny"
+PREVIEW_SECONDS = 0.25
+PREVIEW_SIZE = 512
+
+
+# Folders
+
+
+def register_folders() -> None:
+    """Tell the host of ``models/fd2talk``; its extra_model_paths.yaml may have named more such folders."""
+    folder_paths.add_model_folder_path(MODELS, os.path.join(folder_paths.models_dir, MODELS))
+
+
+def model_folders(network: str) -> list[Path]:
+    """The folders in which checkpoints of a network are looked for, in order."""
+    folders = [Path(folder) / network for folder in folder_paths.get_folder_paths(MODELS)]
+    if network == "audio_encoder":
+        folders += [Path(folder) for folder in folder_paths.get_folder_paths("audio_encoders")]
+    return folders
+
+
+def list_checkpoints(network: str) -> list[str]:
+    """What can be chosen for a network: the set that ships, then the user's files (and wav2vec2 folders)."""
+    found = set()
+    for folder in model_folders(network):
+        if folder.name == network:
+            found |= {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")}
+        if network == "audio_encoder":
+            models = {path.parent for path in folder.glob("*/config.json")}
+            found -= {f"{model.name}/{weights.name}" for model in models for weights in model.iterdir()}
+            found |= {model.name for model in models}
+    return [SHIPPED_SET, *sorted(found - {SHIPPED_SET})]
+
+
+def checkpoint_path(network: str, name: str) -> Path:
+    """Where a chosen checkpoint is.
+
+    Raises:
+        FD2TalkError: when it is in none of the folders (all are named), or the name leads outside of them.
+    """
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise FD2TalkError(f"The checkpoint name {name!r} leads outside the host's model folders.")
+    return find_checkpoint(network, name, model_folders(network))
+
+
+def check_checkpoint(network: str, name: str) -> bool | str:
+    """For a node's ``validate_inputs``: True, or the sentence."""
+    return check(checkpoint_path, network, name)
+
+
+def check(function: Callable[..., object], *arguments: object) -> bool | str:
+    """True when the call goes well, or the sentence of its FD2TalkError."""
+    try:
+        function(*arguments)
+    except FD2TalkError as error:
+        return str(error)
+    return True
+
+
+def list_input_files(*kinds: str) -> list[str]:
+    """Files of the host's input folder of a kind (``audio``, ``video``, ``image``) or an ending (``.csv``)."""
+    folder = Path(folder_paths.get_input_directory())
+    names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+    endings = tuple(kind for kind in kinds if kind.startswith("."))
+    chosen = {name for name in names if endings and name.lower().endswith(endings)}
+    media = [kind for kind in kinds if not kind.startswith(".")]
+    chosen |= set(folder_paths.filter_files_content_types(names, media)) if media else set()
+    return [name for name in names if name in chosen]
+
+
+def input_file(name: str) -> Path:
+    """A file that the user chose or uploaded, by its name in the host's input folder.
+
+    Raises:
+        FD2TalkError: when there is none, or the name leads outside the host's input, output and temp folders.
+    """
+    path = os.path.abspath(folder_paths.get_annotated_filepath(name))
+    folders = [folder_paths.get_directory_by_type(kind) for kind in ("input", "output", "temp")]
+    if not any(_is_inside(path, folder) for folder in folders):
+        raise FD2TalkError(f"The file {name!r} lies outside the host's input, output and temp folders.")
+    if not os.path.isfile(path):
+        raise FD2TalkError(
+            f"There is no file {name!r} in the host's input folder; upload it, or choose another."
+        )
+    return Path(path)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    folder = os.path.abspath(folder)
+    try:
+        return os.path.commonpath((path, folder)) == folder
+    except ValueError:  # another drive
+        return False
+
+
+def output_file(
+    prefix: str, ending: str, folder: io.FolderType = io.FolderType.output
+) -> tuple[Path, ui.SavedResult]:
+    """A new numbered file in the host's output or temp folder, and how the page is told of it."""
+    base = folder_paths.get_directory_by_type(folder.value)
+    directory, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, base)
+    os.makedirs(directory, exist_ok=True)
+    name = f"{stem}_{counter:05}_{ending}"
+    return Path(directory) / name, ui.SavedResult(name, subfolder, folder)
+
+
+def temp_file(prefix: str, ending: str) -> tuple[Path, ui.SavedResult]:
+    """As :func:`output_file`, in the folder that the host empties when it starts."""
+    return output_file(prefix, ending, io.FolderType.temp)
+
+
+def fingerprint(*paths: Path) -> str:
+    """Content hash of files: a changed file re-runs what depends on it, and an untouched one does not."""
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            stat = file.stat()
+            digest.update(_hash_of(str(file), stat.st_mtime_ns, stat.st_size))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _hash_of(path: str, modified: int, size: int) -> bytes:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()
+
+
+def fingerprint_checkpoint(network: str, name: str | None) -> str:
+    """Content hash of a chosen checkpoint; what cannot be found has none, and says so when the node runs."""
+    try:
+        return fingerprint(checkpoint_path(network, name or ""))
+    except FD2TalkError:
+        return ""
+
+
+# Models
+
+
+class Hosted(nn.Module):
+    """A network as the host manages it: attributes are set on it that diffusers' classes do not allow."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
+def load_network(network: str, name: str, memory_required: int = 0) -> Any:
+    """A network, read from its file once, on the device that the host gives it now.
+
+    Args:
+        network: ``audio_encoder``, ``expression``, ``pose``, ``autoencoder`` or ``unet``.
+        name: as in :func:`list_checkpoints`.
+        memory_required: bytes that the work itself will need beside the weights.
+    """
+    path = checkpoint_path(network, name)
+    newest = max(file.stat().st_mtime_ns for file in ([path] if path.is_file() else path.iterdir()))
+    patcher = _read_network(network, path, newest)
+    # the blocks are diffusers' own, which cannot be cast layer by layer, so the whole network is moved
+    management.load_models_gpu([patcher], memory_required=memory_required, force_full_load=True)
+    return patcher.model.network
+
+
+@lru_cache(maxsize=8)
+def _read_network(network: str, path: Path, modified: int) -> ModelPatcher:
+    if network == "audio_encoder":
+        model = AudioEncoder.from_pretrained(path)
+    else:
+        model = load_checkpoint(path, configs.network_class(network), face_model().name)
+    model.requires_grad_(False)
+    return ModelPatcher(
+        Hosted(model.train(False)), management.get_torch_device(), management.unet_offload_device()
+    )
+
+
+@lru_cache(maxsize=1)
+def face_model() -> FaceModel:
+    """The face model that ships."""
+    return default_face_model()
+
+
+@lru_cache(maxsize=1)
+def face_landmarker() -> FaceLandmarker:
+    """The landmark model that ships; it runs on the processor."""
+    return FaceLandmarker.load()
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """A result where the host wants results to lie."""
+    return tensor.to(management.intermediate_device())
+
+
+# Progress and interruption
+
+
+class Progress:
+    """The callback that the core's loops take: moves the node's bar, shows live frames, stops on interrupt.
+
+    Args:
+        reference: turns the latents of a frame into a picture; without it there are none to show.
+    """
+
+    def __init__(self, reference: Reference | None = None) -> None:
+        self.reference = reference
+        self.bar: ProgressBar | None = None
+        self.shown = 0.0
+
+    def __call__(self, done: int, total: int, preview: Tensor | None = None) -> None:
+        management.throw_exception_if_processing_interrupted()
+        if self.bar is None:
+            self.bar = ProgressBar(total)
+        self.bar.update_absolute(done, total, self._picture(preview))
+
+    def _picture(self, preview: Tensor | None) -> tuple[str, Image.Image, int] | None:
+        if preview is None or self.reference is None or time.monotonic() - self.shown < PREVIEW_SECONDS:
+            return None
+        self.shown = time.monotonic()
+        frame = latent_preview(preview[:1].float().cpu(), self.reference)[0]
+        pixels = (frame.clamp(0, 1) * 255).to(torch.uint8).numpy()
+        return "JPEG", Image.fromarray(pixels).resize((PREVIEW_SIZE // 2,) * 2), PREVIEW_SIZE
+
+
+# The host's own types
+
+
+def audio_of(sound: dict) -> tuple[Tensor, int]:
+    """The host's AUDIO as ``(waveform [C, N], sample_rate)``.
+
+    Raises:
+        FD2TalkError: when it is a batch of several recordings.
+    """
+    waveform = sound["waveform"]
+    if waveform.ndim == 3 and waveform.shape[0] != 1:
+        raise FD2TalkError(f"The audio is a batch of {waveform.shape[0]} recordings; give one at a time.")
+    return (waveform[0] if waveform.ndim == 3 else waveform), int(sound["sample_rate"])
+
+
+def load_audio(path: Path) -> dict:
+    """A sound or video file as the host's AUDIO."""
+    waveform, sample_rate = read_audio(path)
+    return {"waveform": waveform[None], "sample_rate": sample_rate}
+
+
+def one_image(image: Tensor) -> Tensor:
+    """The only picture of an IMAGE batch, ``[H, W, 3]``.
+
+    Raises:
+        FD2TalkError: when there are several.
+    """
+    if image.ndim == 4 and image.shape[0] != 1:
+        raise FD2TalkError(f"The image is a batch of {image.shape[0]} pictures; pick one (ImageFromBatch).")
+    return (image[0] if image.ndim == 4 else image).cpu()
+
+
+def video_from_file(path: Path) -> Any:
+    """The host's VIDEO on a file, which stays on disk."""
+    return InputImpl.VideoFromFile(str(path))

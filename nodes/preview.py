@@ -1,0 +1,72 @@
+"""Coeff3DMMPreview: the motion on a bare mesh, before any picture is made."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..fd2talk_core.motion_preview import VIEWS, preview_motion
+from ..fd2talk_core.video import VideoWriter
+from . import host
+from .types import Expression, PortraitReference, Pose
+
+
+class Coeff3DMMPreview(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Coeff3DMMPreview",
+            display_name="Preview Motion (3DMM)",
+            category="FD2Talk/motion",
+            description="Shows the expression and the pose on the face model, in seconds and with the "
+            "sound, before any frame is denoised.",
+            is_output_node=True,
+            inputs=[
+                Expression.Input(
+                    "expression", optional=True, tooltip="The face's motion; without it the face rests."
+                ),
+                Pose.Input(
+                    "pose", optional=True, tooltip="The head's motion; without it the head stays still."
+                ),
+                PortraitReference.Input(
+                    "reference", optional=True, tooltip="A portrait whose face shape the mesh wears."
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="The sound to be played with the preview."),
+                io.Combo.Input(
+                    "view",
+                    options=list(VIEWS),
+                    default="front",
+                    tooltip="Where the camera stands. three-quarter shows how far lips and jaw come forward.",
+                ),
+                io.Int.Input(
+                    "size", default=256, min=64, max=1024, step=32, tooltip="Side of the preview in pixels."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "frames", display_name="frames", tooltip="The shaded mesh, one picture a frame."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, view, size, expression=None, pose=None, reference=None, audio=None) -> io.NodeOutput:
+        chunks = []
+        path, saved = host.temp_file("fd2talk/preview", ".mp4")
+        preview = preview_motion(
+            host.face_model(),
+            expression,
+            pose,
+            identity=reference.identity if reference is not None else None,
+            view=view,
+            size=size,
+            callback=host.Progress(),
+        )
+        with VideoWriter(path, preview.fps, host.audio_of(audio) if audio else None) as writer:
+            for chunk in preview.chunks:
+                writer.write(chunk)
+                chunks.append(chunk)
+        return io.NodeOutput(host.to_host(torch.cat(chunks)), ui=ui.PreviewVideo([saved]))
+
+
+NODES = [Coeff3DMMPreview]

@@ -1,0 +1,22 @@
+"""The sockets of our own; every other one is the host's. What travels in them are the core's dataclasses."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+Features = io.Custom("FD2TALK_AUDIO")
+"""An :class:`~fd2talk_core.audio.AudioFeatures`."""
+Expression = io.Custom("FD2TALK_EXPRESSION")
+"""A :class:`~fd2talk_core.coefficients.CoefficientSequence` of kind expression."""
+Pose = io.Custom("FD2TALK_POSE")
+"""A :class:`~fd2talk_core.coefficients.CoefficientSequence` of kind pose."""
+PortraitReference = io.Custom("FD2TALK_REFERENCE")
+"""A :class:`~fd2talk_core.reference.Reference`."""
+BoundingBox = io.Custom("BOUNDING_BOX")
+"""Newer hosts' ``{"x", "y", "width", "height"}`` in pixels; named here so that older hosts load too."""
+
+
+def advanced(widget: io.WidgetInput) -> io.WidgetInput:
+    """A widget that the page folds away; older hosts have no argument for it, so it is set beside them."""
+    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget

@@ -1,0 +1,60 @@
+"""``python scripts/demo.py``: install what is needed, start ComfyUI, make the example portrait speak.
+
+The MP4 lands in ``demo/``. With ``--serve`` the host stays open afterwards, to drag workflows into its page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from scripts.comfyui import ComfyUIServer  # noqa: E402
+from scripts.environment import ROOT, prepare, say  # noqa: E402
+
+EXAMPLES = ROOT / "examples"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python scripts/demo.py", description=__doc__)
+    parser.add_argument("--portrait", type=Path, default=EXAMPLES / "portrait.png", help="a picture file")
+    parser.add_argument("--voice", type=Path, default=EXAMPLES / "speech.wav", help="a sound file")
+    parser.add_argument("--serve", action="store_true", help="keep ComfyUI open afterwards")
+    parser.add_argument("--port", type=int, default=8188, help="where its page is, with --serve")
+    options = parser.parse_args()
+
+    python = prepare()
+    say("starting ComfyUI")
+    with ComfyUIServer(
+        ROOT / "demo" / "comfyui", python, port=options.port if options.serve else None
+    ) as server:
+        for file in (EXAMPLES / "portrait.png", EXAMPLES / "speech.wav", options.portrait, options.voice):
+            shutil.copy(file, server.folder("input"))
+        graph = json.loads((ROOT / "workflows" / "talking_portrait.api.json").read_text(encoding="utf-8"))
+        for node in graph.values():
+            if node["class_type"] == "LoadImage":
+                node["inputs"]["image"] = options.portrait.name
+            if node["class_type"] == "LoadAudioWav2Vec":
+                node["inputs"]["audio_file"] = options.voice.name
+        say("making the video")
+        outputs = server.run(graph, seconds=3600)
+        saved = next(
+            server.path_of(output["images"][0]) for output in outputs.values() if output.get("animated")
+        )
+        target = Path(shutil.copy(saved, ROOT / "demo" / "talking_portrait.mp4"))
+        say(f"done: {target}")
+        if options.serve:
+            say(f"ComfyUI is open at {server.url}; drag in workflows/talking_portrait.json. Ctrl+C ends it.")
+            try:
+                server.wait_until_closed()
+            except KeyboardInterrupt:
+                say("closed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
