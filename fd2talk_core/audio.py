@@ -60,7 +60,8 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
         raise FD2TalkError(f"There is no audio file {path}.")
     pieces: list[Tensor] = []
     try:
-        with av.open(str(path)) as container:
+        # a playlist may name other places to read from: nothing but this file is opened, and no network
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
             if not container.streams.audio:
                 raise FD2TalkError(
                     f"{path.name} holds no audio stream; give a sound file or a video with sound."
@@ -68,10 +69,13 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
             stream = container.streams.audio[0]
             to_float = av.AudioResampler(format="fltp")
             for frame in container.decode(stream):
+                # a decoder may double the rate that the header names (HE-AAC)
+                sample_rate = frame.sample_rate
                 pieces.extend(torch.from_numpy(f.to_ndarray()) for f in to_float.resample(frame))
             pieces.extend(torch.from_numpy(f.to_ndarray()) for f in to_float.resample(None))
-            sample_rate = stream.codec_context.sample_rate
-    except (av.FFmpegError, OSError) as error:
+    except FD2TalkError:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise FD2TalkError(f"{path.name} cannot be decoded as audio ({error}).") from error
     if not pieces:
         raise FD2TalkError(f"{path.name} holds an audio stream without a single sample.")

@@ -31,9 +31,9 @@ NoiseMode = Literal["shared", "per_frame"]
 def make_scheduler() -> DDIMScheduler:
     """The noise schedule of every network: DDPM's linear β from 1e-4 to 0.02 over T = 1000.
 
-    ``trailing`` spacing starts sampling at T itself however few the steps, where x_T is pure noise as in
-    training; diffusers' default (``leading``) would start eight steps at t = 875, where a fifth of a
-    network's input would have to be signal. ᾱ₀ = 1 makes the last step return x̃₀ without noise. Nothing is
+    ``trailing`` spacing starts sampling at T itself however few the steps: there x_T is the pure noise that
+    it is drawn as, while diffusers' default (``leading``) would call four steps' first x at t = 750, where
+    training showed the network a signal. ᾱ₀ = 1 makes the last step return x̃₀ without noise. Nothing is
     clipped: coefficients and latents are normalised, not bounded.
     """
     from diffusers import DDIMScheduler

@@ -234,8 +234,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         return values * self.coefficient_std + self.coefficient_mean
 
     def project_audio(self, audio: Tensor) -> Tensor:
-        """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_a]`` to ``[B, F,
-        D_τ]``."""
+        """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_τ]``."""
         weight = self.condition_projection.weight[:, self.config.time_embed_dim :]
         return functional.linear(audio, weight, self.condition_projection.bias)
 
@@ -393,8 +392,12 @@ def _sample_native(
     unheard = model.project_audio(model.null_audio.expand(1, 1, -1))
 
     def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
-        conditional = guidance and model(sample, timestep, projected_audio=heard)
-        unconditional = guidance != 1 and model(sample, timestep, projected_audio=unheard)
+        if guidance == 1:
+            return model(sample, timestep, projected_audio=heard)
+        unconditional = model(sample, timestep, projected_audio=unheard)
+        if guidance == 0:
+            return unconditional
+        conditional = model(sample, timestep, projected_audio=heard)
         return guidance * conditional + (1 - guidance) * unconditional
 
     def report(done: int, total: int, _: Tensor | None) -> None:
