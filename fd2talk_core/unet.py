@@ -64,6 +64,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
         motion_dim: D_β + 6.
         motion_tokens: tokens that {β, p} is projected to.
         context_dim: width of motion and reference tokens.
+        reference_pool: φ₂ reads the reference latent averaged over squares of this side; 1 is the paper's. The
+            attention costs as many times less as the squares have cells.
         conditioning: ``"decoupled"`` (Eq. 6, 7) or ``"concat"`` (the paper's ablation: motion and reference
             tokens in one sequence, seen by one cross-attention).
         reference_alignment: ``"none"``: the paper's form. ``"warp"``: the reference latent, moved to the
@@ -94,6 +96,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
         motion_dim: int = 58,
         motion_tokens: int = 8,
         context_dim: int = 64,
+        reference_pool: int = 1,
         conditioning: str = "decoupled",
         reference_alignment: str = "none",
         alignment_channels: int = 0,
@@ -267,6 +270,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
         motion_tokens = rearrange(
             self.motion_projection(motion), "f (n c) -> f n c", n=self.config.motion_tokens
         )
+        if self.config.reference_pool > 1:
+            reference_latent = F.avg_pool2d(reference_latent, self.config.reference_pool)
         position = self.reference_position(grid_position(reference_latent))
         sequence = rearrange(reference_latent, "b d h w -> b (h w) d")
         reference_tokens = self.reference_projection(sequence) + position
