@@ -1,0 +1,82 @@
+"""WebDataset tar shards whose bytes depend on nothing but their content.
+
+``frames-*.tar`` hold pictures of one person each: ``KEY.0.jpg`` .. ``KEY.{K-1}.jpg``, ``KEY.safetensors`` (alpha
+``[D_α]``, expression ``[K, D_β]``, pose ``[K, 6]``) and ``KEY.json``. ``clips-*.tar`` hold speech: ``KEY.wav`` (16 kHz,
+mono, 16 bit), ``KEY.safetensors`` (alpha, expression ``[F, D_β]``, pose ``[F, 6]``) and ``KEY.json`` (fps, phonemes as
+``[name, start, end]`` in seconds, text, speaker, engine).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import wave
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+
+class ShardWriter:
+    """Writes one tar, which appears under its name only when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = path.with_suffix(".partial")
+
+    def __enter__(self) -> ShardWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)
+        return self
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Add one sample: its members are named by their extensions."""
+        for extension, data in members.items():
+            header = tarfile.TarInfo(f"{key}.{extension}")
+            header.size, header.mode = len(data), 0o644
+            self._tar.addfile(header, io.BytesIO(data))
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._tar.close()
+        if kind is None:
+            os.replace(self._partial, self.path)
+        else:
+            self._partial.unlink()
+
+
+def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a shard in order, as key and members by extension."""
+    key, members = "", {}
+    with tarfile.open(path, "r:") as tar:
+        for header in tar:
+            name, _, extension = header.name.partition(".")
+            if members and name != key:
+                yield key, members
+                members = {}
+            key = name
+            members[extension] = tar.extractfile(header).read()
+    if members:
+        yield key, members
+
+
+def encode_json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def encode_arrays(**arrays: np.ndarray) -> bytes:
+    return save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+
+
+def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate)
+        file.writeframes((np.clip(waveform, -1, 1) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()

