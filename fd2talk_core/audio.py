@@ -23,6 +23,8 @@ from .coefficients import check_fps, frame_count
 from .errors import FD2TalkError
 
 if TYPE_CHECKING:
+    import av
+
     from .diffusion import Callback
 
 SAMPLE_RATE = 16_000
@@ -67,12 +69,13 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
                     f"{path.name} holds no audio stream; give a sound file or a video with sound."
                 )
             stream = container.streams.audio[0]
-            to_float = av.AudioResampler(format="fltp")
+            # interleaved, since PyAV reads beyond its eight pointers when more channels come as planes
+            to_float = av.AudioResampler(format="flt")
             for frame in container.decode(stream):
                 # a decoder may double the rate that the header names (HE-AAC)
                 sample_rate = frame.sample_rate
-                pieces.extend(torch.from_numpy(f.to_ndarray()) for f in to_float.resample(frame))
-            pieces.extend(torch.from_numpy(f.to_ndarray()) for f in to_float.resample(None))
+                pieces.extend(map(_samples, to_float.resample(frame)))
+            pieces.extend(map(_samples, to_float.resample(None)))
     except FD2TalkError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -80,6 +83,11 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
     if not pieces:
         raise FD2TalkError(f"{path.name} holds an audio stream without a single sample.")
     return _join(pieces), sample_rate
+
+
+def _samples(frame: av.AudioFrame) -> Tensor:
+    """``[C, n]`` of an interleaved frame."""
+    return torch.from_numpy(frame.to_ndarray()).view(-1, frame.layout.nb_channels).T
 
 
 def _join(pieces: list[Tensor]) -> Tensor:

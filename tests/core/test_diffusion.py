@@ -20,7 +20,7 @@ from fd2talk_core.errors import FD2TalkError
 
 
 def alpha_bar() -> list[float]:
-    """ᾱ_t of DDPM's linear schedule, by the definition, in double precision; the last entry is ᾱ of t = -1."""
+    """ᾱ_t of DDPM's linear schedule, by the definition, in double precision; last, that of t = -1."""
     product, out = 1.0, []
     for t in range(1000):
         product *= 1 - (1e-4 + (0.02 - 1e-4) * t / 999)
