@@ -12,7 +12,7 @@ from torch import Tensor
 from .coefficients import CoefficientSequence
 from .diffusion import Callback
 from .errors import FD2TalkError
-from .face_model import FaceModel
+from .face_model import FaceModel, apply_pose, project
 from .mesh_render import shade
 
 VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
@@ -64,9 +64,9 @@ def preview_motion(
         raise FD2TalkError(f"The view is {view!r}, but one of {list(VIEWS)} is needed.")
     if size < 16:
         raise FD2TalkError(f"The preview size is {size}, but at least 16 pixels are needed.")
-    betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.num_expression)
+    betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.expression_dim)
     poses = pose.values if pose else torch.zeros(motion.num_frames, 6)
-    alpha = torch.zeros(face_model.num_identity) if identity is None else identity.detach().cpu()
+    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu()
     chunks = _render(face_model, alpha, betas, poses, VIEWS[view], size, callback)
     return MotionPreview(chunks, motion.num_frames, motion.fps)
 
@@ -105,8 +105,7 @@ def _render(
         part = slice(start, start + FRAMES_AT_ONCE)
         count = len(betas[part])
         shape = face_model(identity.expand(count, -1), betas[part])
-        posed = face_model.apply_pose(face_model.apply_pose(shape, poses[part]), around.expand(count, -1))
-        u, v, depth = face_model.project(posed)
-        yield shade(posed, torch.stack([u, v, depth], dim=-1), face_model.triangles, size)
+        posed = apply_pose(apply_pose(shape, poses[part]), around.expand(count, -1))
+        yield shade(posed, project(posed, face_model.camera), face_model.triangles, size)
         if callback:
             callback(start + count, len(betas), None)

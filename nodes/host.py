@@ -92,7 +92,7 @@ def check(function: Callable[..., object], *arguments: object) -> bool | str:
 
 
 def list_input_files(*kinds: str) -> list[str]:
-    """Files of the host's input folder of a kind (``audio``, ``video``, ``image``) or an ending (``.csv``)."""
+    """Files of the host's input folder of a kind (``audio``, ``video``, ``image``) or ending (``.csv``)."""
     folder = Path(folder_paths.get_input_directory())
     names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     endings = tuple(kind for kind in kinds if kind.startswith("."))

@@ -1,0 +1,113 @@
+"""What the host tells its pages of our nodes, held to a snapshot: sockets are an interface that graphs rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from scripts.comfyui import PACK_NAME, ComfyUIServer
+from scripts.environment import ROOT
+
+pytestmark = pytest.mark.host
+
+SNAPSHOT = Path(__file__).with_name("schema_snapshot.json")
+PAPER_NODES = {
+    "LoadAudioWav2Vec",
+    "ExpDiT",
+    "PoseDiT",
+    "Coeff3DMMPreview",
+    "EncodeReference",
+    "FD2TalkUNetSampler",
+    "DecodeFrames",
+}
+
+
+@pytest.fixture(scope="module")
+def nodes(comfyui: ComfyUIServer) -> dict[str, dict]:
+    everything = comfyui.get("/object_info")
+    return {name: info for name, info in everything.items() if info["category"].startswith("FD2Talk")}
+
+
+def inputs_of(info: dict) -> dict[str, list]:
+    return {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+
+
+def test_the_host_has_the_seven_nodes_and_the_further_ones_are_named_after_us(nodes: dict) -> None:
+    assert PAPER_NODES <= nodes.keys()
+    assert {"FD2TalkDecodeVideo", "FD2TalkLoadCoefficients", "FD2TalkSaveCoefficients"} <= nodes.keys()
+    assert all(name.startswith("FD2Talk") for name in nodes.keys() - PAPER_NODES)
+    assert all(info["python_module"] == f"custom_nodes.{PACK_NAME}" for info in nodes.values())
+
+
+def test_everything_has_a_tooltip(nodes: dict) -> None:
+    for name, info in nodes.items():
+        assert len(info["description"]) > 20, name
+        for socket, (_, options) in inputs_of(info).items():
+            assert len(options.get("tooltip", "")) > 15, f"{name}.{socket}"
+        assert len(info["output_tooltips"]) == len(info["output"])
+        assert all(tooltip and len(tooltip) > 15 for tooltip in info["output_tooltips"]), name
+
+
+def test_inputs_and_outputs_share_no_name(nodes: dict) -> None:
+    for name, info in nodes.items():
+        assert not inputs_of(info).keys() & set(info["output_name"]), name
+
+
+def test_the_schema_is_the_one_that_users_have_graphs_for(nodes: dict) -> None:
+    """A change here breaks saved graphs. If it is meant, run with FD2TALK_UPDATE_SNAPSHOT=1 and say so."""
+    now = {name: summary(info) for name, info in sorted(nodes.items())}
+    if os.environ.get("FD2TALK_UPDATE_SNAPSHOT"):
+        SNAPSHOT.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+    assert now == json.loads(SNAPSHOT.read_text(encoding="utf-8"))
+
+
+def summary(info: dict) -> dict:
+    """Names, order, types, defaults and ranges; not words, and not lists of files."""
+    inputs = {}
+    for category, sockets in info["input"].items():
+        if category == "hidden":
+            continue
+        for name, (kind, options) in sockets.items():
+            kept = {
+                key: options[key] for key in ("default", "min", "max", "step", "advanced") if key in options
+            }
+            if name not in ("checkpoint", "encoder", "autoencoder", "audio_file", "file"):
+                kept.update({"options": options["options"]} if "options" in options else {})
+            inputs[name] = [category, kind, kept]
+    return {
+        "inputs": inputs,
+        "outputs": [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)],
+        "output_node": info["output_node"],
+    }
+
+
+def test_checkpoints_of_every_folder_are_offered(nodes: dict) -> None:
+    options = inputs_of(nodes["FD2TalkUNetSampler"])["checkpoint"][1]["options"]
+    assert options == ["tiny", "from_extra_paths.safetensors", "seeded.safetensors"]
+    assert "speech.wav" in inputs_of(nodes["LoadAudioWav2Vec"])["audio_file"][1]["options"]
+
+
+def test_every_node_has_a_help_page_and_translations_name_real_nodes(
+    nodes: dict, comfyui: ComfyUIServer
+) -> None:
+    import urllib.request
+
+    for name in nodes:
+        with urllib.request.urlopen(f"{comfyui.url}/extensions/{PACK_NAME}/docs/{name}/en.md") as page:
+            assert page.read().startswith(b"# "), name
+    for path in (ROOT / "locales").glob("*/nodeDefs.json"):
+        assert json.loads(path.read_text(encoding="utf-8")).keys() <= nodes.keys(), path
+
+
+def test_the_template_browser_shows_the_workflow(comfyui: ComfyUIServer) -> None:
+    assert "talking_portrait" in comfyui.get("/workflow_templates")[PACK_NAME]
+    served = comfyui.get(f"/api/workflow_templates/{PACK_NAME}/talking_portrait.json")
+    assert served == json.loads((ROOT / "workflows" / "talking_portrait.json").read_text(encoding="utf-8"))
+
+
+def test_the_pack_loads_quickly(comfyui: ComfyUIServer) -> None:
+    (line,) = [line for line in comfyui.log.read_text().splitlines() if line.endswith(f"/{PACK_NAME}")]
+    assert float(line.split()[0]) < 1.0, line

@@ -1,0 +1,304 @@
+"""From a portrait and a voice to an MP4 in a real ComfyUI, and what happens when things go wrong there."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fd2talk_core.coefficients import frame_count
+from scripts.comfyui import ComfyUIServer
+from scripts.environment import ROOT
+from tests.host.conftest import FPS, SECONDS, SET, Watcher, id_of, node_of
+from tests.host.media import lag, play, speech
+
+pytestmark = pytest.mark.host
+
+
+def without(graph: dict, *class_types: str) -> dict:
+    """A graph without the nodes of these classes."""
+    return {name: node for name, node in graph.items() if node["class_type"] not in class_types}
+
+
+def heard(graph: dict, **inputs: object) -> dict:
+    """The part of a graph that ends at the motion preview, with changes to Load Audio."""
+    ends = ("EncodeReference", "LoadImage", "FD2TalkUNetSampler", "DecodeFrames", "CreateVideo", "SaveVideo")
+    part = without(graph, *ends)
+    node_of(part, "LoadAudioWav2Vec").update(inputs)
+    node_of(part, "Coeff3DMMPreview")["size"] = 64
+    return part
+
+
+@pytest.mark.parametrize("fps", [FPS, 29.97])
+def test_the_workflow_gives_a_playable_mp4(watcher: Watcher, graph: dict, fps: float) -> None:
+    node_of(graph, "LoadAudioWav2Vec")["fps"] = fps
+    node_of(graph, "FD2TalkUNetSampler")["steps"] = 1
+    outputs = watcher.run(graph)
+    video = play(watcher.server.path_of(outputs[id_of(graph, "SaveVideo")]["images"][0]))
+
+    assert len(video.frames) == frame_count(Fraction(SECONDS), fps)
+    assert video.frame_times[0] == 0
+    assert max(abs(float(t) - i / fps) for i, t in enumerate(video.frame_times)) < 0.002
+    assert video.sound_rate == 16000
+    assert video.sound_start == 0
+    shift, likeness = lag(video.sound.mean(axis=0), speech(SECONDS).numpy())
+    assert shift == 0
+    assert likeness > 0.98
+    assert any(
+        picture[8:10] == b"\xff\xd8" or b"\xff\xd8\xff" in picture[:400] for picture in watcher.pictures
+    ), "the sampler shows live JPEG frames"
+    steps = [data for _, kind, data in watcher.messages if kind == "progress"]
+    assert {data["node"] for data in steps} >= {
+        id_of(graph, name) for name in ("ExpDiT", "PoseDiT", "FD2TalkUNetSampler", "DecodeFrames")
+    }
+    assert all(0 <= data["value"] <= data["max"] for data in steps)
+
+
+def test_the_untouched_picture_lies_around_the_pasted_head(watcher: Watcher, graph: dict) -> None:
+    part = without(graph, "Coeff3DMMPreview", "CreateVideo", "SaveVideo")
+    part["save"] = {
+        "class_type": "SaveImage",
+        "inputs": {"images": [id_of(graph, "DecodeFrames"), 0], "filename_prefix": "frames"},
+    }
+    from PIL import Image
+
+    given = np.asarray(Image.open(watcher.server.folder("input") / "portrait.png"), dtype=int)
+    saved = watcher.run(part)["save"]["images"]
+    frames = [np.asarray(Image.open(watcher.server.path_of(result)), dtype=int) for result in saved]
+    assert frames[0].shape == given.shape
+    untouched = (np.abs(frames[0] - given).max(axis=2) <= 1).mean()
+    assert 0.02 < untouched < 0.98
+
+
+def test_the_audio_output_is_the_recording_sample_for_sample(watcher: Watcher, graph: dict) -> None:
+    part = {
+        "2": copy.deepcopy(graph[id_of(graph, "LoadAudioWav2Vec")]),
+        "flac": {"class_type": "SaveAudio", "inputs": {"audio": ["2", 1], "filename_prefix": "untouched"}},
+    }
+    result = watcher.run(part)["flac"]["audio"][0]
+    import av
+
+    with av.open(str(watcher.server.path_of(result))) as container:
+        rate = container.streams.audio[0].rate
+        sound = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+    if sound.dtype != np.float32:
+        sound = sound.astype(np.float64) / np.iinfo(sound.dtype).max
+    given = speech(SECONDS).numpy()
+    assert rate == 16000
+    assert sound.shape[1] == len(given)
+    assert np.abs(sound.reshape(1, -1)[0] - given).max() < 2 / 32768
+
+
+def test_decode_video_streams_the_same_clip_into_a_file(watcher: Watcher, graph: dict) -> None:
+    decode = node_of(graph, "DecodeFrames")
+    part = without(graph, "Coeff3DMMPreview", "DecodeFrames", "CreateVideo")
+    part["video"] = {
+        "class_type": "FD2TalkDecodeVideo",
+        "inputs": {**decode, "audio": [id_of(graph, "LoadAudioWav2Vec"), 1], "paste_back": False},
+    }
+    node_of(part, "SaveVideo")["video"] = ["video", 0]
+    outputs = watcher.run(part)
+    video = play(watcher.server.path_of(outputs[id_of(graph, "SaveVideo")]["images"][0]))
+    assert video.frames.shape == (frame_count(Fraction(SECONDS), FPS), 256, 256, 3)
+    assert video.sound_start == 0
+    assert lag(video.sound.mean(axis=0), speech(SECONDS).numpy())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "seconds"), [("one_sample.wav", 1 / 16000), ("silence_stereo.wav", 0.25)], ids=["one", "silent"]
+)
+def test_odd_recordings_work(watcher: Watcher, graph: dict, file: str, seconds: float) -> None:
+    part = heard(graph, audio_file=file)
+    (result,) = watcher.run(part)[id_of(part, "Coeff3DMMPreview")]["images"]
+    assert len(play(watcher.server.path_of(result)).frames) == max(1, frame_count(Fraction(seconds), FPS))
+
+
+def test_a_recording_from_another_node_takes_the_place_of_the_file(watcher: Watcher, graph: dict) -> None:
+    part = heard(graph, recording=["load", 0])
+    part["load"] = {"class_type": "LoadAudio", "inputs": {"audio": "speech.wav"}}
+    del node_of(part, "LoadAudioWav2Vec")["audio_file"]
+    (result,) = watcher.run(part)[id_of(part, "Coeff3DMMPreview")]["images"]
+    video = play(watcher.server.path_of(result))
+    assert len(video.frames) == frame_count(Fraction(SECONDS), FPS)
+    assert video.frames.std() > 10, "the mesh is drawn"
+
+
+def test_interrupting_stops_within_a_step_and_the_host_goes_on(watcher: Watcher, graph: dict) -> None:
+    sampler = id_of(graph, "FD2TalkUNetSampler")
+    slow = copy.deepcopy(graph)
+    slow[sampler]["inputs"].update(steps=500, seed=7)
+    asked: list[float] = []
+    after: list[dict] = []
+
+    def interrupt(kind: str, data: dict) -> None:
+        if kind != "progress" or data["node"] != sampler:
+            return
+        if asked:
+            after.append(data)
+        elif data["value"] >= 2:
+            watcher.server.post("/interrupt", {})
+            asked.append(time.monotonic())
+
+    entry = watcher.follow(watcher.server.queue(slow), interrupt)
+    stopped, kind, _ = watcher.messages[-1]
+    assert kind == "execution_interrupted"
+    assert entry["status"]["status_str"] == "error"
+    assert len(after) <= 1, "the step that was under way, and no other"
+    assert stopped - asked[0] < 3
+    assert watcher.run(graph)
+
+
+def test_a_changed_pose_file_re_runs_only_what_depends_on_it(watcher: Watcher, graph: dict) -> None:
+    save = copy.deepcopy(graph)
+    for seed in (1, 2):
+        save[f"save{seed}"] = {
+            "class_type": "FD2TalkSaveCoefficients",
+            "inputs": {"pose": [f"pose{seed}", 0], "filename_prefix": f"pose{seed}", "format": "safetensors"},
+        }
+        save[f"pose{seed}"] = copy.deepcopy(graph[id_of(graph, "PoseDiT")])
+        save[f"pose{seed}"]["inputs"]["seed"] = seed
+    save = without(save, "Coeff3DMMPreview", "SaveVideo")
+    watcher.run(save)
+    written = sorted(watcher.server.folder("output").rglob("pose?_*.safetensors"))
+    assert len(written) == 2
+    target = watcher.server.folder("input") / "swap.safetensors"
+
+    swap = copy.deepcopy(without(graph, "Coeff3DMMPreview", "PoseDiT"))
+    swap["pose file"] = {"class_type": "FD2TalkLoadCoefficients", "inputs": {"file": target.name}}
+    node_of(swap, "FD2TalkUNetSampler")["pose"] = ["pose file", 1]
+    pictures = []
+    for file in written:
+        shutil.copy(file, target)
+        outputs = watcher.run(swap)
+        result = outputs[id_of(swap, "SaveVideo")]["images"][0]
+        pictures.append(play(watcher.server.path_of(result)).frames)
+    depends = {"FD2TalkLoadCoefficients", "FD2TalkUNetSampler", "DecodeFrames", "CreateVideo", "SaveVideo"}
+    assert {swap[name]["class_type"] for name in watcher.executed()} == depends
+    assert not np.array_equal(*pictures)
+
+
+def test_the_same_graph_again_runs_nothing(watcher: Watcher, graph: dict) -> None:
+    watcher.run(graph)
+    watcher.run(graph)
+    assert {graph[name]["class_type"] for name in watcher.executed()} == set()
+
+
+BAD_VALUES = [
+    ("LoadAudioWav2Vec", {"fps": 0}, r"fps.*1\.0|1\.0.*fps"),
+    ("ExpDiT", {"steps": 0}, r"steps.*1|1.*steps"),
+    (
+        "LoadAudioWav2Vec",
+        {"audio_file": "../../../../etc/passwd"},
+        r"outside the host's input, output and temp",
+    ),
+    ("LoadAudioWav2Vec", {"audio_file": "/etc/passwd"}, r"outside the host's input, output and temp"),
+    ("LoadAudioWav2Vec", {"audio_file": "nowhere.wav"}, r"no file 'nowhere.wav' in the host's input folder"),
+    ("LoadAudioWav2Vec", {"audio_file": None}, r"choose or upload a file, or connect a recording"),
+    ("FD2TalkUNetSampler", {"checkpoint": "../unet/seeded.safetensors"}, r"outside the host's model folders"),
+    ("FD2TalkUNetSampler", {"checkpoint": "absent.safetensors"}, r"absent.*searched: .*models/fd2talk/unet"),
+]
+
+
+@pytest.mark.parametrize(("node", "inputs", "sentence"), BAD_VALUES)
+def test_a_bad_value_is_refused_before_anything_runs(
+    comfyui: ComfyUIServer, graph: dict, node: str, inputs: dict, sentence: str
+) -> None:
+    import re
+
+    node_of(graph, node).update(inputs)
+    if inputs.get("audio_file", "") is None:
+        del node_of(graph, node)["audio_file"]
+    with pytest.raises(ValueError) as refusal:
+        comfyui.queue(without(graph, "Coeff3DMMPreview"))
+    assert re.search(sentence, str(refusal.value), re.S), refusal.value
+
+
+BAD_FILES = [
+    ("LoadAudioWav2Vec", {"audio_file": "empty.wav"}, r"no samples|empty|no sound"),
+    ("LoadAudioWav2Vec", {"audio_file": "corrupt.wav"}, r"corrupt\.wav"),
+    ("LoadImage", {"image": "no_face.png"}, r"No face was found in the 256 x 256 portrait.*whole"),
+    ("LoadImage", {"image": "tiny.png"}, r"32.*64"),
+    ("EncodeReference", {"face_index": 5}, r"Face 5 was asked for, but the portrait has 1"),
+    ("EncodeReference", {"face_box": "1, 2, three"}, r"four numbers are needed: left, top, right, bottom"),
+    ("FD2TalkUNetSampler", {"checkpoint": "truncated.safetensors"}, r"truncated\.safetensors"),
+    ("FD2TalkUNetSampler", {"checkpoint": "pickle.safetensors"}, r"pickle\.safetensors is not a readable"),
+    (
+        "FD2TalkUNetSampler",
+        {"checkpoint": "other.safetensors"},
+        r"other\.safetensors holds a FrameAutoencoder",
+    ),
+]
+
+
+@pytest.mark.parametrize(("node", "inputs", "sentence"), BAD_FILES)
+def test_bad_material_is_told_in_a_sentence(
+    comfyui: ComfyUIServer, graph: dict, tmp_path: Path, node: str, inputs: dict, sentence: str
+) -> None:
+    hostile_checkpoints(comfyui.folder("models/fd2talk"), tmp_path / "executed")
+    node_of(graph, node).update(inputs)
+    with pytest.raises(RuntimeError, match=f"(?s){sentence}"):
+        comfyui.run(without(graph, "Coeff3DMMPreview"))
+    assert not (tmp_path / "executed").exists()
+
+
+def hostile_checkpoints(models: Path, trap: Path) -> None:
+    """UNet files that are cut short, of another class, or a pickle that would create ``trap`` if it were run."""
+    import pickle
+
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (trap,)
+
+    whole = (models / "unet" / SET).read_bytes()
+    (models / "unet" / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
+    (models / "unet" / "pickle.safetensors").write_bytes(pickle.dumps(Trap()))
+    shutil.copy(models / "autoencoder" / SET, models / "unet" / "other.safetensors")
+
+
+def test_without_a_face_the_whole_image_can_be_used(watcher: Watcher, graph: dict) -> None:
+    part = without(graph, "Coeff3DMMPreview")
+    node_of(part, "LoadImage")["image"] = "no_face.png"
+    node_of(part, "EncodeReference")["no_face"] = "use whole image"
+    outputs = watcher.run(part)
+    video = play(watcher.server.path_of(outputs[id_of(part, "SaveVideo")]["images"][0]))
+    assert video.frames.shape[1:] == (256, 256, 3)
+
+
+def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
+    comfyui: ComfyUIServer, graph: dict
+) -> None:
+    part = heard(graph)
+    node_of(part, "ExpDiT")["checkpoint"] = "tiny"
+    shipped = ROOT / "fd2talk_core" / "weights" / "tiny" / "expression.safetensors"
+    if shipped.exists():
+        node_of(part, "LoadAudioWav2Vec")["encoder"] = "tiny"
+        assert comfyui.run(part)
+        return
+    with pytest.raises(ValueError) as refusal:
+        comfyui.queue(part)
+    for folder in ("models/fd2talk/expression", "elsewhere", "fd2talk_core/weights/tiny"):
+        assert folder in str(refusal.value)
+
+
+def test_two_prompts_at_once_wait_for_each_other(comfyui: ComfyUIServer, graph: dict) -> None:
+    parts = [heard(graph, fps=fps) for fps in (5.0, 6.0)]
+    answers: dict[float, dict] = {}
+
+    def post(part: dict) -> None:
+        answers[node_of(part, "LoadAudioWav2Vec")["fps"]] = comfyui.run(part)
+
+    threads = [threading.Thread(target=post, args=(part,)) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for fps, outputs in answers.items():
+        (result,) = outputs[id_of(parts[0], "Coeff3DMMPreview")]["images"]
+        assert len(play(comfyui.path_of(result)).frames) == fps
+    assert answers.keys() == {5.0, 6.0}
