@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import FD2TalkError
-from .face_model import FaceModel
+from .face_model import FaceModel, apply_pose, project
 from .fitting import FaceFit, fit_landmarks
 from .landmarks import Face, FaceLandmarker, Square, check_picture, pick_face
+from .mesh_render import rasterize
 
 Box = tuple[float, float, float, float]
 NoFacePolicy = Literal["error", "whole_image"]
@@ -190,8 +191,8 @@ def crop_portrait(
         return PortraitCrop(
             transform.to_crop(picture).clamp(0, 1),
             transform,
-            torch.zeros(face_model.num_identity),
-            torch.zeros(face_model.num_expression),
+            torch.zeros(face_model.identity_dim),
+            torch.zeros(face_model.expression_dim),
             torch.zeros(6),
             picture,
             None,
@@ -253,7 +254,7 @@ def paste_back(
     """Put moving crops back into the whole picture.
 
     Args:
-        frames: ``[F, S, S, 3]`` in 0..1.
+        frames: ``[F, S, S, 3]`` float in 0..1.
         reference: whose picture and crop they are of.
         feather: width of the soft edge as a share of the crop's side; a side where the crop meets the
             picture's border needs none and has none.
@@ -283,9 +284,57 @@ def paste_back(
             fitted = F.interpolate(mask[:, None].to(frames), size=(transform.size,) * 2, mode="bilinear")
             weight = weight * transform.to_picture(fitted.movedim(1, -1), rectangle).clamp(0, 1)
         region = whole[:, top:bottom, left:right]
-        moved = transform.to_picture(frames, rectangle).clamp(0, 1)
-        whole[:, top:bottom, left:right] = region + weight * (moved - region)
+        moved = transform.to_picture(frames, rectangle).clamp_(0, 1)
+        region.add_(
+            moved.sub_(region).mul_(weight)
+        )  # in place: a frame of a large picture is tens of megabytes
     return whole
+
+
+@torch.no_grad()
+def head_mask(
+    reference: Reference,
+    face_model: FaceModel,
+    expression: Tensor,
+    pose: Tensor,
+    *,
+    size: int = 64,
+    reach: float = 0.14,
+) -> Tensor:
+    """Where the head is in each frame or was in the portrait, for :func:`paste_back`.
+
+    The silhouettes of the fitted mesh, widened for hair and softened; outside both the background cannot have
+    changed.
+
+    Args:
+        reference: the portrait.
+        face_model: whose coefficients these are.
+        expression: ``[F, D_exp]``, β of the frames.
+        pose: ``[F, 6]``, p of the frames.
+        size: side of the mask in pixels.
+        reach: how far beyond the mesh the mask reaches, as a share of the crop's side.
+
+    Returns:
+        ``[F, size, size]`` in 0..1.
+
+    Raises:
+        FD2TalkError: when the reference was fitted with another face model.
+    """
+    if reference.face_model != face_model.name:
+        raise FD2TalkError(
+            f"The reference was fitted with the face model {reference.face_model!r}, not {face_model.name!r}."
+        )
+    expressions = torch.cat([reference.expression[None], expression.cpu()])
+    poses = torch.cat([reference.pose[None], pose.cpu()])
+    vertices = apply_pose(face_model(reference.identity[None], expressions), poses)
+    seen = rasterize(project(vertices, face_model.camera), face_model.triangles, size).covered.float()
+    either = torch.maximum(seen[1:], seen[:1])[:, None]
+    margin = round(reach * size)
+    soft = margin // 2
+    wide = F.max_pool2d(either, 2 * margin + 1, stride=1, padding=margin)
+    for _ in range(2):  # two box averages make a smooth edge, which stays outside the mesh
+        wide = F.avg_pool2d(F.pad(wide, (soft // 2,) * 4, mode="replicate"), 2 * (soft // 2) + 1, stride=1)
+    return wide[:, 0]
 
 
 def latent_preview(latents: Tensor, reference: Reference) -> Tensor:
@@ -333,8 +382,8 @@ def resample(images: Tensor, start: tuple[float, ...], step: float, size: tuple[
         _cubic_weights(size[axis], images.shape[axis - 3], start[axis], step) for axis in (0, 1)
     )
     region = images[..., top : top + rows.shape[1], left : left + columns.shape[1], :]
-    tall = torch.einsum("oh,...hwc->...owc", rows.to(region), region)
-    return torch.einsum("pw,...owc->...opc", columns.to(region), tall)
+    planes = region.movedim(-1, -3).contiguous()  # whole planes make two plain matrix products
+    return (rows.to(planes) @ planes @ columns.to(planes).T).movedim(-3, -1)
 
 
 def _cubic_weights(size: int, source: int, start: float, step: float) -> tuple[Tensor, int]:

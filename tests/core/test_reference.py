@@ -1,0 +1,435 @@
+"""The portrait is framed alike wherever and however large it stands, and goes back where it came from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.landmarks import FaceLandmarker
+from fd2talk_core.reference import (
+    CropTransform,
+    PortraitCrop,
+    Reference,
+    crop_portrait,
+    encode_reference,
+    head_mask,
+    latent_preview,
+    paste_back,
+    resample,
+)
+
+PORTRAIT = Path(__file__).parents[2] / "examples" / "portrait.png"
+
+
+@lru_cache
+def landmarker() -> FaceLandmarker:
+    return FaceLandmarker.load()
+
+
+@lru_cache
+def face_model() -> FaceModel:
+    return default_face_model()
+
+
+@lru_cache
+def portrait() -> torch.Tensor:
+    return torch.from_numpy(np.asarray(Image.open(PORTRAIT), dtype=np.float32) / 255)
+
+
+@lru_cache
+def cropped() -> PortraitCrop:
+    return crop_portrait(portrait(), landmarker(), face_model())
+
+
+def crop(image: torch.Tensor, **options) -> PortraitCrop:
+    return crop_portrait(image, landmarker(), face_model(), **options)
+
+
+def resized(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    planes = image.movedim(-1, 0)[None]
+    return (
+        F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)[0]
+        .clamp(0, 1)
+        .movedim(0, -1)
+    )
+
+
+@lru_cache
+def with_two_faces() -> torch.Tensor:
+    """1080p: the portrait at 0.9 on the left, at 0.4 on the right."""
+    canvas = torch.full((1080, 1920, 3), 0.4)
+    canvas[300:761, 200:661] = resized(portrait(), 461, 461)
+    canvas[200:405, 1300:1505] = resized(portrait(), 205, 205)
+    return canvas
+
+
+def reference(picture: torch.Tensor, x: float, y: float, side: float, size: int = 256) -> Reference:
+    """A reference whose crop is given, for what needs no face."""
+    transform = CropTransform.of_square(x, y, side, size)
+    shown = transform.to_crop(picture).clamp(0, 1)
+    return Reference(
+        latent=torch.zeros(4, size // 8, size // 8),
+        identity=torch.zeros(80),
+        expression=torch.zeros(52),
+        pose=torch.zeros(6),
+        face_model="none",
+        crop=shown,
+        crop_transform=transform,
+        picture=picture,
+        face_found=True,
+    )
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return -10 * math.log10(float(((a - b) ** 2).mean()) + 1e-12)
+
+
+class HalvingEncoder(torch.nn.Module):
+    """Stands for an autoencoder: pictures in, latents of an eighth of the size out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)))
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("dc,bchw->bdhw", self.weight, F.avg_pool2d(image, 8))
+
+
+class TestFraming:
+    def test_the_fitted_head_stands_where_the_camera_looks(self) -> None:
+        portrait = cropped()
+        assert portrait.crop.shape == (256, 256, 3) and portrait.face is not None
+        assert portrait.pose[3:].abs().max() < 0.05
+        assert portrait.pose[:3].abs().max() < math.radians(25)
+        assert portrait.identity.shape == (80,) and portrait.expression.shape == (52,)
+
+    def test_the_fitted_mesh_lies_on_the_landmarks(self) -> None:
+        portrait, model = cropped(), face_model()
+        vertices = model(portrait.identity[None], portrait.expression[None])
+        u, v, _ = project(apply_pose(vertices, portrait.pose[None]), model.camera).unbind(-1)
+        landmarks = portrait.crop_transform.points_to_crop(portrait.face.landmarks[:, :2]) / 128 - 1
+        for axis, screen in enumerate((u, v)):
+            middle = (landmarks[:, axis].min() + landmarks[:, axis].max()) / 2
+            assert screen.min() < landmarks[:, axis].min() + 0.1
+            assert screen.max() > landmarks[:, axis].max() - 0.1
+            assert screen.min() < middle < screen.max()
+
+    def test_a_mirrored_portrait_turns_the_other_way(self) -> None:
+        mirrored = crop(portrait().flip(1))
+        plain, other = cropped().pose, mirrored.pose
+        assert other[0] == pytest.approx(float(plain[0]), abs=math.radians(4))
+        assert other[1] == pytest.approx(-float(plain[1]), abs=math.radians(4))
+        assert other[2] == pytest.approx(-float(plain[2]), abs=math.radians(3))
+        box, mirrored_box = cropped().crop_transform.box, mirrored.crop_transform.box
+        assert 512 - mirrored_box[2] == pytest.approx(box[0], abs=0.03 * (box[2] - box[0]))
+
+    @pytest.mark.parametrize(("scale", "shift"), [(2.0, (0, 0)), (0.6, (40, 90)), (1.0, (301, 57))])
+    def test_the_crop_moves_and_grows_with_the_face(self, scale: float, shift: tuple[int, int]) -> None:
+        side = round(512 * scale)
+        canvas = torch.full((side + 200, side + 400, 3), 0.4)
+        canvas[shift[1] : shift[1] + side, shift[0] : shift[0] + side] = resized(portrait(), side, side)
+        moved = crop(canvas)
+        expected = [edge * scale + shift[i % 2] for i, edge in enumerate(cropped().crop_transform.box)]
+        width = expected[2] - expected[0]
+        assert moved.crop_transform.box == pytest.approx(expected, abs=0.03 * width)
+        assert (moved.pose[:3] - cropped().pose[:3]).abs().max() < math.radians(3)
+
+    def test_margin_widens_the_view_around_the_same_middle(self) -> None:
+        wide = crop(portrait(), margin=1.5)
+        left, top, right, bottom = cropped().crop_transform.box
+        wide_left, wide_top, wide_right, wide_bottom = wide.crop_transform.box
+        assert wide_right - wide_left == pytest.approx(1.5 * (right - left))
+        assert (wide_left + wide_right) / 2 == pytest.approx((left + right) / 2)
+        assert (wide_top + wide_bottom) / 2 == pytest.approx((top + bottom) / 2)
+        # seen from the same camera, a head that is drawn smaller stands farther away
+        assert wide.pose[5] == pytest.approx(-0.5 * face_model().camera.distance, rel=0.1)
+
+    def test_size_is_the_crops_side(self) -> None:
+        assert crop(portrait(), size=128).crop.shape == (128, 128, 3)
+
+
+class TestChoosing:
+    def test_the_largest_face_is_taken_unless_an_index_or_a_box_says_otherwise(self) -> None:
+        picture = with_two_faces()
+        assert crop(picture).face.centre[0] < 700
+        assert crop(picture, face_index=1).face.centre[0] > 1300
+        assert crop(picture, box=(1350, 200, 1450, 300)).face.centre[0] > 1300
+
+    def test_what_is_not_there_is_said_with_what_is(self) -> None:
+        picture = with_two_faces()
+        with pytest.raises(
+            FD2TalkError, match=r"Face 2 was asked for, but the portrait has 2 \(0 to 1, largest"
+        ):
+            crop(picture, face_index=2)
+        with pytest.raises(
+            FD2TalkError, match=r"No face lies in the box \(0, 900, 150, 1080\); faces were found"
+        ):
+            crop(picture, box=(0, 900, 150, 1080))
+
+    def test_no_face_is_an_error_that_says_what_to_do(self) -> None:
+        with pytest.raises(FD2TalkError, match="No face was found in the 512 x 262 portrait: .*whole_image"):
+            crop(portrait()[250:])
+
+    def test_whole_image_goes_on_without_a_face(self) -> None:
+        empty = portrait()[250:]
+        found = encode_reference(empty, HalvingEncoder(), landmarker(), face_model(), no_face="whole_image")
+        assert not found.face_found
+        assert not found.pose.any() and not found.expression.any() and not found.identity.any()
+        assert found.crop_transform.box == (0.0, -125.0, 512.0, 387.0)
+        pasted = paste_back(found.crop[None], found)[0]
+        assert pasted.shape == empty.shape and psnr(pasted, empty) > 24
+        boxed = crop(empty, no_face="whole_image", box=(100.0, 50.0, 300.0, 200.0))
+        assert boxed.face is None and boxed.crop_transform.box == (100.0, 25.0, 300.0, 225.0)
+
+    def test_whole_image_still_takes_a_face_that_is_there(self) -> None:
+        found = crop(portrait(), no_face="whole_image")
+        assert found.face is not None and torch.equal(found.pose, cropped().pose)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"margin": 0.1}, "margin is 0.1"),
+            ({"margin": math.nan}, "margin is nan"),
+            ({"face_index": -1}, "index is -1"),
+            ({"no_face": "skip"}, "'skip'"),
+            ({"size": 8}, "size is 8"),
+            ({"box": (10, 10, 5, 20)}, r"box is \(10, 10, 5, 20\)"),
+            ({"box": (10, 10, math.nan, 20)}, "box is"),
+        ],
+    )
+    def test_choices_out_of_range_are_named(self, options: dict, message: str) -> None:
+        with pytest.raises(FD2TalkError, match=message):
+            crop(portrait(), **options)
+
+    @pytest.mark.parametrize(
+        ("image", "message"),
+        [
+            (torch.full((128, 128, 3), math.inf), "portrait holds values that are not numbers"),
+            (torch.zeros(40, 128, 3), "portrait is 128 x 40 pixels"),
+            (torch.zeros(2, 128, 128, 3), "portrait is a batch of 2"),
+            (torch.zeros(128, 128), "portrait has shape"),
+        ],
+    )
+    def test_bad_pictures_are_named(self, image: torch.Tensor, message: str) -> None:
+        with pytest.raises(FD2TalkError, match=message):
+            crop(image)
+
+    def test_alpha_is_dropped(self) -> None:
+        see_through = torch.cat([portrait(), torch.zeros(512, 512, 1)], dim=-1)
+        assert torch.equal(crop(see_through).crop, cropped().crop)
+
+
+class TestReference:
+    def test_it_holds_the_latent_of_the_crop_and_the_fit(self) -> None:
+        encoder = HalvingEncoder()
+        found = encode_reference(portrait(), encoder, landmarker(), face_model())
+        assert found.face_found and found.face_model == face_model().name
+        assert torch.equal(found.crop, cropped().crop) and torch.equal(found.pose, cropped().pose)
+        assert torch.allclose(found.latent, encoder.encode(found.crop.movedim(-1, 0)[None])[0])
+        assert not found.latent.requires_grad and torch.equal(found.picture, portrait())
+
+    def test_it_refuses_what_does_not_fit(self) -> None:
+        good = reference(portrait(), 226, 130, 240)
+        for name, value in (
+            ("pose", torch.zeros(5)),
+            ("latent", torch.zeros(4, 32)),
+            ("crop", torch.zeros(64, 64, 3)),
+            ("expression", torch.full((52,), math.nan)),
+        ):
+            with pytest.raises(FD2TalkError, match=f"reference's {name}"):
+                replace(good, **{name: value})
+
+
+class TestTransform:
+    @given(
+        x=st.floats(-100, 600),
+        y=st.floats(-100, 600),
+        side=st.floats(40, 900),
+        size=st.sampled_from([64, 256]),
+    )
+    @settings(max_examples=30, deadline=None)
+    def test_points_go_there_and_back(self, x: float, y: float, side: float, size: int) -> None:
+        transform = CropTransform.of_square(x, y, side, size)
+        points = torch.rand(20, 2, dtype=torch.float64) * 500
+        assert torch.allclose(transform.points_to_picture(transform.points_to_crop(points)), points)
+        corners = torch.tensor([[x, y], [x - side / 2, y + side / 2]], dtype=torch.float64)
+        expected = torch.tensor([[size / 2, size / 2], [0, size]], dtype=torch.float64)
+        assert torch.allclose(transform.points_to_crop(corners), expected, atol=1e-6)
+
+    @given(start=st.floats(2, 12), step=st.floats(0.2, 1))
+    @settings(max_examples=30, deadline=None)
+    def test_enlarging_reproduces_a_plane_exactly(self, start: float, step: float) -> None:
+        y, x = torch.meshgrid(torch.arange(90) + 0.5, torch.arange(80) + 0.5, indexing="ij")
+        plane = torch.stack([x, y, 0.3 * x - 0.7 * y], dim=-1)
+        count = int((60 - start) / step)
+        result = resample(plane, (start + 6, start), step, (count, count))[: count - 4, : count - 4]
+        ticks = (torch.arange(count - 4) + 0.5) * step + start
+        inside = (ticks - 2 * max(1, step) > 0.5) & (ticks + 2 * max(1, step) < 79.5)
+        assert torch.allclose(result[:, inside, 0], ticks[inside].expand(count - 4, -1), atol=2e-3)
+        assert torch.allclose(
+            result[inside][..., 1], (ticks[inside] + 6)[:, None].expand(-1, count - 4), atol=2e-3
+        )
+
+    def test_resampling_by_one_is_the_identity_and_shrinking_does_not_alias(self) -> None:
+        picture = portrait()
+        same = resample(picture, (100.0, 50.0), 1.0, (64, 32))
+        assert torch.allclose(same, picture[100:164, 50:82], atol=1e-5)
+        stripes = (torch.arange(512) % 2).float()[None, :, None].expand(512, 512, 3)
+        assert (resample(stripes, (0.0, 0.0), 5.3, (90, 90)) - 0.5)[4:-4, 4:-4].abs().max() < 0.02
+
+    @pytest.mark.parametrize("side", [37.5, 200.0, 301.0])
+    def test_it_agrees_with_pillow_in_any_subpixel_box(self, side: float) -> None:
+        box = (101.3, 60.8, 101.3 + side, 60.8 + side)
+        planes = [Image.fromarray(plane.numpy()) for plane in portrait().movedim(-1, 0).contiguous()]
+        expected = [np.asarray(plane.resize((96, 96), Image.Resampling.BICUBIC, box)) for plane in planes]
+        ours = resample(portrait(), (60.8, 101.3), side / 96, (96, 96)).movedim(-1, 0)
+        difference = (ours - torch.from_numpy(np.stack(expected)))[:, 3:-3, 3:-3]
+        assert difference.abs().max() < 1e-3  # but for the box's rim, beyond which Pillow does not look
+
+    def test_beyond_the_picture_its_border_is_repeated(self) -> None:
+        shown = CropTransform.of_square(0.0, 0.0, 256.0, 256).to_crop(portrait())
+        assert torch.allclose(shown[:120, :120], portrait()[0, 0].expand(120, 120, 3), atol=1e-5)
+        assert torch.allclose(shown[128:, 128:], portrait()[:128, :128], atol=1e-5)
+
+
+class TestPasteBack:
+    @pytest.mark.parametrize("side", [120.0, 200.0, 256.0])
+    def test_the_unmoved_crop_gives_the_picture_back(self, side: float) -> None:
+        whole = reference(portrait(), 226.3, 240.9, side)
+        pasted = paste_back(whole.crop.expand(3, -1, -1, -1), whole)
+        left, top, right, bottom = whole.crop_transform.covered(512, 512)
+        outside = torch.ones(512, 512, dtype=torch.bool)
+        outside[top:bottom, left:right] = False
+        for frame in pasted:
+            assert torch.equal(frame[outside], portrait()[outside])
+            assert psnr(frame[top:bottom, left:right], portrait()[top:bottom, left:right]) > 36
+
+    def test_the_fitted_portrait_comes_back_too(self) -> None:
+        fitted = cropped()
+        whole = replace(
+            reference(portrait(), 0, 0, 100), crop=fitted.crop, crop_transform=fitted.crop_transform
+        )
+        assert psnr(paste_back(fitted.crop[None], whole)[0], portrait()) > 38
+
+    def test_frames_fill_the_middle_and_fade_out_without_a_seam(self) -> None:
+        grey = torch.full((400, 600, 3), 0.2)
+        whole = reference(grey, 300.5, 200.25, 180.0)
+        white = torch.ones(1, 256, 256, 3)
+        pasted = paste_back(white, whole, feather=0.1)[0]
+        assert torch.allclose(pasted[150:250, 250:350], torch.ones(()), atol=1e-5)
+        steps = torch.cat([pasted.diff(dim=0).abs().flatten(), pasted.diff(dim=1).abs().flatten()])
+        assert (
+            steps.max() < 0.8 * 2 / 18
+        )  # no step is steeper than a smooth ramp over the feather's 18 pixels
+        sharp = paste_back(white, whole, feather=0.0)[0]
+        assert torch.allclose(sharp[115:285, 215:385], torch.ones(170, 170, 3), atol=1e-5)
+
+    def test_no_feather_where_the_crop_meets_the_pictures_border(self) -> None:
+        whole = reference(torch.full((300, 400, 3), 0.2), 80.0, 150.0, 200.0)
+        pasted = paste_back(torch.ones(1, 256, 256, 3), whole)[0]
+        assert torch.allclose(pasted[150, :100], torch.ones(100, 3), atol=1e-5)
+        assert pasted[150, 179, 0] < 0.25 and pasted[51, 80, 0] < 0.25
+        entire = reference(torch.full((300, 300, 3), 0.2), 150.0, 150.0, 300.0)
+        assert torch.allclose(paste_back(torch.ones(1, 256, 256, 3), entire), torch.ones(()), atol=1e-5)
+
+    def test_chunks_are_the_whole(self) -> None:
+        whole = reference(portrait(), 226, 130, 240)
+        frames = torch.rand(5, 256, 256, 3, generator=torch.Generator().manual_seed(1))
+        together = paste_back(frames, whole)
+        apart = torch.cat([paste_back(part, whole) for part in frames.split(2)])
+        assert torch.allclose(together, apart, atol=1e-6)
+        assert torch.equal(whole.picture, portrait())  # and the picture itself is not written to
+
+    def test_two_portraits_in_one_picture_do_not_touch_each_other(self) -> None:
+        picture = with_two_faces()
+        first, second = (crop(picture, face_index=index) for index in (0, 1))
+        pasted = picture
+        for found, colour in ((first, 0.0), (second, 1.0)):
+            left, top, _, _ = found.crop_transform.box
+            whole = replace(
+                reference(pasted, 100, 100, 100), crop=found.crop, crop_transform=found.crop_transform
+            )
+            pasted = paste_back(torch.full((1, 256, 256, 3), colour), whole)[0]
+        for found, colour in ((first, 0.0), (second, 1.0)):
+            x, y = (round(value) for value in found.face.centre)
+            assert torch.allclose(pasted[y, x], torch.full((3,), colour), atol=1e-5)
+
+    def test_frames_of_another_size_and_a_bad_feather_are_refused(self) -> None:
+        whole = reference(portrait(), 226, 130, 240)
+        with pytest.raises(FD2TalkError, match=r"\(1, 128, 128, 3\), but \[frames, 256, 256, 3\]"):
+            paste_back(torch.zeros(1, 128, 128, 3), whole)
+        with pytest.raises(FD2TalkError, match="feather is 0.9"):
+            paste_back(whole.crop[None], whole, feather=0.9)
+
+
+class TestHeadMask:
+    def moving(self) -> tuple[Reference, torch.Tensor, torch.Tensor]:
+        fitted = cropped()
+        whole = replace(
+            reference(portrait(), 0, 0, 100),
+            crop=fitted.crop,
+            crop_transform=fitted.crop_transform,
+            identity=fitted.identity,
+            expression=fitted.expression,
+            pose=fitted.pose,
+            face_model=face_model().name,
+        )
+        pose = fitted.pose.repeat(2, 1)
+        pose[1, 3] += 0.5
+        return whole, fitted.expression.repeat(2, 1), pose
+
+    def test_it_covers_the_head_where_it_was_and_where_it_is(self) -> None:
+        whole, expression, pose = self.moving()
+        still, moved = head_mask(whole, face_model(), expression, pose)
+        assert still.min() >= 0 and moved.max() <= 1
+        landmarks = whole.crop_transform.points_to_crop(cropped().face.landmarks[:, :2]) / 256
+        rows, columns = (
+            landmarks[:, axis].mul(len(still)).long().clamp(0, len(still) - 1) for axis in (1, 0)
+        )
+        assert still[rows, columns].min() > 0.95 and moved[rows, columns].min() > 0.95
+        assert (moved >= still - 1e-5).all() and moved.sum() > 1.05 * still.sum()
+        shifted = still.roll(round(0.5 / 3.6 * len(still)), dims=1)
+        assert moved[rows][:, columns.max() :].sum() > still[rows][:, columns.max() :].sum()
+        assert (moved[:, len(still) // 2 :] >= shifted[:, len(still) // 2 :] - 0.25).all()
+
+    def test_the_background_keeps_its_own_pixels(self) -> None:
+        whole, expression, pose = self.moving()
+        mask = head_mask(whole, face_model(), expression, pose)
+        pasted = paste_back(torch.zeros(2, 256, 256, 3), whole, mask=mask)
+        left, top, right, _ = whole.crop_transform.box
+        corner = pasted[0, max(0, round(top)) : max(0, round(top)) + 12, round(right) - 12 : round(right)]
+        same = portrait()[max(0, round(top)) : max(0, round(top)) + 12, round(right) - 12 : round(right)]
+        assert torch.allclose(corner, same, atol=1e-3)
+        x, y = (round(value) for value in cropped().face.centre)
+        assert pasted[0, y, x].max() < 1e-3
+
+    def test_another_face_model_is_refused(self) -> None:
+        whole, expression, pose = self.moving()
+        with pytest.raises(FD2TalkError, match="bfm"):
+            head_mask(replace(whole, face_model="bfm"), face_model(), expression, pose)
+
+
+class TestLatentPreview:
+    def test_colours_come_back_where_latents_are_linear_in_them(self) -> None:
+        encoder = HalvingEncoder()
+        found = encode_reference(portrait(), encoder, landmarker(), face_model())
+        small = F.avg_pool2d(found.crop.movedim(-1, 0)[None], 8)[0].movedim(0, -1)
+        assert psnr(latent_preview(found.latent[None], found)[0], small) > 35
+        mirrored = latent_preview(found.latent[None].flip(-1), found)[0]
+        assert psnr(mirrored, small.flip(1)) > 35
+
+    def test_other_channels_are_refused(self) -> None:
+        with pytest.raises(FD2TalkError, match=r"\(2, 3, 32, 32\), but \[frames, 4"):
+            latent_preview(torch.zeros(2, 3, 32, 32), reference(portrait(), 226, 130, 240))
