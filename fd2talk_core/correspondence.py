@@ -1,10 +1,9 @@
 """Where each place of a frame lies in the portrait, from the face model's mesh in both.
 
 The paper leaves it to φ₂ to find where a target pixel comes from. Both poses and expressions are known, so
-the mesh
-gives the answer: the surface point that a pixel of the frame sees is looked up in the portrait. Beyond the
-    mesh
-(hair, clothes, background) the displacement is continued smoothly and fades to none far from the head.
+the mesh gives the answer: the surface point that a pixel of the frame sees is looked up in the portrait.
+Beyond the mesh (hair, clothes, background) the displacement is continued smoothly and fades to none far
+from the head.
 
 Screen coordinates as in :mod:`fd2talk_core.mesh_render`; lengths on the screen are in half widths of the
 picture.
@@ -13,6 +12,7 @@ picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,20 +20,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import FD2TalkError
+from .face_model import FaceModel, apply_pose, project
 from .mesh_render import rasterize
 
 if TYPE_CHECKING:
-    from .face_model import FaceModel
     from .unet import FrameUNet
 
 MASK_NAMES = ("coverage", "visible", "mouth", "teeth", "eyes")
 """Share of each cell where the frame sees the mesh; the mesh's surface that the portrait sees too; the inside
 of the mouth; of it, teeth; eyeballs."""
 
-HEAD_MARGIN = 0.2
+HEAD_MARGIN = 0.15
 """Hair and ears' surroundings move as the mesh's edge does up to this far from it."""
 
-FALLOFF = 0.8
+FALLOFF = 0.45
 """Over this further distance the displacement fades to none. A shift d of the head neither folds the picture
 nor shows a second copy of the head's edge as long as d < FALLOFF / 1.5, the steepest slope of the fading
 being 1.5."""
@@ -45,6 +45,11 @@ seen: over the depth steps between neighbouring pixels on a cheek seen aslant, u
 
 EXTENSION_SIZE = 64
 """The continuation beyond the mesh is smooth, so it is computed on at most this many cells a side."""
+
+NECK_LENGTH = 0.7
+"""Face-model units from the head's lower edge over which the neck passes from following the head to the
+shoulders.
+"""
 
 MOUTH_PARTS = ("mouth_interior", "upper_teeth", "lower_teeth", "tongue")
 EYE_PARTS = ("left_eye", "right_eye", "left_iris", "right_iris", "left_pupil", "right_pupil")
@@ -112,13 +117,17 @@ def reference_flow(
         reference_expression, reference_pose = (
             part.expand(frames, -1) for part in (reference_expression, reference_pose)
         )
-    points, seen = _posed(face_model, identity, reference_expression, reference_pose)
-    _, target = _posed(face_model, identity, expression, pose)
+    points = apply_pose(face_model(identity, reference_expression), reference_pose)
+    seen = project(points, face_model.camera)
+    # a head that turns does not take the shoulders along: they stay where the portrait has them
+    target = project(
+        pose_on_body(face_model, face_model(identity, expression), pose, reference_pose), face_model.camera
+    )
 
     resolution = size * supersample
     raster = rasterize(target, face_model.triangles, resolution, cull_back_faces=True)
     # the same surface point, in the space before the portrait's camera
-    places = _project(face_model, raster.interpolate(points, face_model.triangles))
+    places = project(raster.interpolate(points, face_model.triangles), face_model.camera)
     kinds = _kinds(face_model)
     kind = torch.where(raster.covered, kinds[raster.triangle.clamp_min(0)], -1)
     visible = raster.covered & _is_seen(face_model, seen, places, kind, kinds, max(resolution, 128))
@@ -229,20 +238,35 @@ def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)
 
 
-def _posed(
-    face_model: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Vertices before the camera and on the screen, two of ``[B, V, 3]``."""
-    from .face_model import apply_pose
+def pose_on_body(face_model: FaceModel, vertices: Tensor, pose: Tensor, body_pose: Tensor) -> Tensor:
+    """A head that turns on shoulders that do not: linear blend skinning along the neck.
 
-    points = apply_pose(face_model(identity, expression), pose)
-    return points, _project(face_model, points)
+    Args:
+        vertices: ``[B, V, 3]``, of Eq. 1.
+        pose: ``[B, 6]``, p, which the head follows.
+        body_pose: ``[B or 1, 6]``, which the shoulders follow.
+
+    Returns:
+        ``[B, V, 3]``.
+    """
+    weight = head_weight(face_model).to(vertices)[:, None]
+    body = apply_pose(vertices, body_pose.expand(vertices.shape[0], -1))
+    return body + weight * (apply_pose(vertices, pose) - body)
 
 
-def _project(face_model: FaceModel, points: Tensor) -> Tensor:
-    from .face_model import project
-
-    return project(points, face_model.camera)
+@lru_cache(maxsize=4)
+def head_weight(face_model: FaceModel) -> Tensor:
+    """``[V]``: 1 on the head, down the neck to 0 on the shoulders; all 1 if the model names no neck."""
+    weight = torch.ones(len(face_model.mean), device=face_model.mean.device)
+    if "neck" not in face_model.part_names:
+        return weight
+    is_neck = face_model.triangle_parts == face_model.part_names.index("neck")
+    head, neck = face_model.triangles[~is_neck].unique(), face_model.triangles[is_neck].unique()
+    neck = neck[~torch.isin(neck, head)]
+    down = torch.cdist(face_model.mean[neck], face_model.mean[head]).amin(dim=1) / NECK_LENGTH
+    left = 1 - down.clamp(0, 1)
+    weight[neck] = left * left * (3 - 2 * left)
+    return weight
 
 
 def _kinds(face_model: FaceModel) -> Tensor:
@@ -287,7 +311,9 @@ def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
     weight = covered[:, None].to(displacement)
     factor = max(1, resolution // EXTENSION_SIZE)
     coarse, coarse_weight = F.avg_pool2d(displacement, factor), F.avg_pool2d(weight, factor)
-    filled = _push_pull(coarse, coarse_weight)
+    # only the mesh's rim is continued, lest an opening mouth move the background
+    rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
+    filled = _push_pull(coarse * rim, coarse_weight * rim)
     # per half width; the edge's own cells have distance 0
     far = distance_to(coarse_weight[:, 0] > 0) * (2 / coarse.shape[-1])
     fade = 1 - ((far - HEAD_MARGIN) / FALLOFF).clamp(0, 1)

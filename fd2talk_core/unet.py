@@ -64,8 +64,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
         motion_dim: D_β + 6.
         motion_tokens: tokens that {β, p} is projected to.
         context_dim: width of motion and reference tokens.
-        reference_pool: φ₂ reads the reference latent averaged over squares of this side; 1 is the paper's. The
-            attention costs as many times less as the squares have cells.
+        reference_pool: φ₂ reads the reference latent averaged over squares of this side; 1 is the paper's.
+            The attention costs as many times less as the squares have cells.
         conditioning: ``"decoupled"`` (Eq. 6, 7) or ``"concat"`` (the paper's ablation: motion and reference
             tokens in one sequence, seen by one cross-attention).
         reference_alignment: ``"none"``: the paper's form. ``"warp"``: the reference latent, moved to the
@@ -73,6 +73,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
             latent at the input. ``"warp_image"``: the same, but the portrait itself is moved, at pixel
             resolution, and encoded again with ``reference_encoder``: it costs an encoder pass a frame and
             keeps lips and lids sharp.
+        concat_reference: the reference latent, where it is, stands beside the noisy latent too, so that still
+            background need not pass through the warp or φ₂.
         alignment_channels: masks beside the warped latent, see
             :data:`fd2talk_core.correspondence.MASK_NAMES`.
         reference_encoder: for ``"warp_image"``, constructor arguments of the autoencoder whose encoder is
@@ -100,6 +102,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
         conditioning: str = "decoupled",
         reference_alignment: str = "none",
         alignment_channels: int = 0,
+        concat_reference: bool = False,
         reference_encoder: Mapping | None = None,
         predict_residual: bool = False,
         norm_num_groups: int = 8,
@@ -130,6 +133,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
 
         aligned = reference_alignment != "none"
         in_channels = latent_channels + (latent_channels + alignment_channels if aligned else 0)
+        in_channels += latent_channels if concat_reference else 0
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
 
         def resnet(inside: int, outside: int) -> ResnetBlock2D:
@@ -212,7 +216,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
             sample: J_t, ``[B, d, h, w]``.
             timestep: t in 0..999; one for all frames (a number: embedded once) or ``[B]``.
             motion: {β, p}, ``[B, D_m]``; not needed with a cache.
-            reference_latent: x, ``[1 or B, d, h, w]``.
+            reference_latent: x, ``[1 or B, d, h, w]``; needed with a cache too where it stands beside the
+                sample or the residual is taken from it.
             warped: with alignment, the warped reference latent and its masks ``[B, d + alignment_channels, h,
                 w]``.
             cache: of these B frames, from :meth:`make_cache`.
@@ -238,7 +243,12 @@ class FrameUNet(ModelMixin, ConfigMixin):
 
         # layers are numbered in the order in which they run, which is the order of make_cache
         conditions = iter(zip(cache.motion, cache.reference, strict=True))
-        hidden = self.conv_in(torch.cat([sample, warped], dim=1) if aligned else sample)
+        inputs = [sample]
+        if aligned:
+            inputs.append(warped)
+        if self.config.concat_reference:
+            inputs.append(reference_latent.expand_as(sample))
+        hidden = self.conv_in(torch.cat(inputs, dim=1))
         skips = [hidden]
         for layer in self.down:
             hidden = layer(hidden, embedding, conditions) if isinstance(layer, Stage) else layer(hidden)
