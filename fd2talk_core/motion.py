@@ -64,7 +64,11 @@ class LocalSelfAttention(nn.Module):
 
 
 class AlignedCrossAttention(nn.Module):
-    """Cross-attention under the alignment mask: q from the motion, k and v from τ(c) (FD2Talk Eq. 4)."""
+    """Cross-attention under the alignment mask: q from the motion, k and v from τ(c) (FD2Talk Eq. 4).
+
+    Queries and keys carry rotary positions. The mask says which 2k + 1 features a frame hears, but not which
+    of them sounds now: without positions a lip could not tell a sound from the same one three frames away.
+    """
 
     def __init__(self, hidden_size: int, condition_dim: int, num_heads: int, k: int | None) -> None:
         super().__init__()
@@ -74,10 +78,14 @@ class AlignedCrossAttention(nn.Module):
         self.to_kv = nn.Linear(condition_dim, 2 * hidden_size, bias=False)
         self.to_out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_states: Tensor, condition: Tensor, offset: int) -> Tensor:
-        """``[B, F, D]`` from ``[B, F', D_τ]``, whose row ``offset`` belongs to frame 0."""
+    def forward(
+        self, hidden_states: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor], offset: int
+    ) -> Tensor:
+        """``[B, F, D]`` from ``[B, F', D_τ]``, whose row ``offset`` belongs to frame 0; positions of F'."""
         query = rearrange(self.to_q(hidden_states), "b f (h d) -> b h f d", h=self.num_heads)
         key, value = rearrange(self.to_kv(condition), "b f (two h d) -> two b h f d", two=2, h=self.num_heads)
+        here = slice(offset, offset + query.shape[2])
+        query, key = apply_rotary(query, (rotary[0][here], rotary[1][here])), apply_rotary(key, rotary)
         out = banded_attention(query, key, value, self.k, offset)
         return self.to_out(rearrange(out, "b h f d -> b f (h d)"))
 
@@ -134,7 +142,10 @@ class MotionLayer(nn.Module):
         hidden_states = everything[:, start:stop] + self.dropout(attended)
         heard = _reach(start, stop, self.cross_attention.k, frames)
         attended = self.cross_attention(
-            self.norm_cross(hidden_states), condition[:, heard], start - heard.start
+            self.norm_cross(hidden_states),
+            condition[:, heard],
+            (rotary[0][heard], rotary[1][heard]),
+            start - heard.start,
         )
         hidden_states = hidden_states + self.dropout(attended)
         return hidden_states + self.dropout(self.feed_forward(self.norm_feed_forward(hidden_states)))
