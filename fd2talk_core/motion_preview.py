@@ -20,6 +20,23 @@ VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
 
 FRAMES_AT_ONCE = 16
 
+CLAY = (0.78, 0.74, 0.70)
+PAINT = {
+    "lips": (0.72, 0.50, 0.46),
+    "mouth_interior": (0.42, 0.18, 0.18),
+    "tongue": (0.70, 0.38, 0.36),
+    "upper_teeth": (0.95, 0.94, 0.90),
+    "lower_teeth": (0.95, 0.94, 0.90),
+    "left_eye": (0.93, 0.93, 0.92),
+    "right_eye": (0.93, 0.93, 0.92),
+    "left_iris": (0.28, 0.36, 0.42),
+    "right_iris": (0.28, 0.36, 0.42),
+    "left_pupil": (0.03, 0.03, 0.03),
+    "right_pupil": (0.03, 0.03, 0.03),
+    "eyelashes": (0.20, 0.16, 0.14),
+}
+"""Colours of the parts whose motion one looks for; the rest is clay."""
+
 
 @dataclass(frozen=True)
 class MotionPreview:
@@ -100,12 +117,16 @@ def _render(
     size: int,
     callback: Callback | None,
 ) -> Iterator[Tensor]:
+    colors = poses.new_tensor([PAINT.get(name, CLAY) for name in face_model.part_names])
+    colors = colors[face_model.triangle_parts]
     around = poses.new_tensor([[0.0, turn, 0.0, 0.0, 0.0, 0.0]])
     for start in range(0, len(betas), FRAMES_AT_ONCE):
         part = slice(start, start + FRAMES_AT_ONCE)
         count = len(betas[part])
         shape = face_model(identity.expand(count, -1), betas[part])
         posed = apply_pose(apply_pose(shape, poses[part]), around.expand(count, -1))
-        yield shade(posed, project(posed, face_model.camera), face_model.triangles, size)
+        projected = project(posed, face_model.camera)
+        # one sample a pixel: a preview has to be ready before one has finished thinking about it
+        yield shade(posed, projected, face_model.triangles, size, colors=colors, supersample=1)
         if callback:
             callback(start + count, len(betas), None)

@@ -1,4 +1,4 @@
-"""A real ComfyUI for the tests: started once, with this pack in it and networks of the shipped sizes from a seed."""
+"""A real ComfyUI for the tests, started once, with this pack in it and networks made from a seed."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ spec.loader.exec_module(pack)
 import pack.fd2talk_core
 import pack.fd2talk_core.coefficients, pack.fd2talk_core.checkpoint, pack.fd2talk_core.configs
 seconds = time.perf_counter() - started
-heavy = [name for name in ("transformers", "diffusers", "comfy", "folder_paths", "comfy_api") if name in sys.modules]
+unwanted = {"transformers", "diffusers", "comfy", "folder_paths", "comfy_api"}
+heavy = sorted(unwanted & sys.modules.keys())
 print(repr((seconds, deeds, heavy, sorted(pack.__all__), hasattr(pack, "NODE_CLASS_MAPPINGS"))))
 """
 

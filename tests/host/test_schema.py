@@ -1,4 +1,4 @@
-"""What the host tells its pages of our nodes, held to a snapshot: sockets are an interface that graphs rely on."""
+"""What the host tells its pages of our nodes, held to a snapshot: saved graphs rely on the sockets."""
 
 from __future__ import annotations
 

@@ -1,0 +1,94 @@
+"""The mesh preview shows the motion it is given, and says what does not go together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import default_face_model
+from fd2talk_core.motion_preview import FRAMES_AT_ONCE, preview_motion
+
+SIZE = 64
+
+
+def sequence(kind: str, values: torch.Tensor, fps: float = 25.0) -> CoefficientSequence:
+    return CoefficientSequence(kind, values, fps, default_face_model().name)
+
+
+def pictures(expression: object, pose: object, **options: object) -> torch.Tensor:
+    return torch.cat(
+        list(preview_motion(default_face_model(), expression, pose, size=SIZE, **options).chunks)
+    )
+
+
+def reds(picture: torch.Tensor) -> int:
+    """Pixels of lips, tongue and mouth interior."""
+    return int((picture[..., 0] > 1.2 * picture[..., 1]).sum())
+
+
+def test_an_open_jaw_shows_more_of_the_mouth_and_a_turn_moves_the_head() -> None:
+    jaw = torch.zeros(2, 52)
+    jaw[1, ARKIT_NAMES.index("jawOpen")] = 1
+    shut, opened = pictures(sequence("expression", jaw), None)
+    assert reds(opened) > 1.5 * reds(shut) > 0
+
+    shift = torch.zeros(2, 6)
+    shift[1, 3] = 0.5  # to the image's right
+    still, moved = (
+        frame.std(dim=-1) + frame.mean(dim=-1) > 0.2 for frame in pictures(None, sequence("pose", shift))
+    )
+    columns = torch.arange(SIZE, dtype=torch.float32)
+    move = (moved.sum(0) @ columns) / moved.sum() - (still.sum(0) @ columns) / still.sum()
+    expected = 0.5 * default_face_model().camera.focal / default_face_model().camera.distance * SIZE / 2
+    assert move == pytest.approx(expected, rel=0.15)
+
+
+def test_every_frame_comes_in_order_and_is_counted() -> None:
+    count = FRAMES_AT_ONCE + 3
+    pose = torch.zeros(count, 6)
+    pose[:, 4] = torch.linspace(-0.5, 0.5, count)  # up
+    calls = []
+    frames = pictures(None, sequence("pose", pose), callback=lambda *call: calls.append(call))
+    assert calls == [(FRAMES_AT_ONCE, count, None), (count, count, None)]
+    rows = torch.arange(SIZE, dtype=torch.float32)
+    lit = (frames.mean(dim=-1) > 0.2).sum(dim=2).float()
+    height = (lit @ rows) / lit.sum(dim=1)
+    assert (height.diff() < 0).all()
+
+
+def test_a_portraits_identity_changes_the_face_and_the_view_turns_it() -> None:
+    rest = sequence("expression", torch.zeros(1, 52))
+    plain = pictures(rest, None)
+    wide = torch.zeros(default_face_model().identity_dim)
+    wide[0] = 3
+    assert (pictures(rest, None, identity=wide) - plain).abs().max() > 0.1
+    assert (pictures(rest, None, view="three-quarter") - plain).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("expression", "pose", "options", "sentence"),
+    [
+        (None, None, {}, "no motion to preview"),
+        (3, 4, {}, "3 frames at 25 fps and the pose 4 at 25"),
+        (3, 3, {"view": "behind"}, "'behind'"),
+        (3, 3, {"size": 4}, "4"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    expression: int | None, pose: int | None, options: dict, sentence: str
+) -> None:
+    with pytest.raises(FD2TalkError, match=sentence):
+        preview_motion(
+            default_face_model(),
+            expression and sequence("expression", torch.zeros(expression, 52)),
+            pose and sequence("pose", torch.zeros(pose, 6)),
+            **options,
+        )
+
+
+def test_an_expression_of_another_face_model_is_refused_by_name() -> None:
+    other = CoefficientSequence("expression", torch.zeros(2, 64), 25.0, "bfm09")
+    with pytest.raises(FD2TalkError, match="'bfm09'.*" + default_face_model().name):
+        preview_motion(default_face_model(), other, None)
