@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -52,7 +52,7 @@ class TrainSettings:
         weight_decay: of AdamW.
         clip: largest norm of the gradient, 0 for no limit.
         ema: decay of the weights' average, reached gradually: ``min(ema, (1 + step) / (10 + step))``.
-        precision: ``no``, ``bf16`` or ``fp16``.
+        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bfloat16 where the device computes with it, else none.
         save_seconds: time between two saved states.
         validate_every: steps between two validations, 0 for only at the end.
         log_every: steps between two lines of ``losses.jsonl``.
@@ -82,8 +82,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 1 or self.log_every < 1:
             raise FD2TalkError("steps, batch_size and log_every must be at least 1.")
-        if self.precision not in ("no", "bf16", "fp16"):
-            raise FD2TalkError(f"precision is {self.precision!r}, but it is one of: no, bf16, fp16.")
+        if self.precision not in ("no", "bf16", "fp16", "auto"):
+            raise FD2TalkError(f"precision is {self.precision!r}, but it is one of: no, bf16, fp16, auto.")
         if self.optimizer not in ("adam", "adamw"):
             raise FD2TalkError(f"optimizer is {self.optimizer!r}, but it is one of: adam, adamw.")
 
@@ -207,7 +207,7 @@ class Trainer:
     def __init__(self, stage: Stage, settings: TrainSettings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.accelerator = Accelerator(
-            mixed_precision=settings.precision,
+            mixed_precision=choose_precision(settings.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         if settings.batch_size % self.accelerator.num_processes:
@@ -482,6 +482,15 @@ class Trainer:
         self.stage.export(weights, trained_on)
 
 
+def choose_precision(precision: str) -> str:
+    """``auto`` decided for this machine: a processor without bfloat16 units emulates them, many times slower."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"
+
+
 class Meter:
     """How busy the device is between start and stop."""
 
@@ -694,7 +703,8 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
     """The command line of a stage.
 
     Args:
-        build: ``build(section, data_folder, weights_folder, seed) -> (Stage, words)``.
+        build: ``build(section, data_folder, weights_folder, seed, run_folder) -> (Stage, words)``; what it computes
+            from the data it may keep in the run folder, where the other processes then find it.
     """
     parser = argparse.ArgumentParser(prog=f"python -m training.{name}", description=description)
     parser.add_argument(
@@ -722,8 +732,11 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
         if given.threads:
             torch.set_num_threads(given.threads)
         torch.manual_seed(settings.seed)
-        stage, words = build(section, given.data, given.weights, settings.seed)
-        train(stage, settings, given.runs / given.run / name, given.weights, words)
+        folder = given.runs / given.run / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with PartialState().main_process_first():
+            stage, words = build(section, given.data, given.weights, settings.seed, folder)
+        train(stage, settings, folder, given.weights, words)
     except FD2TalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,173 @@
+"""Stage 1: a small wav2vec 2.0 learns to hear, frame by frame, which phoneme is spoken (FD2Talk Sec. 3.2).
+
+The paper takes a large wav2vec 2.0 pre-trained on thousands of hours. This stage makes a small one of the same
+architecture from labelled speech: a linear head names the phoneme of every 50 Hz frame, and is thrown away after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fd2talk_core import configs
+from fd2talk_core.audio import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
+from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import default_face_model
+
+from .sources import SpeechClip, SpeechSet, load_speech
+from .trainer import Stage, stage_main, stage_options
+
+
+@dataclass(frozen=True)
+class AudioEncoderOptions:
+    """The section ``audio_encoder`` of a configuration.
+
+    Attributes:
+        seconds: length of a training clip.
+        noise: part of the clips that get white noise, between 5 and 40 dB under the speech.
+        gain: largest change of loudness in dB, either way.
+        held_out_seconds: taken of each held-out clip.
+        held_out_clips: how many are taken.
+    """
+
+    seconds: float = 2.0
+    noise: float = 0.5
+    gain: float = 12.0
+    held_out_seconds: float = 6.0
+    held_out_clips: int = 32
+
+
+class _Classifier(nn.Module):
+    """The encoder and the head that is thrown away; one module, so that both are averaged and saved together."""
+
+    def __init__(self, encoder: AudioEncoder, num_phonemes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.feature_dim, num_phonemes)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """``[B, N]`` at 16 kHz to logits ``[B, n, phonemes]`` at 50 Hz."""
+        return self.head(self.encoder(waveform))
+
+
+class AudioEncoderStage(Stage):
+    """Cross-entropy of the phoneme at every frame.
+
+    Args:
+        encoder: is trained.
+        speech, held_out: with phoneme times.
+    """
+
+    name, score = "audio_encoder", "frame_accuracy"
+
+    def __init__(
+        self, encoder: AudioEncoder, speech: SpeechSet, held_out: SpeechSet, options: AudioEncoderOptions
+    ) -> None:
+        self.phonemes = sorted(
+            {p[0] for part in (speech, held_out) for clip in part.clips for p in clip.phonemes}
+        )
+        if not self.phonemes:
+            raise FD2TalkError("The data has no phoneme times, which the audio encoder is trained on.")
+        super().__init__({"classifier": _Classifier(encoder, len(self.phonemes))})
+        self.number = {name: i for i, name in enumerate(self.phonemes)}
+        self.speech, self.held_out, self.options = speech, held_out, options
+        self.windows = speech.windows(max(2, round(options.seconds * speech.fps)))
+        self.num_samples = round(self.windows.frames / speech.fps * SAMPLE_RATE)
+
+    @property
+    def encoder(self) -> AudioEncoder:
+        return self.networks["classifier"].encoder
+
+    def targets(self, clip: SpeechClip, first: int, num_samples: int) -> Tensor:
+        """Phoneme numbers at the instants that the encoder's outputs stand for, -100 where none is known."""
+        encoder = self.encoder
+        count = encoder.num_features(num_samples)
+        instants = first + torch.arange(count) * encoder.stride + encoder.receptive_field / 2
+        starts = torch.tensor([p[1] for p in clip.phonemes]) * SAMPLE_RATE
+        ends = torch.tensor([p[2] for p in clip.phonemes]) * SAMPLE_RATE
+        numbers = torch.tensor([self.number[p[0]] for p in clip.phonemes])
+        which = (torch.searchsorted(starts, instants, right=True) - 1).clamp_min(0)
+        inside = (instants >= starts[which]) & (instants < ends[which])
+        return torch.where(inside, numbers[which], -100)
+
+    def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        options = self.options
+        clip, start = self.windows.draw(generator)
+        first = round(start / clip.fps * SAMPLE_RATE)
+        waveform = clip.waveform[first : first + self.num_samples].float()
+        waveform = F.pad(waveform, (0, self.num_samples - waveform.shape[0]))
+        level, noisy, gain = torch.rand(3, generator=generator).tolist()
+        if noisy < options.noise:
+            noise = torch.randn(self.num_samples, generator=generator)
+            waveform = waveform + noise * waveform.std() * 10 ** (-(5 + 35 * level) / 20)
+        waveform = waveform * 10 ** (options.gain * (2 * gain - 1) / 20)
+        return {"waveform": waveform, "targets": self.targets(clip, first, self.num_samples)}
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = self.networks["classifier"](batch["waveform"]).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
+        right = (logits.argmax(dim=-1) == batch["targets"]).sum() / (batch["targets"] >= 0).sum().clamp_min(1)
+        return {"loss": loss, "accuracy": right}
+
+    @torch.no_grad()
+    def validate(self, folder: Path | None) -> dict[str, float]:
+        confusion = torch.zeros(len(self.phonemes), len(self.phonemes))
+        device = next(self.encoder.parameters()).device
+        for clip in self.held_out.clips[: self.options.held_out_clips]:
+            clip = clip.first(self.options.held_out_seconds)
+            logits = self.networks["classifier"](clip.waveform[None].float().to(device))[0].cpu()
+            targets = self.targets(clip, 0, clip.waveform.shape[0])
+            known = targets >= 0
+            confusion.index_put_(
+                (targets[known], logits.argmax(dim=-1)[known]), torch.ones(int(known.sum())), accumulate=True
+            )
+        if folder is not None:
+            draw_confusion(confusion, self.phonemes, folder / "confusion.png")
+        recall = (
+            confusion.diagonal()[confusion.sum(dim=1) > 0] / confusion.sum(dim=1)[confusion.sum(dim=1) > 0]
+        )
+        return {
+            "frame_accuracy": float(confusion.diagonal().sum() / confusion.sum()),
+            "mean_phoneme_accuracy": float(recall.mean()),
+        }
+
+    def export(self, weights: Path, trained_on: str) -> None:
+        info = CheckpointInfo(native_fps=NATIVE_FPS, trained_on=trained_on)
+        save_checkpoint(self.encoder, weights / "audio_encoder.safetensors", info)
+
+
+def draw_confusion(confusion: Tensor, names: list[str], picture: Path) -> None:
+    """Rows are the true phonemes, columns what was heard."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.imshow(confusion / confusion.sum(dim=1, keepdim=True).clamp_min(1), vmin=0, vmax=1, cmap="viridis")
+    axis.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.set_xlabel("heard")
+    axis.set_ylabel("spoken")
+    figure.savefig(picture, dpi=80)
+
+
+def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[AudioEncoderStage, str]:
+    """The stage from its configuration and a data folder."""
+    options = stage_options(section, AudioEncoderOptions())
+    train, held_out, words = load_speech(data, default_face_model())
+    encoder = configs.build("audio_encoder", section["size"], seed, **section.get("network", {}))
+    return AudioEncoderStage(encoder, train, held_out, options), words
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return stage_main("audio_encoder", build, __doc__.splitlines()[0], arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

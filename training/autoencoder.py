@@ -1,0 +1,201 @@
+"""Stage 4: the frame autoencoder (FD2Talk Sec. 3.4.2, Eq. 13, 14, 15)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fd2talk_core import configs
+from fd2talk_core.autoencoder import FrameAutoencoder, perceptual_loss, reconstruction_loss
+from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.face_model import default_face_model
+
+from .measures import psnr, ssim
+from .perceptual import perceptual_features
+from .sources import PictureSet, load_pictures
+from .trainer import Stage, stage_main, stage_options
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    """The section ``autoencoder`` of a configuration.
+
+    Attributes:
+        rec_weight, per_weight: λ_rec, λ_per of Eq. 15.
+        perceptual: a safetensors file with VGG-16's weights; empty for features that need no file.
+        crop: side of the training crops, 0 for whole pictures. The compact network sees a bounded neighbourhood, so
+            crops teach it the same and vary more.
+        latent_noise: noise added to latents in training, in standard deviations of the latent: what is finer cannot
+            carry information, and the decoder forgives as much error of the UNet.
+        colour: strength of random changes of colour, the same for both pictures.
+        held_out_pairs: what the validation looks at.
+    """
+
+    rec_weight: float = 10.0
+    per_weight: float = 1.0
+    perceptual: str = ""
+    crop: int = 128
+    latent_noise: float = 0.1
+    colour: float = 0.3
+    held_out_pairs: int = 32
+
+
+class AutoencoderStage(Stage):
+    """Eq. 15 over pairs of pictures of one person.
+
+    Args:
+        autoencoder: is trained.
+        pictures, held_out: at least two a person.
+        features: φ of Eq. 14.
+    """
+
+    name, score = "autoencoder", "psnr"
+
+    def __init__(
+        self,
+        autoencoder: FrameAutoencoder,
+        pictures: PictureSet,
+        held_out: PictureSet,
+        features: nn.Module,
+        options: AutoencoderOptions,
+        face_model_name: str = "",
+    ) -> None:
+        super().__init__({"autoencoder": autoencoder.to(memory_format=torch.channels_last)})
+        self.pictures, self.held_out, self.options = pictures, held_out, options
+        self.features, self.face_model_name = features, face_model_name
+        self.people, self.held_out_people = pictures.people(), held_out.people()
+
+    def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        first, second = draw_pair(self.people, generator)
+        pair = torch.stack([self.pictures.read(first), self.pictures.read(second)]).float() / 255
+        if self.options.crop and self.options.crop < pair.shape[-1]:
+            pair = random_crop(pair, self.options.crop, generator)
+        pair = random_colour(pair, self.options.colour, generator)
+        noise_seed = torch.randint(2**62, (), generator=generator)
+        return {"reference": pair[0], "frame": pair[1], "noise_seed": noise_seed}
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        options, frame = self.options, batch["frame"]
+        decoded = self._decode(batch).float()
+        losses = {
+            "rec_loss": reconstruction_loss(frame, decoded),
+            "per_loss": perceptual_loss(frame, decoded, self.features),
+        }
+        loss = options.rec_weight * losses["rec_loss"] + options.per_weight * losses["per_loss"]
+        return {"loss": loss, **losses}
+
+    def _decode(self, batch: dict[str, Tensor]) -> Tensor:
+        network, strength = self.networks["autoencoder"], self.options.latent_noise
+        reference, frame = (
+            batch[name].contiguous(memory_format=torch.channels_last) for name in ("reference", "frame")
+        )
+        if not strength:
+            return network(reference, frame)
+        count = frame.shape[0]
+        latents = network.encode(torch.cat([reference, frame]))
+        deviation = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
+        noise = (
+            torch.stack(
+                [
+                    torch.randn((2, *latents.shape[1:]), generator=torch.Generator().manual_seed(int(seed)))
+                    for seed in batch["noise_seed"]
+                ]
+            )
+            .transpose(0, 1)
+            .flatten(0, 1)
+        )
+        latents = latents + noise.to(latents) * (strength * deviation).to(latents)
+        return network.decode(latents[count:], latents[:count], clamp=False)
+
+    @torch.no_grad()
+    def validate(self, folder: Path | None) -> dict[str, float]:
+        network = self.networks["autoencoder"]
+        device = next(network.parameters()).device
+        ratios, similarities, rows = [], [], []
+        for number in range(min(self.options.held_out_pairs, 4 * len(self.held_out_people))):
+            people = self.held_out_people[number % len(self.held_out_people)]
+            first, second = people[0], people[1 + (number // len(self.held_out_people)) % (len(people) - 1)]
+            reference, frame = (self.held_out.read(i).float().to(device)[None] / 255 for i in (first, second))
+            latents = network.encode(torch.cat([reference, frame]))
+            decoded = network.decode(latents[1:], latents[:1])
+            ratios.append(psnr(decoded, frame))
+            similarities.append(ssim(decoded, frame))
+            if number < 6:
+                error = (4 * (decoded - frame).abs()).clamp(0, 1)
+                rows.append(torch.cat([reference, frame, decoded, error]).cpu())
+        if folder is not None:
+            save_grid(rows, folder / "reconstructions.png")
+        return {"psnr": float(torch.cat(ratios).mean()), "ssim": float(torch.cat(similarities).mean())}
+
+    @torch.no_grad()
+    def set_statistics(self, count: int = 256) -> None:
+        """Make the latents of the training pictures zero-mean and unit-variance by channel."""
+        network = self.networks["autoencoder"]
+        device = next(network.parameters()).device
+        step = max(1, len(self.pictures) // count)
+        chosen = range(0, len(self.pictures), step)
+        latents = [network.encode(self.pictures.read(i).float().to(device)[None] / 255) for i in chosen]
+        values = torch.cat(latents).transpose(0, 1).flatten(1).double()
+        network.set_latent_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
+
+    def export(self, weights: Path, trained_on: str) -> None:
+        self.set_statistics()
+        info = CheckpointInfo(
+            face_model=self.face_model_name, resolution=self.pictures.size, trained_on=trained_on
+        )
+        save_checkpoint(self.networks["autoencoder"], weights / "autoencoder.safetensors", info)
+
+
+def draw_pair(people: list[range], generator: torch.Generator) -> tuple[int, int]:
+    """Two different pictures of one person."""
+    person = people[int(torch.randint(len(people), (), generator=generator))]
+    first = int(torch.randint(len(person), (), generator=generator))
+    other = int(torch.randint(len(person) - 1, (), generator=generator))
+    return person[first], person[other + (other >= first)]
+
+
+def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """One place for all images ``[n, 3, H, W]``."""
+    top, left = (int(torch.randint(side - size + 1, (), generator=generator)) for side in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def random_colour(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """One change of contrast, brightness, tint and order of channels for all images ``[n, 3, H, W]`` in 0..1."""
+    if not strength:
+        return images
+    draw = torch.rand(9, generator=generator) * 2 - 1
+    if draw[0] > 0.6:
+        images = images[:, torch.randperm(3, generator=generator)]
+    gain = (1 + strength * draw[1]) * (1 + 0.5 * strength * draw[2:5])
+    images = (images - 0.5) * gain[:, None, None] + 0.5 + 0.5 * strength * draw[5]
+    return images.clamp(0, 1) ** float(2 ** (strength * draw[6]))
+
+
+def save_grid(rows: list[Tensor], picture: Path) -> None:
+    """Rows of images, each ``[columns, 3, H, W]`` in 0..1, as one PNG."""
+    grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
+    pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(picture)
+
+
+def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[AutoencoderStage, str]:
+    """The stage from its configuration and a data folder."""
+    options = stage_options(section, AutoencoderOptions())
+    train, held_out, words = load_pictures(data, default_face_model())
+    network = configs.build("autoencoder", section["size"], seed, **section.get("network", {}))
+    features = perceptual_features(options.perceptual)
+    return AutoencoderStage(network, train, held_out, features, options), words
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return stage_main("autoencoder", build, __doc__.splitlines()[0], arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

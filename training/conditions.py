@@ -1,0 +1,128 @@
+"""What the frame UNet is conditioned on, and where it is judged: aligned references, estimated motion, face regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fd2talk_core.audio import AudioEncoder
+from fd2talk_core.autoencoder import FrameAutoencoder
+from fd2talk_core.checkpoint import load_checkpoint
+from fd2talk_core.correspondence import align_reference
+from fd2talk_core.diffusion import TRAIN_STEPS, make_scheduler
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import FaceModel, apply_pose, project
+from fd2talk_core.motion import MotionTransformer
+from fd2talk_core.unet import FrameUNet
+
+from .sources import PictureSet, load_speech, need_weights
+
+
+@torch.no_grad()
+def align_pairs(
+    unet: FrameUNet,
+    face_model: FaceModel,
+    pictures: PictureSet,
+    latents: Tensor,
+    reference: Tensor,
+    frame: Tensor,
+    motion: Tensor,
+) -> Tensor:
+    """The aligned reference of pairs of pictures, as the sampler would make it.
+
+    Args:
+        latents: ``[N, d, h, w]``, of all pictures.
+        reference, frame: ``[n]``, numbers of pictures.
+        motion: ``[N, D_β + 6]``, what each picture is conditioned on.
+
+    Returns:
+        ``[n, d + k, h, w]`` float16 on the CPU.
+    """
+    crops = torch.zeros(1, 3, 1, 1)
+    if unet.config.reference_alignment == "warp_image":
+        crops = torch.stack([pictures.read(int(i)) for i in reference]).float() / 255
+    expression, pose = motion[frame].split([motion.shape[1] - 6, 6], dim=1)
+    aligned = align_reference(
+        unet,
+        face_model,
+        latents[reference].float(),
+        crops,
+        pictures.identity[reference],
+        pictures.expression[reference],
+        pictures.pose[reference],
+        expression,
+        pose,
+    )
+    return aligned.half().cpu()
+
+
+@torch.no_grad()
+def estimate_motion(
+    pictures: PictureSet, data: Path, weights: Path, face_model: FaceModel, folder: Path, seed: int
+) -> Tensor:
+    """β̃₀ and p̃₀ of every picture: one denoising step from its clip's own noised coefficients (FD2Talk Sec. 3.4.2).
+
+    The timestep is drawn for each picture; the estimates still match the frames, and err as the networks err.
+
+    Returns:
+        ``[N, D_β + 6]``.
+
+    Raises:
+        FD2TalkError: when a picture belongs to no recording.
+    """
+    if not pictures.clips or any(place is None for place in pictures.clips):
+        raise FD2TalkError(
+            "condition is 'estimated', which needs pictures that are frames of a recording, but the pictures in the "
+            "data have none; set condition: true."
+        )
+    encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
+    networks = {
+        kind: load_checkpoint(need_weights(weights, kind, "training.motion"), MotionTransformer)
+        for kind in ("expression", "pose")
+    }
+    speech = load_speech(data, face_model)[0].with_features(encoder, folder)
+    clips = {clip.name: clip for clip in speech.clips}
+    alphas = make_scheduler().alphas_cumprod
+    generator = torch.Generator().manual_seed(seed)
+    estimates = torch.cat([pictures.expression, pictures.pose], dim=1).clone()
+    for number, (name, frame) in enumerate(pictures.clips):
+        if name not in clips:
+            raise FD2TalkError(f"A picture belongs to the recording {name!r}, which is not in the data.")
+        clip = clips[name]
+        start = max(0, min(frame - 12, clip.num_frames - 25))
+        part = slice(start, start + 25)
+        timestep = torch.randint(TRAIN_STEPS, (1,), generator=generator)
+        rows = []
+        for kind, network in networks.items():
+            x0 = network.normalize(getattr(clip, kind)[part])
+            noise = torch.randn(x0.shape, generator=generator)
+            noisy = alphas[timestep].sqrt() * x0 + (1 - alphas[timestep]).sqrt() * noise
+            estimate = network(noisy[None], timestep, clip.features[part][None].float())
+            rows.append(network.denormalize(estimate)[0, frame - start])
+        estimates[number] = torch.cat(rows)
+    return estimates
+
+
+def face_region(
+    face_model: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor, size: int
+) -> Tensor:
+    """The face in each picture: the convex hull of its landmarks, ``[F, 1, size, size]`` bool."""
+    from scipy.spatial import ConvexHull
+    from skimage.draw import polygon
+
+    vertices = apply_pose(face_model(identity, expression), pose)
+    points = project(face_model.landmarks(vertices), face_model.camera)[..., :2]
+    places = ((points + 1) * (size / 2) - 0.5).double().numpy()
+    masks = np.zeros((len(places), 1, size, size), dtype=bool)
+    for mask, points_xy in zip(masks, places, strict=True):
+        corners = points_xy[ConvexHull(points_xy).vertices]
+        mask[0][polygon(corners[:, 1], corners[:, 0], (size, size))] = True
+    return torch.from_numpy(masks)
+
+
+def load_autoencoder(weights: Path) -> FrameAutoencoder:
+    """The frozen autoencoder of a weights folder."""
+    return load_checkpoint(need_weights(weights, "autoencoder", "training.autoencoder"), FrameAutoencoder)

@@ -1,0 +1,286 @@
+"""Stage 3: ExpDiT and PoseDiT learn motion from audio (FD2Talk Sec. 3.4.1, Eq. 8, 9, 11, 12).
+
+Both transformers are trained side by side on the same clips. The audio encoder and the lip expert are frozen; audio
+features are computed once and stay in memory. With ``joint`` one network predicts both (the paper's ablation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fd2talk_core import configs
+from fd2talk_core.audio import AudioFeatures
+from fd2talk_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fd2talk_core.diffusion import TRAIN_STEPS, make_scheduler
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import FaceModel
+from fd2talk_core.lip_expert import LipExpert, sync_loss_over_clip
+from fd2talk_core.motion import MotionTransformer, sample_joint_motion, sample_motion
+
+from .measures import correlation, lip_error, pose_range
+from .sources import SpeechSet, load_speech, need_weights
+from .trainer import Stage, stage_main, stage_options
+
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """The section ``motion`` of a configuration.
+
+    Attributes:
+        frames: length of a training clip (25 in the paper).
+        drop_audio: part of the clips trained without audio, for classifier-free guidance.
+        exp_weight, pose_weight, sync_weight: λ_exp, λ_pose, λ_sync of Eq. 12. λ_sync = 0 is the paper's ablation.
+        mouth_weight: weight of the mouth's coefficients in Eq. 8 relative to the others.
+        smallest_std: coefficients that move less than this over the data are normalised as if they moved this much,
+            so that Eq. 8 does not spend itself on a cheek that never moves.
+        joint: one network for both.
+        held_out_clips, held_out_seconds: what the validation samples.
+    """
+
+    frames: int = 25
+    drop_audio: float = 0.15
+    exp_weight: float = 1.0
+    pose_weight: float = 1.0
+    sync_weight: float = 0.1
+    mouth_weight: float = 1.0
+    smallest_std: float = 0.02
+    joint: bool = False
+    held_out_clips: int = 16
+    held_out_seconds: float = 6.0
+
+
+class MotionStage(Stage):
+    """Eq. 12 over random clips.
+
+    Args:
+        networks: by kind, ``expression`` and ``pose``, or ``joint``.
+        expert: frozen, or None when λ_sync is 0.
+        speech, held_out: with audio features.
+        face_model: of the coefficients.
+    """
+
+    name, score = "motion", "mouth_correlation"
+
+    def __init__(
+        self,
+        networks: dict[str, MotionTransformer],
+        expert: LipExpert | None,
+        speech: SpeechSet,
+        held_out: SpeechSet,
+        face_model: FaceModel,
+        options: MotionOptions,
+    ) -> None:
+        super().__init__(networks)
+        self.expert = expert
+        self.speech, self.held_out, self.face_model, self.options = speech, held_out, face_model, options
+        self.register_buffer("alphas", make_scheduler().alphas_cumprod, persistent=False)
+        # Eq. 1 is linear, so the mouth's motion is one matrix times β
+        self.register_buffer("mouth_basis", mouth_basis(face_model), persistent=False)
+        names = face_model.expression_names
+        from fd2talk_core.coefficients import mouth_mask
+
+        weights = 1 + (options.mouth_weight - 1) * mouth_mask(names, self.mouth_basis.shape[0]).float()
+        self.register_buffer("weights", weights / weights.mean(), persistent=False)
+        self.windows = speech.windows(options.frames)
+        self._set_normalization()
+
+    def _set_normalization(self) -> None:
+        values = {
+            "expression": torch.cat([clip.expression for clip in self.speech.clips]),
+            "pose": torch.cat([clip.pose for clip in self.speech.clips]),
+        }
+        values["joint"] = torch.cat([values["expression"], values["pose"]], dim=1)
+        for kind, network in self.networks.items():
+            std = values[kind].std(dim=0)
+            floor = torch.full_like(std, self.options.smallest_std)
+            if kind != "expression":
+                floor[-6:] = self.options.smallest_std / 10
+            network.set_normalization(values[kind].mean(dim=0), torch.maximum(std, floor))
+
+    def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        clip, start = self.windows.draw(generator)
+        part = slice(start, start + self.options.frames)
+        sample = {
+            "expression": clip.expression[part],
+            "pose": clip.pose[part],
+            "audio": clip.features[part].float(),
+            "drop": torch.rand((), generator=generator) < self.options.drop_audio,
+        }
+        for kind, network in self.networks.items():
+            shape = (self.options.frames, network.config.coefficient_dim)
+            sample[f"{kind}_noise"] = torch.randn(shape, generator=generator)
+            sample[f"{kind}_timestep"] = torch.randint(0, TRAIN_STEPS, (), generator=generator)
+        return sample
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        options, losses = self.options, {}
+        loss = torch.zeros((), device=self.alphas.device)
+        for kind, network in self.networks.items():
+            target = self._target(kind, batch)
+            x0 = network.normalize(target)
+            t = batch[f"{kind}_timestep"]
+            signal = self.alphas[t][:, None, None]
+            noisy = signal.sqrt() * x0 + (1 - signal).sqrt() * batch[f"{kind}_noise"]
+            estimate = network(noisy, t, batch["audio"], batch["drop"]).float()
+            error = (estimate - x0).square()
+            if kind != "pose":
+                size = self.weights.shape[0]
+                losses["expression_loss"] = (error[..., :size] * self.weights).mean()
+                loss = loss + options.exp_weight * losses["expression_loss"]
+                if options.sync_weight and self.expert is not None:
+                    expression = network.denormalize(estimate)[..., :size]
+                    # without audio there is nothing to be in time with
+                    losses["sync_loss"] = self._sync_loss(expression, batch["audio"], ~batch["drop"])
+                    loss = loss + options.sync_weight * losses["sync_loss"]
+            if kind != "expression":
+                losses["pose_loss"] = error[..., -6:].mean()
+                loss = loss + options.pose_weight * losses["pose_loss"]
+        return {"loss": loss, **losses}
+
+    def _target(self, kind: str, batch: dict[str, Tensor]) -> Tensor:
+        return torch.cat([batch["expression"], batch["pose"]], dim=-1) if kind == "joint" else batch[kind]
+
+    def _sync_loss(self, expression: Tensor, audio: Tensor, heard: Tensor) -> Tensor:
+        """L_sync of the clips with audio; a batch without any has none."""
+        mouth = torch.einsum("bfc,cmx->bfmx", expression, self.mouth_basis)
+        if not heard.any():
+            return mouth.sum() * 0
+        return sync_loss_over_clip(self.expert, mouth[heard], audio[heard])
+
+    def validate(self, folder: Path | None) -> dict[str, float]:
+        options = self.options
+        rows, correlations, errors, ranges, true_ranges = [], [], [], [], []
+        for index, clip in enumerate(self.held_out.clips[: options.held_out_clips]):
+            clip = clip.first(options.held_out_seconds)
+            expression, pose = sample_clip(self.networks, clip.audio_features(), seed=index)
+            mouth, truth = (
+                torch.einsum("fc,cmx->fmx", values, self.mouth_basis.cpu())
+                for values in (expression, clip.expression)
+            )
+            openings = [
+                mouth_opening(self.face_model, clip.identity, v) for v in (expression, clip.expression)
+            ]
+            correlations.append(correlation(*openings))
+            errors.append(lip_error(mouth, truth, torch.zeros_like(truth[0])))
+            ranges.append(pose_range(pose))
+            true_ranges.append(pose_range(clip.pose))
+            rows.append((openings, pose, clip.pose))
+        if folder is not None:
+            draw_motion(rows[:6], folder / "motion.png")
+        count = len(rows)
+        return {
+            "mouth_correlation": sum(correlations) / count,
+            "lip_error": sum(errors) / count,
+            "pose_range": sum(ranges) / count,
+            "true_pose_range": sum(true_ranges) / count,
+        }
+
+    def export(self, weights: Path, trained_on: str) -> None:
+        for kind, network in self.networks.items():
+            info = CheckpointInfo(
+                face_model=self.face_model.name,
+                native_fps=network.config.native_fps,
+                steps=network.config.recommended_steps,
+                trained_on=trained_on,
+            )
+            save_checkpoint(network, weights / f"{kind}.safetensors", info)
+
+
+def mouth_basis(face_model: FaceModel) -> Tensor:
+    """``[D_β, M, 3]``: what each expression coefficient adds to the mouth's vertices (Eq. 1 is linear)."""
+    size = face_model.expression_dim
+    identity = torch.zeros(size + 1, face_model.identity_dim)
+    vertices = face_model.mouth_vertices_of(identity, torch.cat([torch.zeros(1, size), torch.eye(size)]))
+    return vertices[1:] - vertices[:1]
+
+
+def mouth_opening(face_model: FaceModel, identity: Tensor, expression: Tensor) -> Tensor:
+    """``[F]`` distance between the inner lips, in face-model units, for ``[D_α]`` and ``[F, D_β]``."""
+    vertices = face_model(identity.expand(expression.shape[0], -1), expression)
+    return face_model.mouth_opening(vertices)
+
+
+def sample_clip(networks: Any, features: AudioFeatures, seed: int) -> tuple[Tensor, Tensor]:
+    """Expression ``[F, D_β]`` and pose ``[F, 6]`` with the networks' own number of steps."""
+    if "joint" in networks:
+        expression, pose = sample_joint_motion(networks["joint"], features, seed=seed)
+    else:
+        expression = sample_motion(networks["expression"], features, seed=seed)
+        pose = sample_motion(networks["pose"], features, seed=seed)
+    return expression.values, pose.values
+
+
+def draw_motion(rows: list[tuple[list[Tensor], Tensor, Tensor]], picture: Path) -> None:
+    """Curves over the truth: mouth opening, and the three angles, one row a clip."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 2.4 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, ((made, true), pose, true_pose) in zip(
+        figure.subplots(len(rows), 2, squeeze=False), rows, strict=True
+    ):
+        axes[0].plot(true, color="0.6", label="truth")
+        axes[0].plot(made, color="C0", label="sampled")
+        axes[0].set_title(f"mouth opening, correlation {correlation(made, true):.2f}", fontsize=9)
+        for column, name in enumerate(("pitch", "yaw", "roll")):
+            axes[1].plot(true_pose[:, column], color=f"C{column}", alpha=0.35)
+            axes[1].plot(pose[:, column], color=f"C{column}", label=name)
+        axes[1].set_title("head angles in radians (pale: truth)", fontsize=9)
+    axes[0].legend(fontsize=8)
+    axes[1].legend(fontsize=8)
+    figure.savefig(picture, dpi=70)
+
+
+def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[MotionStage, str]:
+    """The stage from its configuration, a data folder and the weights of the stages before it."""
+    from fd2talk_core.audio import AudioEncoder
+    from fd2talk_core.face_model import default_face_model
+
+    options = stage_options(section, MotionOptions())
+    face_model = default_face_model()
+    encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
+    expert = None
+    if options.sync_weight:
+        path = need_weights(weights, "lip_expert", "training.lip_expert")
+        expert = load_checkpoint(path, LipExpert, face_model.name)
+        if expert.config.audio_dim != encoder.feature_dim:
+            raise FD2TalkError(
+                f"The lip expert in {weights} was trained on another audio encoder; train it again with "
+                "python -m training.lip_expert."
+            )
+    train, held_out, words = load_speech(data, face_model)
+    train, held_out = train.with_features(encoder, folder), held_out.with_features(encoder, folder)
+    common = {
+        "audio_dim": encoder.feature_dim,
+        "native_fps": train.fps,
+        "face_model": face_model.name,
+        **section.get("network", {}),
+    }
+    expression = {
+        "coefficient_dim": face_model.expression_dim,
+        "coefficient_names": face_model.expression_names,
+    }
+    size = section["size"]
+    if options.joint:
+        expression["coefficient_dim"] += 6
+        networks = {"joint": configs.build("expression", size, seed, **common, **expression, kind="joint")}
+    else:
+        networks = {
+            "expression": configs.build("expression", size, seed, **common, **expression),
+            "pose": configs.build("pose", size, seed + 1, **common),
+        }
+    return MotionStage(networks, expert, train, held_out, face_model, options), words
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return stage_main("motion", build, __doc__.splitlines()[0], arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,391 @@
+"""What the stages learn from, held in memory: stretches of speech with their motion, and labelled pictures.
+
+The stages know nothing of how the shards were made; this is the one place that reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
+from torch import Tensor
+
+from fd2talk_core.audio import NATIVE_FPS, SAMPLE_RATE, AudioEncoder, AudioFeatures, to_mono_16k
+from fd2talk_core.coefficients import CoefficientSequence, frame_count
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import FaceModel
+
+
+@dataclass(frozen=True, eq=False)
+class SpeechClip:
+    """A recording and the motion of the head that speaks it, frame for frame.
+
+    Attributes:
+        name: unique in its set.
+        waveform: ``[N]`` at 16 kHz, in -1..1.
+        phonemes: ``(name, start, end)`` in seconds, in order.
+        expression: ``[F, D_β]``.
+        pose: ``[F, 6]``.
+        identity: ``[D_α]``.
+        fps: of the motion.
+        features: ``[F, D_a]`` float16, once an encoder has been run.
+        encoder: its name.
+    """
+
+    name: str
+    waveform: Tensor
+    phonemes: tuple[tuple[str, float, float], ...]
+    expression: Tensor
+    pose: Tensor
+    identity: Tensor
+    fps: float
+    features: Tensor | None = None
+    encoder: str = ""
+
+    @property
+    def num_frames(self) -> int:
+        return self.expression.shape[0]
+
+    def first(self, seconds: float) -> SpeechClip:
+        """The beginning of the clip; its phonemes are those that start in it."""
+        frames = min(self.num_frames, round(seconds * self.fps))
+        return replace(
+            self,
+            waveform=self.waveform[: round(frames / self.fps * SAMPLE_RATE)],
+            phonemes=tuple(p for p in self.phonemes if p[1] < frames / self.fps),
+            expression=self.expression[:frames],
+            pose=self.pose[:frames],
+            features=None if self.features is None else self.features[:frames],
+        )
+
+    def audio_features(self) -> AudioFeatures:
+        """The features in the form that the samplers take."""
+        duration = Fraction(self.num_frames) / Fraction(str(self.fps))
+        return AudioFeatures(self.features.float(), duration, self.fps, self.encoder, self.fps)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """All windows of ``frames`` frames over clips; every window is as likely as another."""
+
+    clips: tuple[SpeechClip, ...]
+    frames: int
+    ends: Tensor
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def draw(self, generator: torch.Generator) -> tuple[SpeechClip, int]:
+        """A clip and the first frame of a window in it."""
+        return self[int(torch.randint(len(self), (), generator=generator))]
+
+    def __getitem__(self, number: int) -> tuple[SpeechClip, int]:
+        clip = int(torch.searchsorted(self.ends, number, right=True))
+        return self.clips[clip], number - (int(self.ends[clip - 1]) if clip else 0)
+
+
+@dataclass(frozen=True)
+class SpeechSet:
+    """Clips at one frame rate."""
+
+    clips: tuple[SpeechClip, ...]
+
+    @property
+    def fps(self) -> float:
+        return self.clips[0].fps
+
+    @property
+    def seconds(self) -> float:
+        return sum(clip.num_frames for clip in self.clips) / self.fps
+
+    def windows(self, frames: int) -> Windows:
+        """Raises FD2TalkError when no clip is long enough."""
+        clips = tuple(clip for clip in self.clips if clip.num_frames >= frames)
+        if not clips:
+            longest = max(clip.num_frames for clip in self.clips)
+            raise FD2TalkError(
+                f"A training clip has {frames} frames, but the longest recording in the data has {longest}; "
+                "set a smaller number of frames, or use longer recordings."
+            )
+        counts = torch.tensor([clip.num_frames - frames + 1 for clip in clips])
+        return Windows(clips, frames, counts.cumsum(0))
+
+    def with_features(self, encoder: AudioEncoder, folder: Path | None = None) -> SpeechSet:
+        """The clips with the encoder's features.
+
+        Args:
+            folder: features are kept there between runs, under a name that stands for encoder and clips.
+        """
+        key = fingerprint(encoder.state_dict()) + fingerprint([clip.name for clip in self.clips])
+        path = folder / f"features-{key}.safetensors" if folder else None
+        if path and path.exists():
+            found = load_file(path)
+            features = [found[str(i)] for i in range(len(self.clips))]
+        else:
+            features = [_features(encoder, clip) for clip in self.clips]
+            if path:
+                save_whole({str(i): f for i, f in enumerate(features)}, path)
+        clips = zip(self.clips, features, strict=True)
+        return SpeechSet(tuple(replace(c, features=f, encoder=encoder.name) for c, f in clips))
+
+
+def _features(encoder: AudioEncoder, clip: SpeechClip) -> Tensor:
+    found = encoder.encode(clip.waveform[None], SAMPLE_RATE, clip.fps).features
+    # a recording may be a few samples shorter than its last frame
+    if found.shape[0] < clip.num_frames:
+        found = torch.cat([found, found[-1:].expand(clip.num_frames - found.shape[0], -1)])
+    return found[: clip.num_frames].half()
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """Labelled pictures of people, kept as they are encoded in the shards.
+
+    Attributes:
+        encoded: N files (PNG, JPEG or WebP), square.
+        person: ``[N]``, pictures with one number are of one person in one setting, and can be each other's
+            reference; all pictures of a person are neighbours.
+        identity: ``[N, D_α]``.
+        expression: ``[N, D_β]``.
+        pose: ``[N, 6]``.
+        clips: the recording that each picture belongs to, and its frame in it, where it has one.
+    """
+
+    encoded: tuple[bytes, ...]
+    person: Tensor
+    identity: Tensor
+    expression: Tensor
+    pose: Tensor
+    clips: tuple[tuple[str, int] | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def read(self, index: int) -> Tensor:
+        """``[3, H, W]`` uint8."""
+        with Image.open(io.BytesIO(self.encoded[index])) as picture:
+            pixels = np.array(picture.convert("RGB"))
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    @property
+    def size(self) -> int:
+        return self.read(0).shape[-1]
+
+    def people(self) -> list[range]:
+        """The indices of each person who has at least two pictures."""
+        _, counts = torch.unique_consecutive(self.person, return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        ranges = [range(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]
+        return [r for r in ranges if len(r) > 1]
+
+
+def fingerprint(content: dict[str, Tensor] | Sequence[str]) -> str:
+    """A short name for weights or for a list of names, which changes when they do."""
+    digest = hashlib.sha256()
+    if isinstance(content, dict):
+        for name, value in sorted(content.items()):
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    else:
+        digest.update(json.dumps(list(content)).encode())
+    return digest.hexdigest()[:12]
+
+
+def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file that appears whole or not at all."""
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.replace(path)
+
+
+def need_weights(weights: Path, network: str, module: str) -> Path:
+    """The checkpoint of an earlier stage.
+
+    Raises:
+        FD2TalkError: saying which stage makes it.
+    """
+    path = weights / f"{network}.safetensors"
+    if not path.exists():
+        raise FD2TalkError(f"{path} does not exist; make it first with python -m {module}.")
+    return path
+
+
+# ---- the shards ------------------------------------------------------------------------------------------------------
+
+
+def read_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Samples of all shards of a folder, in order: key and members by extension.
+
+    Raises:
+        FD2TalkError: when there is no such folder or shard, or one cannot be read.
+    """
+    if not data.is_dir():
+        raise FD2TalkError(f"There is no data folder {data}; make one with python -m training.corpus.")
+    paths = sorted(data.rglob(pattern))
+    if not paths:
+        raise FD2TalkError(f"{data} holds no shards {pattern}; make them with python -m training.corpus.")
+    for path in paths:
+        try:
+            with tarfile.open(path, "r:") as tar:
+                yield from _samples(tar)
+        except (tarfile.TarError, OSError) as error:
+            raise FD2TalkError(f"The shard {path} cannot be read ({error}); make it again.") from error
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
+    key, members = "", {}
+    for header in tar:
+        if not header.isfile():
+            continue
+        name, _, extension = header.name.partition(".")
+        if members and name != key:
+            yield key, members
+            members = {}
+        key = name
+        members[extension] = tar.extractfile(header).read()
+    if members:
+        yield key, members
+
+
+def is_held_out(key: str) -> bool:
+    """Samples of the held-out set say so; where a set names none, every tenth person by a hash of the name is."""
+    return key.rpartition("/")[2].startswith("heldout")
+
+
+def _split(keys: Sequence[str]) -> list[bool]:
+    held_out = [is_held_out(key) for key in keys]
+    if any(held_out):
+        return held_out
+    return [int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10 == 0 for key in keys]
+
+
+def load_speech(data: Path, face_model: FaceModel) -> tuple[SpeechSet, SpeechSet, str]:
+    """The speech in a folder of shards, for training and held out, and what it is in words.
+
+    Raises:
+        FD2TalkError: when there is none, or it is of another face model.
+    """
+    clips = [_speech_clip(key, members) for key, members in read_shards(data, "clips-*.tar")]
+    for clip in clips[:1]:
+        _check_width(clip.expression, clip.identity, face_model, data)
+    parts = _parted(clips, _split([clip.name for clip in clips]), data)
+    train, held_out = (SpeechSet(tuple(part)) for part in parts)
+    return train, held_out, f"{train.seconds / 3600:.2f} h of speech in {len(train.clips)} recordings"
+
+
+def _speech_clip(key: str, members: dict[str, bytes]) -> SpeechClip:
+    try:
+        about = json.loads(members["json"])
+        arrays = load(members["safetensors"])
+        waveform, sample_rate = read_wav(members["wav"])
+        expression, pose = arrays["expression"].float(), arrays["pose"].float()
+        fps = float(about["fps"])
+        phonemes = tuple((str(n), float(a), float(b)) for n, a, b in about.get("phonemes", ()))
+        identity = arrays["alpha"].float()
+    except (KeyError, TypeError, ValueError, SafetensorError, wave.Error) as error:
+        raise FD2TalkError(f"The recording {key} in the data is broken or lacks a part ({error}).") from error
+    if fps != NATIVE_FPS:
+        frames = max(1, frame_count(Fraction(waveform.shape[0], sample_rate), NATIVE_FPS))
+        expression, pose = (
+            CoefficientSequence(kind, values, fps, "").resample(NATIVE_FPS, frames).values
+            for kind, values in (("expression", expression), ("pose", pose))
+        )
+    mono = waveform if sample_rate == SAMPLE_RATE else to_mono_16k(waveform, sample_rate)
+    return SpeechClip(key, mono, phonemes, expression, pose, identity, NATIVE_FPS)
+
+
+def read_wav(content: bytes) -> tuple[Tensor, int]:
+    """A 16-bit PCM file: ``[N]`` float32 in -1..1, channels averaged, and its sample rate."""
+    with wave.open(io.BytesIO(content)) as file:
+        if file.getsampwidth() != 2:
+            raise ValueError(f"{8 * file.getsampwidth()}-bit sound instead of 16-bit")
+        samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+        channels, sample_rate = file.getnchannels(), file.getframerate()
+    return torch.from_numpy(samples.reshape(-1, channels).mean(axis=1, dtype=np.float32) / 32768), sample_rate
+
+
+def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, PictureSet, str]:
+    """The pictures in a folder of shards, for training and held out, and what they are in words.
+
+    Raises:
+        FD2TalkError: when there are none, or they are of another face model.
+    """
+    people = [_person(key, members) for key, members in read_shards(data, "frames-*.tar")]
+    for person in people[:1]:
+        _check_width(person.expression, person.identity[0], face_model, data)
+    train, held_out = (
+        _joined(part) for part in _parted(people, _split([person.name for person in people]), data)
+    )
+    return train, held_out, f"{len(train)} pictures of {len(train.people())} people"
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    name: str
+    encoded: tuple[bytes, ...]
+    identity: Tensor
+    expression: Tensor
+    pose: Tensor
+    clips: tuple[tuple[str, int] | None, ...]
+
+
+def _person(key: str, members: dict[str, bytes]) -> _Person:
+    try:
+        about = json.loads(members["json"])
+        arrays = load(members["safetensors"])
+        expression, pose = arrays["expression"].float(), arrays["pose"].float()
+        files = {name.partition(".")[0]: data for name, data in members.items() if name[:1].isdigit()}
+        encoded = tuple(files[str(i)] for i in range(len(expression)))
+        identity = arrays["alpha"].float().expand(len(expression), -1)
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise FD2TalkError(f"The pictures {key} in the data are broken or lack a part ({error}).") from error
+    clip, frames = about.get("clip"), about.get("clip_frames")
+    clips = tuple((clip, int(f)) for f in frames) if clip and frames else (None,) * len(encoded)
+    return _Person(key, encoded, identity, expression, pose, clips)
+
+
+def _joined(people: Sequence[_Person]) -> PictureSet:
+    counts = torch.tensor([len(person.encoded) for person in people])
+    return PictureSet(
+        tuple(data for person in people for data in person.encoded),
+        torch.repeat_interleave(torch.arange(len(people)), counts),
+        torch.cat([person.identity for person in people]),
+        torch.cat([person.expression for person in people]),
+        torch.cat([person.pose for person in people]),
+        tuple(place for person in people for place in person.clips),
+    )
+
+
+def _parted(samples: Sequence, held_out: Sequence[bool], data: Path) -> tuple[list, list]:
+    parts = (
+        [s for s, held in zip(samples, held_out, strict=True) if not held],
+        [s for s, held in zip(samples, held_out, strict=True) if held],
+    )
+    for part, name in zip(parts, ("training", "held-out"), strict=True):
+        if not part:
+            raise FD2TalkError(f"{data} has no {name} samples among {len(samples)}; add more data.")
+    return parts
+
+
+def _check_width(expression: Tensor, identity: Tensor, face_model: FaceModel, data: Path) -> None:
+    found, wanted = (
+        (expression.shape[-1], identity.shape[-1]),
+        (face_model.expression_dim, face_model.identity_dim),
+    )
+    if found != wanted:
+        raise FD2TalkError(
+            f"{data} holds {found[0]} expression and {found[1]} identity coefficients, but the face model "
+            f"{face_model.name!r} has {wanted[0]} and {wanted[1]}; convert the data, or use its face model."
+        )
