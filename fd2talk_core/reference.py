@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .correspondence import pixel_centers, reference_flow
 from .errors import FD2TalkError
-from .face_model import FaceModel, apply_pose, project
+from .face_model import FaceModel
 from .fitting import FaceFit, fit_landmarks
 from .landmarks import Face, FaceLandmarker, Square, check_picture, pick_face
-from .mesh_render import rasterize
 
 Box = tuple[float, float, float, float]
 NoFacePolicy = Literal["error", "whole_image"]
@@ -28,6 +28,7 @@ NoFacePolicy = Literal["error", "whole_image"]
 _FRAMING_ROUNDS = 4
 _SETTLED = 1e-3  # of the crop's side: a reframing smaller than this changes nothing that can be seen
 _BROADEST = 4.0
+_VISIBLE_DISPLACEMENT = (0.25, 1.0)  # crop pixels, from none to all of the frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,18 +294,13 @@ def paste_back(
 
 @torch.no_grad()
 def head_mask(
-    reference: Reference,
-    face_model: FaceModel,
-    expression: Tensor,
-    pose: Tensor,
-    *,
-    size: int = 64,
-    reach: float = 0.14,
+    reference: Reference, face_model: FaceModel, expression: Tensor, pose: Tensor, *, size: int = 48
 ) -> Tensor:
-    """Where the head is in each frame or was in the portrait, for :func:`paste_back`.
+    """Where each frame can differ from the portrait, for :func:`paste_back`: the head, and what it moves.
 
-    The silhouettes of the fitted mesh, widened for hair and softened; outside both the background cannot have
-    changed.
+    The fitted mesh in the frame, and every place that the correspondence between mesh and portrait displaces
+    by a visible part of a pixel; so hair and neck follow the head, and a background that stays is the
+    picture's own.
 
     Args:
         reference: the portrait.
@@ -312,10 +308,9 @@ def head_mask(
         expression: ``[F, D_exp]``, β of the frames.
         pose: ``[F, 6]``, p of the frames.
         size: side of the mask in pixels.
-        reach: how far beyond the mesh the mask reaches, as a share of the crop's side.
 
     Returns:
-        ``[F, size, size]`` in 0..1.
+        ``[F, size, size]`` in 0..1; all 1 when the portrait's face was not found.
 
     Raises:
         FD2TalkError: when the reference was fitted with another face model.
@@ -324,17 +319,22 @@ def head_mask(
         raise FD2TalkError(
             f"The reference was fitted with the face model {reference.face_model!r}, not {face_model.name!r}."
         )
-    expressions = torch.cat([reference.expression[None], expression.cpu()])
-    poses = torch.cat([reference.pose[None], pose.cpu()])
-    vertices = apply_pose(face_model(reference.identity[None], expressions), poses)
-    seen = rasterize(project(vertices, face_model.camera), face_model.triangles, size).covered.float()
-    either = torch.maximum(seen[1:], seen[:1])[:, None]
-    margin = round(reach * size)
-    soft = margin // 2
-    wide = F.max_pool2d(either, 2 * margin + 1, stride=1, padding=margin)
-    for _ in range(2):  # two box averages make a smooth edge, which stays outside the mesh
-        wide = F.avg_pool2d(F.pad(wide, (soft // 2,) * 4, mode="replicate"), 2 * (soft // 2) + 1, stride=1)
-    return wide[:, 0]
+    if not reference.face_found:
+        return torch.ones(len(pose), size, size)
+    portrait = (reference.identity, reference.expression, reference.pose)
+    flow = reference_flow(face_model, *portrait, expression.cpu(), pose.cpu(), size, supersample=1)
+    displaced = (flow.grid - pixel_centers(size, flow.grid)).norm(dim=-1) * (
+        reference.crop_transform.size / 2
+    )
+    least, most = _VISIBLE_DISPLACEMENT
+    moved = ((displaced - least) / (most - least)).clamp(0, 1)
+    return torch.maximum(moved, _widened(flow.masks[:, 0]))
+
+
+def _widened(covered: Tensor) -> Tensor:
+    """``[F, m, m]`` grown by two cells, of which the outer fades."""
+    grown = F.max_pool2d(covered[:, None], 5, stride=1, padding=2)
+    return F.avg_pool2d(F.pad(grown, (1,) * 4, mode="replicate"), 3, stride=1)[:, 0]
 
 
 def latent_preview(latents: Tensor, reference: Reference) -> Tensor:
