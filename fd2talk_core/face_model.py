@@ -130,7 +130,9 @@ class FaceModel(nn.Module):
             and self.triangle_parts.shape == self.triangles.shape[:1]
         )
         indices = (self.triangles, self.mouth_vertices, self.inner_lip_pairs)
-        inside = all(index.numel() and 0 <= int(index.min()) <= int(index.max()) < vertices for index in indices)
+        inside = all(
+            index.numel() and 0 <= int(index.min()) <= int(index.max()) < vertices for index in indices
+        )
         if not shaped or not inside:
             raise FD2TalkError(f"{path.name} is a face model whose tensors do not fit each other.")
         if not all(torch.isfinite(getattr(self, key)).all() for key in _FLOATS):

@@ -1,0 +1,150 @@
+"""Eq. 1, the pose's conventions, the camera, and the face model's file."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from fd2talk_core.coefficients import ARKIT_NAMES
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import (
+    SHIPPED_FILE,
+    Camera,
+    FaceModel,
+    apply_pose,
+    default_face_model,
+    euler_angles,
+    project,
+    rotation_matrix,
+)
+
+
+def shape(**weights: float) -> torch.Tensor:
+    """The mean head with some ARKit shapes, ``[V, 3]``."""
+    expression = torch.zeros(1, 52)
+    for name, weight in weights.items():
+        expression[0, ARKIT_NAMES.index(name)] = weight
+    model = default_face_model()
+    return model(torch.zeros(1, model.identity_dim), expression)[0]
+
+
+def test_equation_1_is_the_sum_written_out() -> None:
+    model = default_face_model()
+    identity, expression = torch.randn(2, 80), torch.rand(2, 52)
+    mean, id_basis, exp_basis = (
+        getattr(model, name).double().numpy() for name in ("mean", "identity_basis", "expression_basis")
+    )
+    for row in range(2):
+        expected = mean.copy()
+        for k in range(80):
+            expected += float(identity[row, k]) * id_basis[k]
+        for k in range(52):
+            expected += float(expression[row, k]) * exp_basis[k]
+        assert np.abs(model(identity, expression)[row].numpy() - expected).max() < 1e-4
+        mouth = model.mouth_vertices_of(identity, expression)[row]
+        torch.testing.assert_close(mouth, model(identity, expression)[row][model.mouth_vertices])
+
+
+angle = st.floats(-1.5, 1.5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pitch=angle, yaw=st.floats(-1.45, 1.45), roll=angle)
+def test_rotations_are_intrinsic_x_y_z_and_invert(pitch: float, yaw: float, roll: float) -> None:
+    def about(axis: int, by: float) -> np.ndarray:
+        i, j = [(1, 2), (2, 0), (0, 1)][axis]
+        matrix = np.eye(3)
+        matrix[i, i] = matrix[j, j] = math.cos(by)
+        matrix[i, j], matrix[j, i] = -math.sin(by), math.sin(by)
+        return matrix
+
+    angles = torch.tensor([pitch, yaw, roll], dtype=torch.float64)
+    matrix = rotation_matrix(angles)
+    assert np.allclose(matrix.numpy(), about(0, pitch) @ about(1, yaw) @ about(2, roll), atol=1e-12)
+    assert torch.allclose(euler_angles(matrix), angles, atol=1e-6)
+
+
+def test_signs_of_the_pose() -> None:
+    nose = torch.tensor([[[0.0, 0.0, 1.0]]])
+    nod, turn = (
+        apply_pose(nose, torch.tensor([[0.3, 0, 0, 0, 0, 0]])),
+        apply_pose(nose, torch.tensor([[0, 0.3, 0, 0, 0, 0.0]])),
+    )
+    assert nod[0, 0, 1] < 0 and turn[0, 0, 0] > 0
+    seen = project(torch.tensor([[0.9, 0.9, 0.0]]), Camera(focal=12 / 1.8, distance=12))[0]
+    torch.testing.assert_close(seen, torch.tensor([0.5, -0.5, 12.0]))
+
+
+def test_the_head_is_a_head() -> None:
+    """Names in ARKit's order; the frame is filled; jaw, lids and lips do what their names say."""
+    model = default_face_model()
+    assert model.expression_names == ARKIT_NAMES and SHIPPED_FILE.stat().st_size < 4_000_000
+    head = shape()
+    skin = head[model.triangles[model.triangle_parts == model.part_names.index("scalp")]].reshape(-1, 3)
+    assert 1.0 < skin[:, 1].max() < 1.8
+    opening = {
+        name: float(model.mouth_opening(shape(**{name: 1.0})[None])) for name in ("jawOpen", "mouthPucker")
+    }
+    closed = float(model.mouth_opening(head[None]))
+    assert opening["jawOpen"] > closed + 0.25 and closed < 0.1
+    assert float(model.mouth_opening(shape(jawOpen=1.0, mouthClose=1.0)[None])) < closed + 0.1
+    teeth = torch.unique(model.triangles[model.triangle_parts == model.part_names.index("lower_teeth")])
+    assert (shape(jawOpen=1.0) - head)[teeth, 1].max() < -0.05
+    iris = torch.unique(model.triangles[model.triangle_parts == model.part_names.index("left_iris")])
+    assert (shape(eyeLookUpLeft=1.0) - head)[iris, 1].mean() > 0.01
+    assert (shape(eyeLookOutLeft=1.0) - head)[iris, 0].mean() > 0.01
+
+
+def test_a_blink_closes_the_eye() -> None:
+    """With the lids down no ray from the viewer reaches the iris."""
+    from fd2talk_core.mesh_render import rasterize
+
+    model = default_face_model()
+    iris = torch.tensor([model.part_names.index(f"left_{part}") for part in ("eye", "iris", "pupil")])
+
+    def seen(head: torch.Tensor) -> int:
+        raster = rasterize(project(head[None], model.camera), model.triangles, 256)
+        return int((torch.isin(model.triangle_parts[raster.triangle], iris) & raster.covered).sum())
+
+    assert seen(shape(eyeBlinkLeft=1.0)) <= 0.15 * seen(shape())
+
+
+def rewrite(path: Path, change) -> Path:
+    tensors, header = load_file(SHIPPED_FILE), default_face_model().header()
+    change(tensors, header)
+    save_file(tensors, path, header)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t, h: t.pop("mean"), "missing .'mean'."),
+        (lambda t, h: t.update(stranger=torch.zeros(1)), "unexpected .'stranger'."),
+        (lambda t, h: h.pop("face_model"), "not a face model"),
+        (lambda t, h: h.update(face_model="{}"), "broken face model header"),
+        (lambda t, h: h.update(face_model=json.dumps([1])), "broken face model header"),
+        (lambda t, h: t.update(mean=t["mean"][:5].clone()), "do not fit each other"),
+        (lambda t, h: t.update(mean=t["mean"] * math.nan), "not numbers"),
+    ],
+)
+def test_bad_files_are_told(tmp_path: Path, change, sentence: str) -> None:
+    with pytest.raises(FD2TalkError, match="face.safetensors.*" + sentence):
+        FaceModel.load(rewrite(tmp_path / "face.safetensors", change))
+
+
+def test_truncated_and_missing_files_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "face.safetensors"
+    with pytest.raises(FD2TalkError, match="no face model file"):
+        FaceModel.load(path)
+    path.write_bytes(SHIPPED_FILE.read_bytes()[:10_000])
+    with pytest.raises(FD2TalkError, match="not a readable"):
+        FaceModel.load(path)

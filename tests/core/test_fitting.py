@@ -1,0 +1,78 @@
+"""Fitting returns the head that the landmarks were made from."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from fd2talk_core.coefficients import ARKIT_NAMES
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import apply_pose, default_face_model, project
+from fd2talk_core.fitting import fit_landmarks
+
+JAW = ARKIT_NAMES.index("jawOpen")
+
+
+def people(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random α, β, p and their landmarks with half a pixel of noise at 256 px."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    model = default_face_model()
+    identity = draw(count, 80)
+    expression = torch.rand(count, 52, generator=generator) * 0.3 * (draw(count, 52) > 0.7)
+    expression[:, JAW] = torch.rand(count, generator=generator)
+    pose = torch.cat([draw(count, 3) * torch.tensor([0.2, 0.35, 0.15]), draw(count, 3) * 0.1], dim=1)
+    points = project(model.landmarks(apply_pose(model(identity, expression), pose)), model.camera)[..., :2]
+    return identity, expression, pose, points + draw(*points.shape) * 0.5 / 128
+
+
+def test_pose_and_jaw_of_strangers_are_found() -> None:
+    _, expression, pose, points = people(12, seed=1)
+    # a landmarker's scores are about right, as a fit in use has them
+    scores = (
+        expression + 0.1 * torch.randn(expression.shape, generator=torch.Generator().manual_seed(2))
+    ).clamp(0, 1)
+    fits = [fit_landmarks(points[i : i + 1], default_face_model(), scores[i : i + 1]) for i in range(12)]
+    angles = torch.cat([fit.pose for fit in fits])[:, :3] - pose[:, :3]
+    jaw = torch.cat([fit.expression for fit in fits])[:, JAW] - expression[:, JAW]
+    print(
+        f"mean angle error {angles.abs().rad2deg().mean(0).tolist()} degrees, mean jaw {jaw.abs().mean():.3f}"
+    )
+    assert angles.abs().max() < math.radians(2)
+    assert jaw.abs().max() < 0.1
+
+
+def test_a_video_shares_one_identity() -> None:
+    identity, _, pose, _ = people(1, seed=3)
+    model = default_face_model()
+    frames = 20
+    expression = torch.zeros(frames, 52)
+    expression[:, JAW] = torch.linspace(0, 1, frames)
+    poses = pose.expand(frames, -1).clone()
+    poses[:, 1] = torch.linspace(-0.4, 0.4, frames)
+    points = project(model.landmarks(apply_pose(model(identity, expression), poses)), model.camera)
+    fit = fit_landmarks(points, model)
+    assert fit.identity.shape == (80,) and fit.expression.shape == (frames, 52)
+    assert (fit.pose[:, :3] - poses[:, :3]).abs().max() < math.radians(2)
+    assert (fit.expression[:, JAW] - expression[:, JAW]).abs().max() < 0.1
+    known = fit_landmarks(points, model, identity=identity[0])
+    assert known.error.max() < 0.005
+
+
+def test_expression_stays_in_range() -> None:
+    *_, points = people(4, seed=5)
+    fit = fit_landmarks(points * 1.1, default_face_model())
+    assert 0 <= fit.expression.min() and fit.expression.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "points", [torch.zeros(1, 68, 2), torch.zeros(0, 468, 2), torch.full((1, 468, 2), math.nan)]
+)
+def test_bad_landmarks_are_told(points: torch.Tensor) -> None:
+    with pytest.raises(FD2TalkError, match="[Ll]andmarks"):
+        fit_landmarks(points, default_face_model())
