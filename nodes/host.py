@@ -33,6 +33,8 @@ from ..fd2talk_core.reference import Reference, latent_preview
 MODELS = "fd2talk"
 """Name of our folder under ``models/`` and in ``extra_model_paths.yaml``; one folder a network lies in it."""
 SHIPPED_SET = "tiny"
+WORKING_MEMORY = {"unet": 2 << 30, "autoencoder": 2 << 30}
+"""Bytes that the host is asked to free beside the weights; the core fits its batches to what there is."""
 PREVIEW_SECONDS = 0.25
 PREVIEW_SIZE = 512
 
@@ -182,19 +184,19 @@ class Hosted(nn.Module):
         self.network = network
 
 
-def load_network(network: str, name: str, memory_required: int = 0) -> Any:
+def load_network(network: str, name: str) -> Any:
     """A network, read from its file once, on the device that the host gives it now.
 
     Args:
         network: ``audio_encoder``, ``expression``, ``pose``, ``autoencoder`` or ``unet``.
         name: as in :func:`list_checkpoints`.
-        memory_required: bytes that the work itself will need beside the weights.
     """
     path = checkpoint_path(network, name)
     newest = max(file.stat().st_mtime_ns for file in ([path] if path.is_file() else path.iterdir()))
     patcher = _read_network(network, path, newest)
     # the blocks are diffusers' own, which cannot be cast layer by layer, so the whole network is moved
-    management.load_models_gpu([patcher], memory_required=memory_required, force_full_load=True)
+    memory = WORKING_MEMORY.get(network, 0)
+    management.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
     return patcher.model.network
 
 
