@@ -241,7 +241,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
         time = torch.as_tensor(timestep, device=sample.device).reshape(-1)
         embedding = self.time_embedding(self.time_proj(time).to(sample.dtype))
 
-        # layers are numbered in the order in which they run, which is the order of make_cache
+        # layers are numbered in the order in which they run, which is the order of _attentions
         conditions = iter(zip(cache.motion, cache.reference, strict=True))
         inputs = [sample]
         if aligned:
@@ -272,23 +272,30 @@ class FrameUNet(ModelMixin, ConfigMixin):
             motion: ``[F, D_m]``.
             reference_latent: ``[1 or F, d, h, w]``.
         """
+        return ConditionCache(self.motion_keys_values(motion), self.reference_keys_values(reference_latent))
+
+    def motion_keys_values(self, motion: Tensor) -> tuple[KeysValues, ...]:
+        """φ₁'s, by layer, of motion ``[F, D_m]``: once a frame."""
         if motion.shape[-1] != self.config.motion_dim:
             raise FD2TalkError(
                 f"The motion has {motion.shape[-1]} coefficients a frame, but this UNet was made for "
                 f"{self.config.motion_dim} (expression and pose): is it for another face model?"
             )
-        motion_tokens = rearrange(
-            self.motion_projection(motion), "f (n c) -> f n c", n=self.config.motion_tokens
-        )
+        tokens = rearrange(self.motion_projection(motion), "f (n c) -> f n c", n=self.config.motion_tokens)
+        return tuple(attention.motion_attention.keys_values(tokens) for attention in self._attentions())
+
+    def reference_keys_values(self, reference_latent: Tensor) -> tuple[KeysValues, ...]:
+        """φ₂'s, by layer, of x ``[1 or F, d, h, w]``: once a clip."""
         if self.config.reference_pool > 1:
             reference_latent = F.avg_pool2d(reference_latent, self.config.reference_pool)
         position = self.reference_position(grid_position(reference_latent))
-        sequence = rearrange(reference_latent, "b d h w -> b (h w) d")
-        reference_tokens = self.reference_projection(sequence) + position
+        tokens = self.reference_projection(rearrange(reference_latent, "b d h w -> b (h w) d")) + position
+        return tuple(attention.reference_reader.keys_values(tokens) for attention in self._attentions())
+
+    def _attentions(self) -> list[ConditionAttention]:
+        """In the order in which they run."""
         stages = [*self.down, *self.middle, *self.up]
-        attentions = [stage.attention for stage in stages if isinstance(stage, Stage) and stage.attention]
-        pairs = [attention.keys_values(motion_tokens, reference_tokens) for attention in attentions]
-        return ConditionCache(*(tuple(part) for part in zip(*pairs, strict=True)))
+        return [stage.attention for stage in stages if isinstance(stage, Stage) and stage.attention]
 
 
 class Stage(nn.Module):
@@ -317,11 +324,10 @@ class ConditionAttention(nn.Module):
         if decoupled:
             self.reference_attention = CrossAttention(channels, context_dim, head_dim, groups)
 
-    def keys_values(self, motion_tokens: Tensor, reference_tokens: Tensor) -> tuple[KeysValues, KeysValues]:
-        """Of the motion and of the reference; concatenated conditions share one projection."""
-        of_reference = self.reference_attention if self.decoupled else self.motion_attention
-        of_motion = self.motion_attention
-        return of_motion.keys_values(motion_tokens), of_reference.keys_values(reference_tokens)
+    @property
+    def reference_reader(self) -> CrossAttention:
+        """Concatenated conditions share one projection of keys and values, as one sequence of tokens does."""
+        return self.reference_attention if self.decoupled else self.motion_attention
 
     def forward(self, hidden: Tensor, motion: KeysValues, reference: KeysValues) -> Tensor:
         """``[B, C, h, w]`` to the same."""
