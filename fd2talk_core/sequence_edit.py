@@ -576,6 +576,10 @@ def _weights(sequence: CoefficientSequence, given: float | Mapping[str, float], 
     if not isinstance(given, Mapping):
         return torch.full((size,), _finite(given, "The weight"), dtype=torch.float64)
     names = _names(sequence)
+    if (
+        not names and len(set(given.values())) == 1
+    ):  # without names there are no groups, but one factor fits all
+        return _weights(sequence, next(iter(given.values())), default)
     groups = POSE_GROUPS if sequence.kind == "pose" else GROUPS
     weights = torch.full((size,), default, dtype=torch.float64)
     for key, value in given.items():

@@ -19,6 +19,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import InputImpl, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
 from torch import Tensor, nn
 
@@ -102,6 +103,19 @@ def list_input_files(*kinds: str) -> list[str]:
     media = [kind for kind in kinds if not kind.startswith(".")]
     chosen |= set(folder_paths.filter_files_content_types(names, media)) if media else set()
     return [name for name in names if name in chosen]
+
+
+def block(reason: str) -> ExecutionBlocker:
+    """An output that holds nothing: what is connected to it does not run, and the page tells the reason."""
+    return ExecutionBlocker(reason)
+
+
+def value_or_block(function: Callable[..., Any], *arguments: object) -> Any:
+    """What the call gives, or a blocked output with the sentence of its FD2TalkError."""
+    try:
+        return function(*arguments)
+    except FD2TalkError as error:
+        return block(str(error))
 
 
 def input_file(name: str) -> Path:
