@@ -72,6 +72,11 @@ def _largest_distance(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).norm(dim=-1).amax(dim=1).mean()
 
 
+BILABIALS = ("p", "b", "m")
+OPEN_VOWELS = ("aa", "ae", "ao", "aw", "ay")
+"""Without ``ah``: dictionaries without stress, such as pocketsphinx's, write the schwa so, which needs no open mouth."""
+
+
 @dataclass(frozen=True)
 class LipClosure:
     """How often the mouth is shut where it must be, and open where it must be.
@@ -92,8 +97,8 @@ def lip_closure(
     opening: Tensor,
     fps: float,
     phonemes: Sequence[tuple[str, float, float]],
-    closed: Sequence[str] = ("p", "b", "m"),
-    opened: Sequence[str] = ("aa", "ae", "ah", "ao", "aw", "ay"),
+    closed: Sequence[str] = BILABIALS,
+    opened: Sequence[str] = OPEN_VOWELS,
     low: float = 0.25,
     high: float = 0.60,
 ) -> LipClosure:

@@ -1,0 +1,646 @@
+"""``python -m training.scorecard --weights DIR``: what a set of weights reaches, in one table.
+
+Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is trained on.
+A row is left out, with its reason, when what it is measured on is not at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fd2talk_core import configs
+from fd2talk_core.audio import SAMPLE_RATE, AudioEncoder, AudioFeatures, read_audio, to_mono_16k
+from fd2talk_core.checkpoint import load_checkpoint
+from fd2talk_core.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, apply_to_portrait
+from fd2talk_core.correspondence import align_reference, reference_flow, warp_reference
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.fitting import fit_landmarks
+from fd2talk_core.flops import count_flops
+from fd2talk_core.landmarks import FaceLandmarker
+from fd2talk_core.lip_expert import LipExpert
+from fd2talk_core.motion import sample_motion
+from fd2talk_core.pipeline import read_image
+from fd2talk_core.reference import CropTransform, Reference, encode_reference
+from fd2talk_core.sampler import decode_frames, sample_latents
+
+from .autoencoder import save_grid
+from .conditions import face_region
+from .lip_expert import shift_test
+from .measures import (
+    BILABIALS,
+    OPEN_VOWELS,
+    angle_error,
+    beat_alignment,
+    correlation,
+    flicker,
+    lip_closure,
+    lip_error,
+    pose_diversity,
+    pose_range,
+    psnr,
+    ssim,
+)
+from .motion import draw_motion, mouth_basis, mouth_opening
+from .sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
+"""Where Debian's pocketsphinx-testdata puts real speech with its words."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: of the measure.
+        value: None where it could not be measured.
+        target: what it should reach, None where it is only reported.
+        best: ``"high"`` or ``"low"``.
+        note: what stands beside it.
+    """
+
+    name: str
+    value: float | None
+    target: float | None = None
+    best: str = "high"
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.value is None or self.target is None:
+            return None
+        return self.value >= self.target if self.best == "high" else self.value <= self.target
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The networks of a weights folder."""
+
+    audio_encoder: AudioEncoder
+    expression: torch.nn.Module
+    pose: torch.nn.Module
+    autoencoder: torch.nn.Module
+    unet: torch.nn.Module
+    lip_expert: LipExpert | None
+    face_model: FaceModel
+    folder: Path
+
+    @classmethod
+    def load(cls, folder: Path) -> Weights:
+        """Raises FD2TalkError naming a file that is missing or does not fit."""
+        face_model = default_face_model()
+        networks = {
+            name: load_checkpoint(
+                need_weights(folder, name, "training.everything"),
+                configs.network_class(name),
+                face_model.name,
+            )
+            for name in ("expression", "pose", "autoencoder", "unet")
+        }
+        encoder = AudioEncoder.from_pretrained(need_weights(folder, "audio_encoder", "training.everything"))
+        path = folder / "lip_expert.safetensors"
+        expert = load_checkpoint(path, LipExpert, face_model.name) if path.exists() else None
+        return cls(encoder, **networks, lip_expert=expert, face_model=face_model, folder=folder)
+
+    def sequences(
+        self, features: AudioFeatures, seed: int
+    ) -> tuple[CoefficientSequence, CoefficientSequence]:
+        """Sampled expression and pose."""
+        return tuple(sample_motion(network, features, seed=seed) for network in (self.expression, self.pose))
+
+    def talk(
+        self, reference: Reference, expression: CoefficientSequence, pose: CoefficientSequence, mode: str
+    ) -> Tensor:
+        """Frames ``[F, 3, S, S]`` in 0..1 of the crop."""
+        latents = sample_latents(self.unet, reference, expression, pose, seed=0, motion_mode=mode)
+        return decode_frames(self.autoencoder, latents, reference, paste_back=False).movedim(-1, 1)
+
+
+# ---- set A: frames ---------------------------------------------------------------------------------------------------
+
+
+def score_frames(
+    weights: Weights, pictures: PictureSet, pictures_folder: Path, people: int = 64
+) -> list[Row]:
+    """Held-out people: the first picture of each speaks the coefficients of the others, against their pictures."""
+    made, copied, rows = [], [], []
+    for number, person in enumerate(pictures.people()[:people]):
+        reference = picture_reference(weights, pictures, person[0])
+        targets = list(person[1:])
+        expression = CoefficientSequence(
+            "expression", pictures.expression[targets], 25.0, weights.face_model.name, ARKIT_NAMES
+        )
+        pose = CoefficientSequence("pose", pictures.pose[targets], 25.0, weights.face_model.name, POSE_NAMES)
+        frames = weights.talk(reference, expression, pose, "absolute")
+        truth = torch.stack([pictures.read(i) for i in targets]).float() / 255
+        region = face_region(
+            weights.face_model,
+            pictures.identity[targets],
+            pictures.expression[targets],
+            pictures.pose[targets],
+            pictures.size,
+        )
+        still = reference.crop.movedim(-1, 0).expand_as(truth)
+        made.append(torch.stack([psnr(frames, truth, region), ssim(frames, truth, region)], dim=1))
+        copied.append(torch.stack([psnr(still, truth, region), ssim(still, truth, region)], dim=1))
+        if number < 8:
+            rows.append(
+                torch.stack([still[0], truth[0], frames[0], (4 * (frames[0] - truth[0]).abs()).clamp(0, 1)])
+            )
+    save_grid(rows, pictures_folder / "A-frames.png")
+    (ratio, similarity), (copy_ratio, copy_similarity) = (
+        torch.cat(values).mean(dim=0).tolist() for values in (made, copied)
+    )
+    return [
+        Row("A frames: PSNR on the face (dB)", ratio, 25, note=f"copying the reference: {copy_ratio:.2f}"),
+        Row("A frames: PSNR over copying (dB)", ratio - copy_ratio, 5),
+        Row(
+            "A frames: SSIM on the face",
+            similarity,
+            0.85,
+            note=f"copying the reference: {copy_similarity:.3f}",
+        ),
+    ]
+
+
+@torch.no_grad()
+def picture_reference(weights: Weights, pictures: PictureSet, index: int) -> Reference:
+    """A labelled picture as a portrait whose coefficients are known."""
+    crop = pictures.read(index).float() / 255
+    size = crop.shape[-1]
+    return Reference(
+        latent=weights.autoencoder.encode(crop[None])[0],
+        identity=pictures.identity[index],
+        expression=pictures.expression[index],
+        pose=pictures.pose[index],
+        face_model=weights.face_model.name,
+        crop=crop.movedim(0, -1),
+        crop_transform=CropTransform.of_square(size / 2, size / 2, size, size),
+        picture=crop.movedim(0, -1),
+        face_found=True,
+    )
+
+
+# ---- set A: motion ---------------------------------------------------------------------------------------------------
+
+
+def score_motion(
+    weights: Weights,
+    speech: SpeechSet,
+    pictures_folder: Path,
+    clips: int = 32,
+    seconds: float = 10.0,
+    seeds: int = 4,
+) -> list[Row]:
+    """Held-out recordings: what the motion networks make of them, against the motion they came with."""
+    basis = mouth_basis(weights.face_model)
+    rows, diversities, beats, true_beats = [], [], [], []
+    correlations, errors, ranges, true_ranges = [], [], [], []
+    told = []
+    for number, clip in enumerate(speech.clips[:clips]):
+        clip = clip.first(seconds)
+        features = clip.audio_features()
+        samples = [weights.sequences(features, seed) for seed in range(seeds)]
+        expression = samples[0][0].values
+        openings = [
+            mouth_opening(weights.face_model, clip.identity, values)
+            for values in (expression, clip.expression)
+        ]
+        mouth, truth = (torch.einsum("fc,cmx->fmx", v, basis) for v in (expression, clip.expression))
+        correlations.append(correlation(*openings))
+        errors.append(lip_error(mouth, truth, torch.zeros_like(truth[0])))
+        poses = torch.stack([pose.values for _, pose in samples])
+        loudness = frame_energy(clip.waveform, clip.num_frames, clip.fps)
+        diversities.append(pose_diversity(poses))
+        ranges.append(pose_range(poses[0]))
+        true_ranges.append(pose_range(clip.pose))
+        beats.append(beat_alignment(poses[0], loudness, clip.fps))
+        true_beats.append(beat_alignment(clip.pose, loudness, clip.fps))
+        if weights.lip_expert is not None:
+            told.append(shift_test(weights.lip_expert, clip, basis, 5)[1].float())
+        if number < 6:
+            rows.append((openings, poses[0], clip.pose))
+    draw_motion(rows, pictures_folder / "A-motion.png")
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    table = [
+        Row("A motion: correlation of mouth opening", mean(correlations), 0.90),
+        Row("A motion: lip error, still mouth = 1", mean(errors), 1 / 3, "low"),
+        Row(
+            "pose variety across seeds (rad)",
+            mean(diversities),
+            mean(true_ranges) / 2,
+            note=f"half the corpus's own; over time {mean(ranges):.3f}, the truth's {mean(true_ranges):.3f}",
+        ),
+        Row(
+            "beat alignment with prosody",
+            mean(beats),
+            mean(true_beats) / 2,
+            note=f"the truth: {mean(true_beats):.3f}",
+        ),
+    ]
+    if told:
+        table.append(
+            Row("lip expert tells true from shifted ≥ 5 frames", float(torch.cat(told).mean()), 0.90)
+        )
+    return table
+
+
+def frame_energy(waveform: Tensor, frames: int, fps: float) -> Tensor:
+    """Loudness (root mean square) of each frame, ``[frames]``."""
+    edges = (torch.arange(frames + 1) / fps * SAMPLE_RATE).round().long().clamp(max=len(waveform))
+    energy = torch.cat([waveform.new_zeros(1).double(), waveform.double().square().cumsum(0)])
+    counts = (edges[1:] - edges[:-1]).clamp_min(1)
+    return ((energy[edges[1:]] - energy[edges[:-1]]) / counts).clamp_min(0).sqrt().float()
+
+
+# ---- set C: real speech ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class SpokenText:
+    """A recording and what is said in it."""
+
+    name: str
+    waveform: Tensor
+    text: str
+
+
+def read_spoken_texts(folder: Path) -> list[SpokenText]:
+    """Recordings under a folder whose words stand in a ``*transcription`` file beside them: ``words (NAME)``."""
+    found = []
+    for listing in sorted(folder.rglob("*transcription")):
+        for line in listing.read_text(encoding="utf-8").splitlines():
+            text, _, name = line.strip().rpartition("(")
+            path = listing.parent / f"{name.rstrip(')')}.wav"
+            if path.is_file():
+                words = text.replace("<s>", "").replace("</s>", "").strip()
+                found.append(SpokenText(path.stem, to_mono_16k(*read_audio(path)), words))
+    return found
+
+
+def align_phonemes(spoken: SpokenText) -> tuple[tuple[str, float, float], ...]:
+    """``(phoneme, start, end)`` in seconds, lower-case ARPAbet without stress, by pocketsphinx's forced alignment."""
+    from pocketsphinx import Decoder
+
+    decoder = Decoder(lm=None, samprate=SAMPLE_RATE, loglevel="FATAL")
+    pcm = (spoken.waveform.clamp(-1, 1) * 32767).short().numpy().tobytes()
+    # first the words, then the phonemes in them
+    for prepare in (lambda: decoder.set_align_text(spoken.text), decoder.set_alignment):
+        prepare()
+        decoder.start_utt()
+        decoder.process_raw(pcm, full_utt=True)
+        decoder.end_utt()
+    rate = 100.0
+    phones = []
+    for word in decoder.get_alignment():
+        for phone in word:
+            name = phone.name.lower().rstrip("012")
+            phones.append((name, phone.start / rate, (phone.start + phone.duration) / rate))
+    return tuple(phones)
+
+
+def score_real_speech(weights: Weights, texts: Sequence[SpokenText], pictures_folder: Path) -> list[Row]:
+    """Real voices: is the mouth shut at p, b, m, and open at open vowels?"""
+    shut = opened = 0.0
+    closures = openings = 0
+    curves = []
+    identity = torch.zeros(weights.face_model.identity_dim)
+    for spoken in texts:
+        phonemes = align_phonemes(spoken)
+        features = weights.audio_encoder.encode(spoken.waveform, SAMPLE_RATE, 25.0)
+        expression = sample_motion(weights.expression, features, seed=0)
+        opening = mouth_opening(weights.face_model, identity, expression.values)
+        result = lip_closure(opening, expression.fps, phonemes)
+        if result.closures:
+            shut, closures = shut + result.closed * result.closures, closures + result.closures
+        if result.openings:
+            opened, openings = opened + result.opened * result.openings, openings + result.openings
+        curves.append((spoken, opening, phonemes))
+    _draw_speech(curves[:6], pictures_folder / "C-speech.png")
+    return [
+        Row("C real speech: lips shut at p, b, m", shut / max(closures, 1), 0.80, note=f"{closures} of them"),
+        Row(
+            "C real speech: open at open vowels", opened / max(openings, 1), 0.80, note=f"{openings} of them"
+        ),
+    ]
+
+
+def _draw_speech(curves: Sequence, picture: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 2.2 * len(curves)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (spoken, opening, phonemes) in zip(
+        figure.subplots(len(curves), 1, squeeze=False)[:, 0], curves, strict=True
+    ):
+        axis.plot((torch.arange(len(opening)) + 0.5) / 25, opening)
+        for name, start, end in phonemes:
+            if name in BILABIALS:
+                axis.axvspan(start, end, color="C3", alpha=0.25)
+            elif name in OPEN_VOWELS:
+                axis.axvspan(start, end, color="C2", alpha=0.15)
+            if name != "sil":
+                axis.text((start + end) / 2, float(opening.max()), name, fontsize=6, ha="center")
+        axis.set_title(f"{spoken.text}  (red: lips must meet, green: must open)", fontsize=8)
+    figure.savefig(picture, dpi=80)
+
+
+# ---- set B: portraits ------------------------------------------------------------------------------------------------
+
+
+def default_portraits() -> list[tuple[str, Tensor]]:
+    """The portraits in ``examples/``, by name."""
+    return [(path.stem, read_image(path)) for path in sorted(EXAMPLES.glob("*.png"))]
+
+
+def score_portraits(
+    weights: Weights,
+    portraits: Sequence[tuple[str, Tensor]],
+    speech: Sequence[Tensor],
+    pictures_folder: Path,
+    seconds: float = 4.0,
+) -> list[Row]:
+    """Real portraits speak; the landmarker looks at what comes out.
+
+    Args:
+        portraits: names and pictures ``[H, W, 3]``.
+        speech: waveforms ``[N]`` at 16 kHz, taken in turn.
+    """
+    landmarker = FaceLandmarker()
+    found, jaw, angles, upper, rows, names = [], [], [], [], [], []
+    missing = []
+    for number, (name, image) in enumerate(portraits):
+        waveform = speech[number % len(speech)][: round(seconds * SAMPLE_RATE)]
+        features = weights.audio_encoder.encode(waveform, SAMPLE_RATE, 25.0)
+        try:
+            reference = encode_reference(
+                image, weights.autoencoder, landmarker, weights.face_model, size=resolution(weights)
+            )
+        except FD2TalkError:
+            missing.append(name)
+            continue
+        expression, pose = weights.sequences(features, seed=0)
+        frames = weights.talk(reference, expression, pose, "relative")
+        wanted_expression, wanted_pose = apply_to_portrait(
+            expression, pose, reference.expression, reference.pose, "relative"
+        )
+        faces = list(landmarker.detect_video(frames.movedim(1, -1)))
+        seen = torch.tensor([face is not None for face in faces])
+        found.append(seen.float())
+        if seen.sum() >= 8:
+            size = frames.shape[-1]
+            landmarks = torch.stack([f.landmarks[:, :2] for f in faces if f is not None]) / size * 2 - 1
+            blendshapes = torch.stack([f.blendshapes for f in faces if f is not None])
+            fit = fit_landmarks(landmarks, weights.face_model, blendshapes, identity=reference.identity)
+            jaw_open = ARKIT_NAMES.index("jawOpen")
+            jaw.append(correlation(blendshapes[:, jaw_open], wanted_expression[seen, jaw_open]))
+            angles.append(angle_error(fit.pose[:, :3], wanted_pose[seen, :3]))
+        upper.append(upper_face_similarity(weights, reference, frames, wanted_expression, wanted_pose))
+        chosen = torch.linspace(0, len(frames) - 1, 6).round().long()
+        rows.append(torch.cat([reference.crop.movedim(-1, 0)[None], frames[chosen]]))
+        names.append(name)
+    if not rows:
+        return [Row("B portraits: face found in the output", None, 1.0, note=f"no face found in {missing}")]
+    save_grid(rows, pictures_folder / "B-portraits.png")
+    note = f"{', '.join(names)}" + (f"; no face in {', '.join(missing)}" if missing else "")
+    return [
+        Row("B portraits: face found in the output", float(torch.cat(found).mean()), 1.0, note=note),
+        Row("B portraits: jawOpen seen against ours", sum(jaw) / len(jaw) if jaw else None, 0.8),
+        Row(
+            "B portraits: head angles, mean error (°)",
+            sum(angles) / len(angles) if angles else None,
+            5.0,
+            "low",
+        ),
+        Row("B identity: upper face, aligned SSIM", sum(upper) / len(upper), 0.7),
+    ]
+
+
+def resolution(weights: Weights) -> int:
+    """Side of the crops that the weights were trained on."""
+    return weights.autoencoder.info.resolution or 256
+
+
+@torch.no_grad()
+def upper_face_similarity(
+    weights: Weights, reference: Reference, frames: Tensor, expression: Tensor, pose: Tensor
+) -> float:
+    """SSIM of the upper face, eyes to brow, with the portrait moved to each frame's pose by the mesh."""
+    size = frames.shape[-1]
+    values = []
+    for part in torch.arange(len(frames)).split(8):
+        flow = reference_flow(
+            weights.face_model,
+            reference.identity,
+            reference.expression,
+            reference.pose,
+            expression[part],
+            pose[part],
+            size,
+            supersample=1,
+        )
+        moved = warp_reference(reference.crop.movedim(-1, 0)[None], flow.grid)
+        region = upper_face_region(weights.face_model, reference.identity, expression[part], pose[part], size)
+        # closed lids hide what the portrait shows, so only surface that both see counts
+        visible = flow.masks[:, 1:2] > 0.5
+        values.append(ssim(frames[part], moved, region & visible))
+    return float(torch.cat(values).mean())
+
+
+def upper_face_region(
+    face_model: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor, size: int
+) -> Tensor:
+    """The face above the tip of the nose, ``[F, 1, size, size]`` bool."""
+    count = len(pose)
+    region = face_region(face_model, identity.expand(count, -1), expression, pose, size)
+    points = project(
+        face_model.landmarks(apply_pose(face_model(identity.expand(count, -1), expression), pose)),
+        face_model.camera,
+    )
+    nose_tip = ((points[:, 1, 1] + 1) * (size / 2)).view(-1, 1, 1, 1)
+    return region & (torch.arange(size).view(1, 1, -1, 1) < nose_tip)
+
+
+# ---- flicker, size and speed -----------------------------------------------------------------------------------------
+
+
+def score_flicker(weights: Weights, reference: Reference, frames: int = 12) -> list[Row]:
+    """Hold still but for a tremor too small to see, so that every frame is made anew."""
+    generator = torch.Generator().manual_seed(0)
+    tremor = 1e-4 * torch.randn(frames, len(reference.expression), generator=generator)
+    names = weights.face_model.expression_names
+    expression = CoefficientSequence(
+        "expression", (reference.expression + tremor).clamp(0, 1), 25.0, weights.face_model.name, names
+    )
+    shake = 1e-4 * torch.randn(frames, 6, generator=generator)
+    pose = CoefficientSequence("pose", reference.pose + shake, 25.0, weights.face_model.name, POSE_NAMES)
+    made = weights.talk(reference, expression, pose, "absolute")
+    return [Row("flicker where nothing moves (255ths)", flicker(made), 1.0, "low")]
+
+
+@torch.no_grad()
+def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> list[Row]:
+    """Size of the files, operations a frame, and seconds a frame on this machine."""
+    megabytes = sum(path.stat().st_size for path in weights.folder.glob("*.safetensors")) / 1e6
+    unet, autoencoder, encoder = weights.unet, weights.autoencoder, weights.audio_encoder
+    frames = round(25 * seconds)
+    steps = unet.info.steps
+    latent = reference.latent[None]
+    motion = torch.zeros(1, unet.config.motion_dim)
+    aligned = align_reference(
+        unet,
+        weights.face_model,
+        latent,
+        reference.crop.movedim(-1, 0),
+        reference.identity,
+        reference.expression,
+        reference.pose,
+        reference.expression[None],
+        reference.pose[None],
+    )
+    cache = unet.make_cache(motion, latent)
+    waveform = torch.zeros(round(seconds * SAMPLE_RATE))
+    features = encoder.encode(waveform, SAMPLE_RATE, 25.0)
+    parts: dict[str, Callable[[], object]] = {
+        "audio": lambda: encoder(waveform[None]),
+        "motion": lambda: [sample_motion(n, features, seed=0) for n in (weights.expression, weights.pose)],
+        "UNet": lambda: unet(latent, 500, None, latent, aligned, cache),
+        "decoder": lambda: autoencoder.decode(latent, latent),
+    }
+    share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0}
+    if unet.config.reference_alignment == "warp_image":
+        crop = reference.crop.movedim(-1, 0)[None]
+        parts["reference encoder"], share["reference encoder"] = lambda: unet.reference_encoder(crop), 1.0
+    work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
+    times = {name: _seconds(call) * share[name] for name, call in parts.items()}
+    times["alignment"] = _seconds(
+        lambda: reference_flow(
+            weights.face_model,
+            reference.identity,
+            reference.expression,
+            reference.pose,
+            reference.expression[None],
+            reference.pose[None],
+            latent.shape[-1],
+        )
+    )
+    return [
+        Row("size of all weights (MB)", megabytes, 40, "low"),
+        Row(
+            f"GFLOP a frame at {steps} steps",
+            sum(work.values()),
+            16,
+            "low",
+            ", ".join(f"{name} {value:.2f}" for name, value in work.items()),
+        ),
+        Row(
+            f"seconds a frame on {torch.get_num_threads()} cores",
+            sum(times.values()),
+            None,
+            "low",
+            ", ".join(f"{name} {value:.3f}" for name, value in times.items()),
+        ),
+    ]
+
+
+def _seconds(call: Callable[[], object], times: int = 3) -> float:
+    call()
+    best = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    lines = [f"{'measure':48s} {'reached':>9s} {'target':>9s}"]
+    for row in rows:
+        value = "–" if row.value is None else f"{row.value:.3f}"
+        target = "" if row.target is None else f"{'≥' if row.best == 'high' else '≤'} {row.target:.3g}"
+        mark = {True: "met", False: "MISSED", None: ""}[row.met]
+        lines.append(f"{row.name:48s} {value:>9s} {target:>9s} {mark:7s} {row.note}".rstrip())
+    return "\n".join(lines)
+
+
+def score(weights: Weights, data: Path | None, speech_folder: Path, out: Path) -> list[Row]:
+    """All rows that can be measured with what is at hand; pictures go to ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    held_out: list[SpeechClip] = []
+    if data is not None:
+        pictures = load_pictures(data, weights.face_model)[1]
+        rows += score_frames(weights, pictures, out)
+        speech = load_speech(data, weights.face_model)[1].with_features(weights.audio_encoder)
+        held_out = list(speech.clips)
+        rows += score_motion(weights, speech, out)
+    else:
+        rows.append(Row("A frames and motion", None, note="give --data with held-out shards"))
+    texts = read_spoken_texts(speech_folder) if speech_folder.is_dir() else []
+    if texts:
+        try:
+            rows += score_real_speech(weights, texts, out)
+        except ModuleNotFoundError:
+            rows.append(Row("C real speech", None, note="needs: pip install pocketsphinx"))
+    else:
+        rows.append(Row("C real speech", None, note=f"no transcribed speech in {speech_folder}"))
+    voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
+    voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
+    portraits = default_portraits()
+    rows += score_portraits(weights, portraits, voices, out)
+    reference = encode_reference(
+        portraits[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model, size=resolution(weights)
+    )
+    rows += score_flicker(weights, reference)
+    rows += score_cost(weights, reference)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.scorecard", description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", type=Path, required=True, help="folder with one file a network")
+    parser.add_argument("--data", type=Path, help="folder with held-out shards (set A)")
+    parser.add_argument(
+        "--speech", type=Path, default=TEST_SPEECH, help="folder with transcribed speech (set C)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="for scorecard.json, scorecard.txt and pictures; WEIGHTS/scorecard"
+    )
+    given = parser.parse_args(arguments)
+    out = given.out or given.weights / "scorecard"
+    try:
+        rows = score(Weights.load(given.weights), given.data, given.speech, out)
+    except FD2TalkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = table(rows)
+    (out / "scorecard.txt").write_text(text + "\n", encoding="utf-8")
+    (out / "scorecard.json").write_text(
+        json.dumps([{**vars(row), "met": row.met} for row in rows], indent=2, ensure_ascii=False),
+        encoding="utf-8",
+    )
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
