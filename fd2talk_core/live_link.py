@@ -169,7 +169,7 @@ def _columns(header: list[str]) -> list[tuple[int, str]]:
             f"line 1: {len(missing)} of ARKit's 52 blendshapes are missing, such as {missing[0]!r}."
         )
     wanted = ["timecode", "blendshapecount", *(name.lower() for name in ARKIT_NAMES), *HEAD]
-    return [(places.get(name, -1), name) for name in wanted]
+    return [(places[name], header[places[name]].strip()) if name in places else (-1, name) for name in wanted]
 
 
 def _line(

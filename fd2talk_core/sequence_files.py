@@ -21,7 +21,9 @@ import io
 import json
 import math
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,17 @@ MAX_BYTES = 512 << 20
 MAX_TEXT_BYTES = {".json": 64 << 20, ".csv": 256 << 20}
 MAX_VALUES = 128 << 20
 """Numbers of a sequence: 40 minutes of a thousand coefficients at 50 fps."""
+
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""What Python's zip reader raises for damaged, encrypted or unknown content."""
 
 Kind = Literal["expression", "pose"]
 
@@ -194,7 +207,12 @@ def _read_safetensors(path: Path, fps: float | None) -> Pair:
         raise FD2TalkError("its header does not say that it is a motion sequence; is it a checkpoint?")
     _check_version(header.get("version"))
     fps = _frame_rate(header.get("fps"), fps)
-    names = json.loads(header.get("expression.names", "[]"))
+    try:
+        names = json.loads(header.get("expression.names", "[]"))
+    except (ValueError, RecursionError) as error:
+        raise FD2TalkError("the names in its header are not JSON.") from error
+    if not isinstance(names, list):
+        raise FD2TalkError("the names in its header are not a list.")
     return _pair(
         (kind, tensor, fps, header.get(f"{kind}.face_model"), names if kind == "expression" else POSE_NAMES)
         for kind, tensor in values.items()
@@ -222,7 +240,9 @@ def _read_npz(path: Path, fps: float | None) -> Pair:
             arrays = {
                 info.filename.removesuffix(".npy"): _read_npy(archive, info) for info in archive.infolist()
             }
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zipfile.LargeZipFile) as error:
+    except FD2TalkError:
+        raise
+    except _BROKEN_ARCHIVE as error:
         raise FD2TalkError(f"it is not an npz file ({error}).") from error
     _check_version(_text(arrays.get("version"), str(FORMAT_VERSION)))
     fps = _frame_rate(_text(arrays.get("fps"), None), fps)
@@ -416,7 +436,7 @@ def _pair(columns: Iterable[Columns]) -> Pair:
         if not isinstance(values, Tensor):
             if values.dtype.kind not in "fiu":
                 raise FD2TalkError(f"its {kind} is made of {values.dtype}, but numbers are needed.")
-            values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+            values = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
         if values.is_complex() or values.dtype == torch.bool:
             raise FD2TalkError(f"its {kind} is made of {values.dtype}, but real numbers are needed.")
         names = tuple(names)
