@@ -211,7 +211,7 @@ def align_reference(
     # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
     flow = reference_flow(face_model, *coefficients, crop.shape[-1] // 2, supersample=1)
     moved = paint_mouth(warp_reference(crop, flow.grid.to(crop.device)), flow.hidden_mouth.to(crop.device))
-    encoded = unet.reference_encoder(moved.to(unet.device, unet.dtype))
+    encoded = unet.crop_encoder(moved.to(unet.device, unet.dtype))
     masks = F.adaptive_avg_pool2d(flow.masks, encoded.shape[-2:])
     return torch.cat([encoded, masks.to(encoded)], dim=1)
 

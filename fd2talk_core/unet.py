@@ -187,19 +187,20 @@ class FrameUNet(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.conv_out.weight)
             nn.init.zeros_(self.conv_out.bias)
 
-        self.reference_encoder: FrameEncoder | None = None
+        # not named as its config value: diffusers would answer the attribute with that
+        self.crop_encoder: FrameEncoder | None = None
         if reference_encoder is not None:
             names = ("latent_channels", "block_out_channels", "patch_size", "architecture", "norm_num_groups")
-            self.reference_encoder = FrameEncoder(
+            self.crop_encoder = FrameEncoder(
                 **{name: reference_encoder[name] for name in names},
                 blocks=reference_encoder["encoder_blocks"],
             ).requires_grad_(False)
 
     def set_reference_encoder(self, encoder: FrameEncoder) -> None:
         """Copy a trained autoencoder's encoder, for ``reference_alignment="warp_image"``."""
-        if self.reference_encoder is None:
+        if self.crop_encoder is None:
             raise FD2TalkError("This UNet carries no encoder: its reference_alignment is not 'warp_image'.")
-        self.reference_encoder.load_state_dict(encoder.state_dict())
+        self.crop_encoder.load_state_dict(encoder.state_dict())
 
     def forward(
         self,
