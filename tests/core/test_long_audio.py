@@ -1,0 +1,62 @@
+"""Ten minutes of speech through the encoder and both motion networks: memory and time against ten seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# A process of its own: the peak of resident memory cannot be reset within one.
+MEASURE = """
+import json, resource, sys, time
+import torch
+from fd2talk_core import configs
+from fd2talk_core.motion import sample_motion
+
+# one thread and its processor time: what else the machine does is no cost of ours
+torch.set_num_threads(1)
+seconds, repeats = int(sys.argv[1]), int(sys.argv[2])
+encoder = configs.build("audio_encoder", "tiny", seed=0)
+networks = [configs.build(name, "tiny", seed=0) for name in ("expression", "pose")]
+
+def run(seconds):
+    waveform = torch.randn(1, 16_000 * seconds, generator=torch.Generator().manual_seed(0)) * 0.1
+    started = time.process_time()
+    features = encoder.encode(waveform, 16_000, 25)
+    encoded = time.process_time()
+    frames = [sample_motion(network, features, seed=0, steps=8).num_frames for network in networks]
+    total = time.process_time() - started
+    return {"frames": frames, "encode_s": encoded - started, "s": total}
+
+run(1)  # what is loaded on first use is no cost of length
+results = sorted((run(seconds) for _ in range(repeats)), key=lambda result: result["s"])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({**results[len(results) // 2], "peak_mib": peak}))
+"""
+
+
+def measure(seconds: int, repeats: int) -> dict:
+    command = [sys.executable, "-c", MEASURE, str(seconds), str(repeats)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_ten_minutes_cost_sixty_times_ten_seconds():
+    short, long = measure(10, repeats=5), measure(600, repeats=1)
+    for name, result in (("10 s", short), ("600 s", long)):
+        motion = result["s"] - result["encode_s"]
+        print(
+            f"\n{name}: encoder {result['encode_s']:.2f} s, both motion networks at 8 steps {motion:.2f} s,"
+        )
+        print(f"peak {result['peak_mib']:.0f} MiB", end="")
+    print(f"\ntime x {long['s'] / short['s']:.1f}, memory + {long['peak_mib'] - short['peak_mib']:.0f} MiB")
+    assert short["frames"] == [250, 250] and long["frames"] == [15_000, 15_000]
+    assert long["peak_mib"] - short["peak_mib"] <= 1024
+    assert long["s"] <= 65 * short["s"]
