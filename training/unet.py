@@ -357,6 +357,8 @@ def build_unet(
     }
     if config.get("reference_alignment") == "warp_image":
         config["reference_encoder"] = {k: v for k, v in autoencoder.config.items() if not k.startswith("_")}
+    else:
+        config["reference_encoder"] = None
     if config.get("reference_alignment") == "none":
         config["alignment_channels"] = 0
     unet = configs.build("unet", section["size"], seed, **config)
