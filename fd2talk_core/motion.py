@@ -184,8 +184,6 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         recommended_steps: sampling steps where the user names none.
     """
 
-    _supports_gradient_checkpointing = True
-
     @register_to_config
     def __init__(
         self,
@@ -229,7 +227,6 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         self.proj_out = nn.Linear(hidden_size, coefficient_dim)
         self.register_buffer("coefficient_mean", torch.zeros(coefficient_dim))
         self.register_buffer("coefficient_std", torch.ones(coefficient_dim))
-        self.gradient_checkpointing = False
 
     def set_normalization(self, mean: Tensor, std: Tensor) -> None:
         """Set the mean and deviation ``[D]`` of the training coefficients."""
@@ -290,10 +287,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
 
         hidden_states = self.proj_in(sample)
         for layer in self.layers:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                hidden_states = self._gradient_checkpointing_func(layer, hidden_states, condition, rotary)
-            else:
-                hidden_states = layer(hidden_states, condition, rotary)
+            hidden_states = layer(hidden_states, condition, rotary)
         return self.proj_out(self.norm_out(hidden_states))
 
 
