@@ -18,15 +18,21 @@ from .clips import CLIPS_PER_SHARD, write_clip_shard
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m training.corpus", description="Make a corpus of talking heads.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.corpus", description="Make a corpus of talking heads."
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument("--identities", type=int, default=0, help="people to draw, in frames-*.tar")
     parser.add_argument("--frames", type=int, default=5, help="pictures of each person")
     parser.add_argument("--clips", type=int, default=0, help="speech clips with motion, in clips-*.tar")
-    parser.add_argument("--videos", type=int, default=0, help="talking videos with every frame, in videos-*.tar")
+    parser.add_argument(
+        "--videos", type=int, default=0, help="talking videos with every frame, in videos-*.tar"
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", choices=("train", "heldout"), default="train", help="heldout: other people and texts")
+    parser.add_argument(
+        "--split", choices=("train", "heldout"), default="train", help="heldout: other people and texts"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args(arguments)
     # The workers are the parallelism.
@@ -41,7 +47,10 @@ def make(options: argparse.Namespace) -> None:
     """Write what is asked for; shards that are there already are kept."""
     out, seed, split = options.out, options.seed, options.split
     clip_tasks = [
-        (write_clip_shard, (out / f"clips-{n:06d}.tar", first, min(CLIPS_PER_SHARD, options.clips - first), seed, split))
+        (
+            write_clip_shard,
+            (out / f"clips-{n:06d}.tar", first, min(CLIPS_PER_SHARD, options.clips - first), seed, split),
+        )
         for n, first in enumerate(range(0, options.clips, CLIPS_PER_SHARD))
     ]
     seconds = _work(clip_tasks, options.workers, "clip shards")
@@ -55,12 +64,21 @@ def make(options: argparse.Namespace) -> None:
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (
             write_frame_shard,
-            (out / f"frames-{n:06d}.tar", first, min(IDENTITIES_PER_SHARD, options.identities - first), frames, size)
+            (
+                out / f"frames-{n:06d}.tar",
+                first,
+                min(IDENTITIES_PER_SHARD, options.identities - first),
+                frames,
+                size,
+            )
             + (seed, split),
         )
         for n, first in enumerate(range(0, options.identities, IDENTITIES_PER_SHARD))
     ]
-    tasks += [(write_video_shard, (out / f"videos-{n:06d}.tar", n, size, seed, split)) for n in range(options.videos)]
+    tasks += [
+        (write_video_shard, (out / f"videos-{n:06d}.tar", n, size, seed, split))
+        for n in range(options.videos)
+    ]
     began = time.perf_counter()
     pictures = sum(_work(tasks, options.workers, "picture shards"))
     if pictures:

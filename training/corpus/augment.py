@@ -54,7 +54,9 @@ def _resample(utterance: Utterance, factor: float) -> tuple[np.ndarray, tuple[Ph
     waveform = signal.resample_poly(utterance.waveform, ratio.numerator, ratio.denominator).astype(np.float32)
     scale = float(ratio) * utterance.sample_rate / SAMPLE_RATE
     end = len(waveform) / SAMPLE_RATE
-    phones = [replace(p, start=min(p.start * scale, end), end=min(p.end * scale, end)) for p in utterance.phones]
+    phones = [
+        replace(p, start=min(p.start * scale, end), end=min(p.end * scale, end)) for p in utterance.phones
+    ]
     phones[-1] = replace(phones[-1], end=end)
     return waveform, tuple(p for p in phones if p.end > p.start)
 
@@ -74,7 +76,9 @@ def shift_formants(waveform: np.ndarray, factor: float) -> np.ndarray:
     part = (source - low)[:, None]
     warped = envelope[low] * (1 - part) + envelope[high] * part
     _, shifted = signal.istft(
-        spectrum * np.exp(np.clip(warped - envelope, -4, 4)), nperseg=_STFT_WINDOW, noverlap=_STFT_WINDOW - _STFT_HOP
+        spectrum * np.exp(np.clip(warped - envelope, -4, 4)),
+        nperseg=_STFT_WINDOW,
+        noverlap=_STFT_WINDOW - _STFT_HOP,
     )
     return np.resize(shifted, len(waveform)).astype(np.float32) if len(shifted) else waveform
 

@@ -53,7 +53,13 @@ _VOWELS = {
     "uh": {"jaw": 0.22, "funnel": 0.38, "pucker": 0.32},
     "uw": {"jaw": 0.14, "funnel": 0.30, "pucker": 0.72},
 }
-_DIPHTHONGS = {"ay": ("aa", "iy"), "aw": ("aa", "uw"), "ey": ("eh", "iy"), "ow": ("ao", "uw"), "oy": ("ao", "iy")}
+_DIPHTHONGS = {
+    "ay": ("aa", "iy"),
+    "aw": ("aa", "uw"),
+    "ey": ("eh", "iy"),
+    "ow": ("ao", "uw"),
+    "oy": ("ao", "iy"),
+}
 _CONSONANTS = {
     "w": {"jaw": 0.09, "funnel": 0.22, "pucker": 0.85},
     "r": {"jaw": 0.14, "funnel": 0.40, "pucker": 0.28},
@@ -83,8 +89,30 @@ _CONSONANTS = {
 }
 _TARGETS = {**_VOWELS, **_CONSONANTS}
 
-_WEAK = {"k": 0.35, "g": 0.35, "ng": 0.35, "hh": 0.15, "t": 0.6, "d": 0.6, "n": 0.6, "l": 0.6, "ax": 0.6, "sil": 0.7}
-_STRONG = {"w": 1.8, "uw": 1.4, "f": 1.8, "v": 1.8, "s": 1.3, "z": 1.3, "sh": 1.6, "zh": 1.6, "ch": 1.6, "jh": 1.6}
+_WEAK = {
+    "k": 0.35,
+    "g": 0.35,
+    "ng": 0.35,
+    "hh": 0.15,
+    "t": 0.6,
+    "d": 0.6,
+    "n": 0.6,
+    "l": 0.6,
+    "ax": 0.6,
+    "sil": 0.7,
+}
+_STRONG = {
+    "w": 1.8,
+    "uw": 1.4,
+    "f": 1.8,
+    "v": 1.8,
+    "s": 1.3,
+    "z": 1.3,
+    "sh": 1.6,
+    "zh": 1.6,
+    "ch": 1.6,
+    "jh": 1.6,
+}
 _CLOSURES = {**dict.fromkeys(BILABIALS, 1.0), "f": 0.9, "v": 0.85}
 
 
@@ -131,7 +159,9 @@ def frame_instants(frames: int, fps: float = FPS) -> np.ndarray:
     return (np.arange(frames) + 0.5) / fps
 
 
-def prosody(waveform: np.ndarray, sample_rate: int, frames: int, fps: float = FPS) -> tuple[np.ndarray, np.ndarray]:
+def prosody(
+    waveform: np.ndarray, sample_rate: int, frames: int, fps: float = FPS
+) -> tuple[np.ndarray, np.ndarray]:
     """Loudness (0..1, relative to the loud parts) and log pitch (0 = the speaker's own, 0 where unvoiced), [F] each."""
     size, span = 1024, int(0.06 * sample_rate)
     padded = np.pad(waveform, size)
@@ -174,7 +204,9 @@ def viseme_tracks(phones: Sequence[Phone], times: np.ndarray, spread: float = 1.
     targets = np.array([[_TARGETS[name].get(channel, 0.0) for channel in _CHANNELS] for name, _, _ in parts])
     strength = np.array([_WEAK.get(name, _STRONG.get(name, 1.0)) for name, _, _ in parts])
     start, end = (np.array([part[i] for part in parts]) for i in (1, 2))
-    tau = spread * np.array([0.050 if c == "jaw" else 0.075 if c in ("funnel", "pucker") else 0.055 for c in _CHANNELS])
+    tau = spread * np.array(
+        [0.050 if c == "jaw" else 0.075 if c in ("funnel", "pucker") else 0.055 for c in _CHANNELS]
+    )
     # The lips are on their way before the sound is heard.
     outside = np.maximum(np.maximum(start - 0.02 - times[:, None], times[:, None] - end + 0.01), 0.0)
     inside = np.abs(times[:, None] - (start + end) / 2) / np.maximum(end - start, 0.03)
@@ -203,7 +235,12 @@ def closures(phones: Sequence[Phone], times: np.ndarray) -> tuple[np.ndarray, np
 
 
 def synthesise(
-    phones: Sequence[Phone], waveform: np.ndarray, sample_rate: int, frames: int, style: Style, rng: np.random.Generator
+    phones: Sequence[Phone],
+    waveform: np.ndarray,
+    sample_rate: int,
+    frames: int,
+    style: Style,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Motion of a speaker.
 
@@ -343,7 +380,9 @@ def _blinks(times, style: Style, rng) -> np.ndarray:
 
 def _brows(expression, loud, pitch, style: Style, rng) -> None:
     accent = _smooth(np.maximum(pitch, 0) * 1.5 + 0.5 * np.maximum(_smooth(loud, 2) - 0.8, 0), 3)
-    raised = style.brow * np.clip(accent, 0, 0.8) + 0.12 * np.maximum(_wander(np.arange(len(loud)) / FPS, rng, 0.2), 0)
+    raised = style.brow * np.clip(accent, 0, 0.8) + 0.12 * np.maximum(
+        _wander(np.arange(len(loud)) / FPS, rng, 0.2), 0
+    )
     for name, gain in (("browInnerUp", 1.0), ("browOuterUpLeft", 0.8), ("browOuterUpRight", 0.8)):
         tilt = 1 + style.asymmetry * (1 if name.endswith("Left") else -1)
         expression[:, _INDEX[name]] += raised * gain * tilt
@@ -362,17 +401,25 @@ def _head(times, loud, pitch, phones, style: Style, rng) -> np.ndarray:
         if rng.random() < 0.75:
             since = times - times[peak] + 0.06
             width = 0.16
-            size = style.nod * (1.5 + 5.0 * (energy[peak] - 0.5) + 4.0 * max(0.0, pitch[peak])) * rng.uniform(0.6, 1.3)
+            size = (
+                style.nod
+                * (1.5 + 5.0 * (energy[peak] - 0.5) + 4.0 * max(0.0, pitch[peak]))
+                * rng.uniform(0.6, 1.3)
+            )
             nods += size * (np.exp(-((since / width) ** 2)) - 0.45 * np.exp(-(((since - 0.32) / 0.2) ** 2)))
     lift = -style.nod * 6.0 * _smooth(pitch, 6)
     pose[:, 0] = (nods + lift) * degrees + 2.5 * degrees * style.sway * _wander(times, rng, 0.25)
     pose[:, 1] = 5.5 * degrees * style.sway * _wander(times, rng, 0.2) + _turns(times, phones, style, rng)
-    pose[:, 2] = 2.5 * degrees * style.sway * _wander(times, rng, 0.2) + 0.25 * pose[:, 1] * rng.normal(0, 0.6)
+    pose[:, 2] = 2.5 * degrees * style.sway * _wander(times, rng, 0.2) + 0.25 * pose[:, 1] * rng.normal(
+        0, 0.6
+    )
     pose[:, 2] += 1.2 * degrees * style.nod * _smooth(pitch, 8) * 4 * rng.choice([-1, 1])
     pose[:, :3] += np.array(style.rest)
     pose[:, 3] = 0.04 * style.sway * _wander(times, rng, 0.15) + 0.12 * pose[:, 1] + rng.normal(0, 0.03)
     pose[:, 4] = 0.03 * style.sway * _wander(times, rng, 0.2) - 0.10 * pose[:, 0] + rng.normal(0, 0.03)
-    pose[:, 5] = 0.12 * style.sway * _wander(times, rng, 0.12) + rng.normal(0, 0.12) + 0.5 * np.abs(nods) * degrees
+    pose[:, 5] = (
+        0.12 * style.sway * _wander(times, rng, 0.12) + rng.normal(0, 0.12) + 0.5 * np.abs(nods) * degrees
+    )
     # Soft limits, so that nothing runs into a wall.
     return _LIMITS * np.tanh(pose / _LIMITS)
 

@@ -20,7 +20,16 @@ PHONEME_IDS = {name: index for index, name in enumerate(PHONEMES)}
 BILABIALS = frozenset("pbm")
 OPEN_VOWELS = frozenset(("aa", "ae", "ah", "ao", "aw", "ay"))
 
-_ARPABET_ALIASES = {"pau": "sil", "h#": "sil", "brth": "sil", "axr": "er", "el": "l", "em": "m", "en": "n", "dx": "d"}
+_ARPABET_ALIASES = {
+    "pau": "sil",
+    "h#": "sil",
+    "brth": "sil",
+    "axr": "er",
+    "el": "l",
+    "em": "m",
+    "en": "n",
+    "dx": "d",
+}
 
 _IPA_PAIRS = {
     "aɪ": "ay", "eɪ": "ey", "ɔɪ": "oy", "aʊ": "aw", "oʊ": "ow", "əʊ": "ow", "tʃ": "ch", "dʒ": "jh", "ɑɪ": "ay",
@@ -40,7 +49,7 @@ _IPA_SINGLES = {
     "ʦ": "s", "ʣ": "z", "ʨ": "ch", "ʥ": "jh", "A": "ey", "I": "ay", "O": "ow", "W": "aw", "Y": "oy", "Q": "ow",
 }  # fmt: skip
 _STRESS = frozenset("ˈˌ")
-_IPA_SILENT = frozenset(" _^$|.,;:!?—…\"“”()-")
+_IPA_SILENT = frozenset(' _^$|.,;:!?—…"“”()-')
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,16 @@ _ESPEAK_VARIANTS = (
     "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alicia Andrea Andy Annie Denis Gene Jacky Lee Mario Michael Mike Steph "
     "adam alex antonio belinda benjamin boris caleb david ed edward linda max paul quincy rob robert victor zac"
 ).split()
-_ESPEAK_ACCENTS = ("en-us", "en-gb", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-us", "en-029", "en-gb-x-gbcwmd")
+_ESPEAK_ACCENTS = (
+    "en-us",
+    "en",
+    "en-us",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-us",
+    "en-029",
+    "en-gb-x-gbcwmd",
+)
 _ESPEAK_FOREIGN = ("de", "fr", "es", "it", "pl", "pt", "nl", "sv")
 
 VOICES = (
@@ -73,7 +82,10 @@ VOICES = (
         Voice("espeak", f"{_ESPEAK_ACCENTS[i % len(_ESPEAK_ACCENTS)]}+{variant}", 0.45, heldout=i % 6 == 5)
         for i, variant in enumerate(_ESPEAK_VARIANTS)
     ),
-    *(Voice("espeak", f"{language}+{_ESPEAK_VARIANTS[i]}", 0.45) for i, language in enumerate(_ESPEAK_FOREIGN)),
+    *(
+        Voice("espeak", f"{language}+{_ESPEAK_VARIANTS[i]}", 0.45)
+        for i, language in enumerate(_ESPEAK_FOREIGN)
+    ),
 )
 
 
@@ -175,7 +187,13 @@ def _hibari(voice: Voice, text: str, rate: float, pitch: float, seed: int):
 
 
 def _espeak(voice: Voice, text: str, rate: float, pitch: float, seed: int):
-    request = {"voice": voice.name, "text": text, "rate": 165 * rate, "pitch": min(99, 50 * pitch), "range": 50}
+    request = {
+        "voice": voice.name,
+        "text": text,
+        "rate": 165 * rate,
+        "pitch": min(99, 50 * pitch),
+        "range": 50,
+    }
     program = Path(__file__).with_name("espeak.py")
     done = _execute([sys.executable, "-I", "-S", str(program)], json.dumps(request).encode())
     header, _, pcm = done.partition(b"\n")
@@ -226,7 +244,9 @@ _ENGINES: dict[str, Callable[..., tuple[np.ndarray, int, list[Phone]]]] = {
 
 def _from_ends(segments: list[tuple[str, float]]) -> list[Phone]:
     starts = [0.0, *(end for _, end in segments)]
-    return join_repeats(Phone(from_arpabet(label), a, end) for (label, end), a in zip(segments, starts, strict=False))
+    return join_repeats(
+        Phone(from_arpabet(label), a, end) for (label, end), a in zip(segments, starts, strict=False)
+    )
 
 
 def _execute(command: list[str], stdin: bytes = b"") -> bytes:
@@ -246,7 +266,9 @@ def read_wav(data: bytes) -> tuple[np.ndarray, int]:
 
     with wave.open(io.BytesIO(data)) as file:
         sample_rate = file.getframerate()
-        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768, sample_rate
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(
+            np.float32
+        ) / 32768, sample_rate
 
 
 def _trim(waveform: np.ndarray) -> np.ndarray:
@@ -260,7 +282,9 @@ def _has(*modules: str) -> bool:
 def _piper_ipa(text: str) -> str:
     """Piper's own alphabet: eSpeak NG's IPA, with the sentence's punctuation as pauses."""
     clauses: list[str] = []
-    for clause in text.replace("?", "?\n").replace("!", "!\n").replace(".", ".\n").replace(",", ",\n").splitlines():
+    for clause in (
+        text.replace("?", "?\n").replace("!", "!\n").replace(".", ".\n").replace(",", ",\n").splitlines()
+    ):
         if clause.strip():
             clauses.append(clause.strip())
     if not clauses:
@@ -268,7 +292,9 @@ def _piper_ipa(text: str) -> str:
     command = ["espeak-ng", "-q", "--ipa", "-v", "en-us"]
     lines = [_execute(command, clause.encode()).decode().split("\n") for clause in clauses]
     spoken = [" ".join(line.strip() for line in part if line.strip()) for part in lines]
-    return " ".join(part + (clause[-1] if clause[-1] in ".,!?" else "") for part, clause in zip(spoken, clauses))
+    return " ".join(
+        part + (clause[-1] if clause[-1] in ".,!?" else "") for part, clause in zip(spoken, clauses)
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -303,7 +329,9 @@ def _onnx_session(path: Path, extra_output: str) -> Any:
     options.log_severity_level = 3
     name = extra_output.encode()
     addition = _field(7, _field(12, _field(1, name)))
-    return onnxruntime.InferenceSession(path.read_bytes() + addition, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        path.read_bytes() + addition, options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _field(number: int, payload: bytes) -> bytes:

@@ -144,7 +144,13 @@ def _choose(rng: np.random.Generator, options: list[str]) -> str:
 
 def sentence(rng: np.random.Generator, heldout: bool = False) -> str:
     """One sentence. Held-out sentences are a disjoint fifth of the written ones and of the composed ones' parts."""
-    parts = {"subjects": _SUBJECTS, "verbs": _VERBS, "objects": _OBJECTS, "places": _PLACES, "written": _SENTENCES}
+    parts = {
+        "subjects": _SUBJECTS,
+        "verbs": _VERBS,
+        "objects": _OBJECTS,
+        "places": _PLACES,
+        "written": _SENTENCES,
+    }
     for name, options in parts.items():
         parts[name] = [option for index, option in enumerate(options) if (index % 5 == 4) == heldout]
     kind = rng.random()

@@ -1,0 +1,309 @@
+"""Ray-casts a person in a place: one ray a pixel, four more where an edge runs through it.
+
+Labels are exact because the geometry is the face model's own: Eq. 1, its pose and its camera. Hair, hats and beards
+stand off the head along its normals; the neck passes from following the head to following the shoulders.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from fd2talk_core.errors import FD2TalkError
+
+from . import geometry
+from .appearance import MAP_SHAPE, Look, anatomy, map_coordinates
+from .noise import smoothstep
+from .scenery import Place
+
+SKIN, LEFT_EYE, RIGHT_EYE, MOUTH, UPPER_TEETH, LOWER_TEETH, TONGUE, HAIR, GLASSES, CLOTH = range(10)
+_NOTHING = -1
+_PART_MATERIALS = {
+    "left_eye": LEFT_EYE, "left_iris": LEFT_EYE, "left_pupil": LEFT_EYE, "right_eye": RIGHT_EYE,
+    "right_iris": RIGHT_EYE, "right_pupil": RIGHT_EYE, "mouth_interior": MOUTH, "upper_teeth": UPPER_TEETH,
+    "lower_teeth": LOWER_TEETH, "tongue": TONGUE,
+}  # fmt: skip
+_EDGE_OFFSETS = np.array([(-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375)], np.float32)
+
+
+class Person:
+    """A look on an identity, ready to be drawn in any expression and pose."""
+
+    def __init__(self, look: Look, identity: np.ndarray) -> None:
+        """``identity``: α, [D_α]."""
+        body = anatomy()
+        model = body.model
+        self.look, self.identity = look, identity
+        basis = model.identity_basis.numpy()
+        self._neutral = body.mean + np.tensordot(identity, basis, 1)
+        self._expression_basis = model.expression_basis.numpy().reshape(model.expression_dim, -1)
+        keep = ~body.part("eyelashes")
+        materials = np.full(len(body.triangles), SKIN, np.int8)
+        for name, material in _PART_MATERIALS.items():
+            materials[body.part(name)] = material
+        middle = body.mean[body.triangles].mean(1)
+        materials[(np.hypot(middle[:, 0], middle[:, 2]) > look.collar) & (middle[:, 1] < -0.95)] = CLOTH
+        extras = self._extras(body)
+        head = geometry.Mesh(
+            self._neutral,
+            body.triangles[keep],
+            np.zeros((len(body.mean), 2)),
+            geometry.follow_weight(body.mean[:, 1]),
+        )
+        whole = geometry.join([head, *(mesh for mesh, _ in extras)])
+        self.triangles = whole.triangles.astype(np.int32)
+        self.materials = np.concatenate(
+            [materials[keep], *(np.full(len(mesh.triangles), material, np.int8) for mesh, material in extras)]
+        )
+        self._worn = whole.vertices[len(body.mean) :].astype(np.float32)
+        self._follows = whole.follows[:, None]
+        # Per vertex: place on the mean head and share of lips; for what is worn, surface coordinates instead.
+        self.attributes = np.zeros((len(whole.vertices), 4), np.float32)
+        self.attributes[: len(body.mean), :3] = body.mean
+        self.attributes[: len(body.mean), 3] = body.lips
+        self.attributes[len(body.mean) :, :2] = whole.surface[len(body.mean) :]
+        corners = self.triangles.T.reshape(-1)
+        which = np.tile(np.arange(len(self.triangles)), 3)
+        ones = np.ones(len(corners), np.float32)
+        self._gather = sparse.csr_matrix((ones, (corners, which)), (len(whole.vertices), len(self.triangles)))
+
+    def _extras(self, body) -> list[tuple[geometry.Mesh, int]]:
+        look = self.look
+        extras = [(geometry.shoulders(), CLOTH)]
+        if look.long_hair:
+            extras.append((geometry.long_hair(look.long_hair, self._neutral + look.displacement), HAIR))
+        if look.glasses:
+            landmarks = body.model.landmarks(_tensor(self._neutral[None]))[0].numpy()
+            eyes = np.stack([landmarks[[263, 362]].mean(0), landmarks[[33, 133]].mean(0)])
+            mesh = geometry.glasses(
+                look.glasses, eyes, landmarks[[454, 234]], float(landmarks[[6, 168], 2].max()) + 0.06
+            )
+            extras.append((mesh, GLASSES))
+        return extras
+
+    def vertices(self, expression: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """[V, 3] in the world, for β [D_β] and p [6]; the head's vertices come first."""
+        moved = (expression @ self._expression_basis).reshape(-1, 3)
+        head = self._neutral + moved + self.look.displacement
+        rest = np.concatenate([head, self._worn])
+        rotation = rotation_matrix(pose[:3])
+        turned = rest @ rotation.T + pose[3:]
+        # The shoulders go a part of the way with the head's place and with its turn about the vertical.
+        standing = rest + pose[3:] * np.array([0.6, 0.6, 0.8])
+        return (self._follows * turned + (1 - self._follows) * standing).astype(np.float32)
+
+    def normals(self, vertices: np.ndarray) -> np.ndarray:
+        """[V, 3] smooth unit normals."""
+        a, b, c = (vertices[self.triangles[:, i]] for i in range(3))
+        normals = self._gather @ np.cross(b - a, c - a)
+        return normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
+
+
+def rotation_matrix(angles: np.ndarray) -> np.ndarray:
+    """R = Rx(pitch) Ry(yaw) Rz(roll), [3, 3]."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    pitch = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    roll = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return pitch @ yaw @ roll
+
+
+def draw(person: Person, place: Place, expression: np.ndarray, pose: np.ndarray, size: int) -> np.ndarray:
+    """[S, S, 3] linear light, before the camera (:func:`training.corpus.finish.develop`)."""
+    vertices = person.vertices(expression, pose)
+    shot = _Shot(person, place, vertices, size)
+    rows, columns = np.divmod(np.arange(size * size), size)
+    rows, columns = rows.astype(np.float32), columns.astype(np.float32)
+    box = shot.box()
+    inside = (columns >= box[0]) & (columns <= box[1]) & (rows >= box[2]) & (rows <= box[3])
+    picture = place.background.reshape(-1, 3).copy()
+    kind = np.full(size * size, _NOTHING, np.int16)
+    depth = np.full(size * size, 30.0, np.float32)
+    picture[inside], kind[inside], depth[inside] = shot.colours(rows[inside], columns[inside])
+    edges = np.flatnonzero(_edges(kind.reshape(size, size), depth.reshape(size, size)).reshape(-1))
+    if len(edges):
+        sub_rows = (rows[edges, None] + _EDGE_OFFSETS[:, 0]).reshape(-1)
+        sub_columns = (columns[edges, None] + _EDGE_OFFSETS[:, 1]).reshape(-1)
+        colours, _, _ = shot.colours(sub_rows, sub_columns)
+        picture[edges] = colours.reshape(-1, 4, 3).mean(1)
+    return picture.reshape(size, size, 3)
+
+
+def _edges(kind: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Pixels next to another material or a step in depth."""
+    edge = np.zeros(kind.shape, bool)
+    for axis in (0, 1):
+        step = (np.diff(kind, axis=axis) != 0) | (np.abs(np.diff(depth, axis=axis)) > 0.08)
+        first = [slice(None)] * 2
+        second = [slice(None)] * 2
+        first[axis], second[axis] = slice(None, -1), slice(1, None)
+        edge[tuple(first)] |= step
+        edge[tuple(second)] |= step
+    return edge
+
+
+class _Shot:
+    """One instant in front of the camera."""
+
+    def __init__(self, person: Person, place: Place, vertices: np.ndarray, size: int) -> None:
+        try:
+            from embreex import rtcore_scene
+            from embreex.mesh_construction import TriangleMesh
+        except ImportError as error:
+            raise FD2TalkError("Drawing the corpus needs embreex: pip install embreex.") from error
+        self.person, self.place, self.vertices, self.size = person, place, vertices, size
+        self.camera = anatomy().model.camera
+        self.normals = person.normals(vertices)
+        self.scene = rtcore_scene.EmbreeScene()
+        self.mesh = TriangleMesh(self.scene, vertices, person.triangles)
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Columns and rows between which the person is."""
+        depth = self.camera.distance - self.vertices[:, 2]
+        u = self.camera.focal * self.vertices[:, 0] / depth
+        v = -self.camera.focal * self.vertices[:, 1] / depth
+        half = self.size / 2
+        return (
+            u.min() * half + half - 2,
+            u.max() * half + half + 2,
+            v.min() * half + half - 2,
+            v.max() * half + half + 2,
+        )
+
+    def colours(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Colour [N, 3], material [N] and depth [N] that rays through picture places see."""
+        u = ((2 * columns + 1) / self.size - 1) / self.camera.focal
+        v = ((2 * rows + 1) / self.size - 1) / self.camera.focal
+        directions = np.stack([u, -v, -np.ones_like(u)], -1).astype(np.float32)
+        origins = np.zeros_like(directions)
+        origins[:, 2] = self.camera.distance
+        seen = self.scene.run(origins, directions, output=1)
+        hit = np.flatnonzero(seen["primID"] >= 0)
+        nearest = np.clip(np.round([rows, columns]), 0, self.size - 1).astype(int)
+        colours = self.place.background[nearest[0], nearest[1]].copy()
+        kind = np.full(len(rows), _NOTHING, np.int16)
+        depth = np.full(len(rows), 30.0, np.float32)
+        if not len(hit):
+            return colours, kind, depth
+        primitive = seen["primID"][hit]
+        corners = self.person.triangles[primitive]
+        b, c = seen["u"][hit, None], seen["v"][hit, None]
+        a = 1 - b - c
+
+        def mix(values: np.ndarray) -> np.ndarray:
+            return a * values[corners[:, 0]] + b * values[corners[:, 1]] + c * values[corners[:, 2]]
+
+        attributes, normals = mix(self.person.attributes), mix(self.normals)
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
+        view = -directions[hit] / np.linalg.norm(directions[hit], axis=1, keepdims=True)
+        normals *= np.where((normals * view).sum(1, keepdims=True) < 0, -1, 1)
+        material = self.person.materials[primitive]
+        albedo, gloss, shine = _surface(self.person.look, material, attributes)
+        points = origins[hit] + directions[hit] * seen["tfar"][hit, None]
+        lit = self._light(points, normals, view, albedo, gloss, shine, material)
+        # Little light gets far into the mouth.
+        inner = (material >= MOUTH) & (material <= TONGUE)
+        depth_in = smoothstep((attributes[:, 2] - 0.45) / 0.5)
+        lit[inner] *= (0.12 + 0.88 * depth_in[inner])[:, None]
+        colours[hit], kind[hit], depth[hit] = lit, material, seen["tfar"][hit]
+        return colours, kind, depth
+
+    def _light(self, points, normals, view, albedo, gloss, shine, material) -> np.ndarray:
+        place, look = self.place, self.person.look
+        up = 0.5 + 0.5 * normals[:, 1:2]
+        light = place.sky * up + place.ground * (1 - up)
+        highlight = np.zeros_like(albedo)
+        wrap = np.where(material == SKIN, look.wrap, 0.1)[:, None] * np.array([1.0, 0.6, 0.5])
+        for number, (direction, colour) in enumerate(zip(place.lights, place.colours, strict=True)):
+            facing = normals @ direction
+            diffuse = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, None)
+            reach = np.ones((len(points), 1), np.float32)
+            if number == 0 and place.shadow > 0:
+                front = np.flatnonzero(facing > 0)
+                starts = points[front] + 0.02 * normals[front]
+                towards = np.broadcast_to(direction, starts.shape).astype(np.float32)
+                blocked = self.scene.run(starts.astype(np.float32), towards, query="OCCLUDED") == 0
+                reach[front[blocked]] = 1 - place.shadow
+            half = view + direction
+            half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9
+            angle = np.clip((normals * half).sum(1), 0, 1)
+            light = light + reach * diffuse * colour
+            highlight += reach * (gloss * angle**shine * (facing > 0))[:, None] * colour
+        return (albedo * light + highlight).astype(np.float32)
+
+
+def _bilinear(field: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """[N, C] samples of [rows, columns, C] at float places; columns wrap."""
+    rows, columns = field.shape[:2]
+    row = np.clip(row, 0, rows - 1.001)
+    r, c = row.astype(int), np.floor(column).astype(int)
+    fr, fc = (row - r)[:, None], (column - c)[:, None]
+    c0, c1 = c % columns, (c + 1) % columns
+    top = field[r, c0] * (1 - fc) + field[r, c1] * fc
+    return top * (1 - fr) + (field[r + 1, c0] * (1 - fc) + field[r + 1, c1] * fc) * fr
+
+
+def _surface(
+    look: Look, material: np.ndarray, attributes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Albedo [N, 3], specular strength [N] and exponent [N] of what the rays hit."""
+    albedo = np.zeros((len(material), 3), np.float32)
+    gloss = np.full(len(material), 0.02, np.float32)
+    shine = np.full(len(material), 12.0, np.float32)
+    rest = attributes[:, :3]
+    skin = np.flatnonzero(material == SKIN)
+    row, column = map_coordinates(rest[skin])
+    packed = np.concatenate([look.albedo, look.gloss[..., None]], -1)
+    sample = _bilinear(packed, row, column)
+    lips = (smoothstep((attributes[skin, 3] - 0.25) / 0.5) * look.lip_strength)[:, None]
+    grain = sample[:, :3].mean(1, keepdims=True) / (look.albedo.mean() + 1e-6)
+    albedo[skin] = sample[:, :3] * (1 - lips) + look.lip_colour * np.clip(grain, 0.7, 1.3) * lips
+    gloss[skin] = sample[:, 3] + 0.08 * lips[:, 0]
+    shine[skin] = look.shine
+    for number, eye in enumerate((LEFT_EYE, RIGHT_EYE)):
+        of_eye = np.flatnonzero(material == eye)
+        albedo[of_eye] = _eye(look, rest[of_eye] - anatomy().eye_centres[number])
+        gloss[of_eye], shine[of_eye] = 0.9, 180.0
+    albedo[material == MOUTH] = look.mouth
+    gloss[material == MOUTH] = 0.05
+    for teeth, gum_side in ((UPPER_TEETH, 1.0), (LOWER_TEETH, -1.0)):
+        of_teeth = np.flatnonzero(material == teeth)
+        x, y = rest[of_teeth, 0], rest[of_teeth, 1]
+        edge = -0.19 if gum_side > 0 else -0.345
+        gum = smoothstep(gum_side * (y - edge) / 0.02 + 0.3 * np.cos(x * 75))[:, None]
+        gaps = (1 - 0.35 * np.exp(-((np.sin(x * 37.5) / 0.12) ** 2)))[:, None]
+        albedo[of_teeth] = look.teeth * gaps * (1 - gum) + look.gums * gum
+        gloss[of_teeth], shine[of_teeth] = 0.25, 40.0
+    albedo[material == TONGUE] = look.tongue
+    gloss[material == TONGUE] = 0.12
+    hair = np.flatnonzero(material == HAIR)
+    albedo[hair] = _bilinear(
+        look.hair_map,
+        (1 - attributes[hair, 1]) * (MAP_SHAPE[0] - 1),
+        attributes[hair, 0] * (MAP_SHAPE[1] - 1),
+    )
+    gloss[hair] = 0.04
+    if look.glasses:
+        albedo[material == GLASSES] = look.glasses["colour"]
+        gloss[material == GLASSES], shine[material == GLASSES] = 0.4, 60.0
+    cloth = np.flatnonzero(material == CLOTH)
+    albedo[cloth] = _bilinear(look.cloth, (attributes[cloth, 1] * 48) % 62, attributes[cloth, 0] * 48)
+    return albedo, gloss, shine
+
+
+def _eye(look: Look, offset: np.ndarray) -> np.ndarray:
+    """Iris, pupil and white of the eye by the distance from the iris's middle on the mean head."""
+    radius = np.hypot(offset[:, 0], offset[:, 1]) / (anatomy().iris_radius * look.iris_size)
+    angle = np.arctan2(offset[:, 1], offset[:, 0])
+    iris = _bilinear(look.iris, np.clip(radius, 0, 1) * 62, (angle / (2 * np.pi) + 0.5) * 255)
+    iris *= smoothstep((radius - look.pupil) / 0.1)[:, None]
+    white = look.sclera * (1 - 0.12 * np.clip(radius - 1, 0, 1.5))[:, None]
+    rim = smoothstep((radius - 0.95) / 0.12)[:, None]
+    front = (offset[:, 2] > -0.2)[:, None]
+    return np.where(front, iris * (1 - rim) + white * rim, white)
+
+
+def _tensor(array: np.ndarray):
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
