@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .coefficients import CoefficientSequence
-from .diffusion import Callback
 from .errors import FD2TalkError
 from .face_model import FaceModel, apply_pose, project
 from .mesh_render import shade
+
+if TYPE_CHECKING:
+    from .diffusion import Callback
 
 VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
 """Where the camera stands: how far the posed head is turned about the vertical axis."""

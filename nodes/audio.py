@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..fd2talk_core.errors import FD2TalkError
 from . import host
 from .types import Features
 
@@ -73,10 +74,8 @@ class LoadAudioWav2Vec(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, audio_file=None, recording=UNPLUGGED) -> bool | str:
-        if recording is not UNPLUGGED:
+        if recording is not UNPLUGGED or not audio_file:
             return True
-        if not audio_file:
-            return "No audio was given: choose or upload a file, or connect a recording."
         return host.check(host.input_file, audio_file)
 
     @classmethod
@@ -87,7 +86,9 @@ class LoadAudioWav2Vec(io.ComfyNode):
 
     @classmethod
     def execute(cls, encoder, fps, audio_file=None, recording=None) -> io.NodeOutput:
-        audio = recording if recording is not None else host.load_audio(host.input_file(audio_file or ""))
+        if recording is None and not audio_file:
+            raise FD2TalkError("No audio was given: choose or upload a file, or connect a recording.")
+        audio = recording if recording is not None else host.load_audio(host.input_file(audio_file))
         network = host.load_network("audio_encoder", encoder)
         features = network.encode(*host.audio_of(audio), fps, callback=host.Progress())
         return io.NodeOutput(features, audio, fps)

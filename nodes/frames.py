@@ -6,7 +6,6 @@ from comfy_api.latest import io
 
 from ..fd2talk_core.coefficients import check_fps
 from ..fd2talk_core.errors import FD2TalkError
-from ..fd2talk_core.sampler import decode_frames, iter_decoded_frames, sample_latents
 from ..fd2talk_core.video import VideoWriter
 from . import host
 from .types import Expression, PortraitReference, Pose, advanced
@@ -121,6 +120,8 @@ class FD2TalkUNetSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if noise_mode not in NOISE_MODES:
             raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
+        from ..fd2talk_core.sampler import sample_latents
+
         latents = sample_latents(
             host.load_network("unet", checkpoint),
             reference,
@@ -186,6 +187,8 @@ class DecodeFrames(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, reference, autoencoder, paste_back=True) -> io.NodeOutput:
+        from ..fd2talk_core.sampler import decode_frames
+
         frames = decode_frames(
             host.load_network("autoencoder", autoencoder),
             samples["samples"],
@@ -246,6 +249,8 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         rate = fps or samples.get(FPS_KEY)
         if not rate:
             raise FD2TalkError("These latents do not say their frame rate; set fps to that of the motion.")
+        from ..fd2talk_core.sampler import iter_decoded_frames
+
         check_fps(rate)
         path, _ = host.temp_file("fd2talk/video", ".mp4")
         with VideoWriter(path, rate, host.audio_of(audio) if audio else None) as writer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..fd2talk_core.motion import sample_motion
 from . import host
 from .types import Expression, Features, PortraitReference, Pose
 
@@ -76,6 +75,8 @@ class _MotionNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, features, checkpoint, seed, steps, guidance, intensity, reference=None) -> io.NodeOutput:
+        from ..fd2talk_core.motion import sample_motion
+
         return io.NodeOutput(
             sample_motion(
                 host.load_network(cls.NETWORK, checkpoint),

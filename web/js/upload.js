@@ -7,8 +7,8 @@ import { app } from "../../../scripts/app.js";
 const UPLOADS = {
   LoadAudioWav2Vec: { widget: "audio_file", accept: "audio/*,video/*", label: "upload a recording" },
   FD2TalkLoadCoefficients: {
-    widget: "file",
-    accept: ".safetensors,.npz,.json,.csv",
+    widget: "motion_file",
+    accept: ".safetensors,.npz,.json,.csv,.mat",
     label: "upload a motion file",
   },
 };
@@ -49,7 +49,8 @@ app.registerExtension({
     const entry = UPLOADS[node.comfyClass];
     if (!entry || !node.widgets?.some((widget) => widget.name === entry.widget)) return;
     const take = (file) => uploadInto(node, entry.widget, file);
-    const button = node.addWidget("button", entry.label, null, () => choose(entry.accept, take));
+    const open = () => choose(entry.accept, take);
+    const button = node.addWidget("button", entry.label, null, open, { serialize: false });
     button.serialize = false;
     node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
     node.onDragDrop = async (event) => {
