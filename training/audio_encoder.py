@@ -1,7 +1,8 @@
 """Stage 1: a small wav2vec 2.0 learns to hear, frame by frame, which phoneme is spoken (FD2Talk Sec. 3.2).
 
-The paper takes a large wav2vec 2.0 pre-trained on thousands of hours. This stage makes a small one of the same
-architecture from labelled speech: a linear head names the phoneme of every 50 Hz frame, and is thrown away after.
+The paper takes a large wav2vec 2.0 pre-trained on thousands of hours. This stage makes a small one of the
+same architecture from labelled speech: a linear head names the phoneme of every 50 Hz frame, and is thrown
+away after.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class AudioEncoderOptions:
 
 
 class _Classifier(nn.Module):
-    """The encoder and the head that is thrown away; one module, so that both are averaged and saved together."""
+    """The encoder and the head that is thrown away: one module, averaged and saved together."""
 
     def __init__(self, encoder: AudioEncoder, num_phonemes: int) -> None:
         super().__init__()

@@ -28,10 +28,10 @@ class AutoencoderOptions:
     Attributes:
         rec_weight, per_weight: λ_rec, λ_per of Eq. 15.
         perceptual: a safetensors file with VGG-16's weights; empty for features that need no file.
-        crop: side of the training crops, 0 for whole pictures. The compact network sees a bounded neighbourhood, so
-            crops teach it the same and vary more.
-        latent_noise: noise added to latents in training, in standard deviations of the latent: what is finer cannot
-            carry information, and the decoder forgives as much error of the UNet.
+        crop: side of the training crops, 0 for whole pictures. The compact network sees a bounded
+            neighbourhood, so crops teach it the same and vary more.
+        latent_noise: noise added to latents in training, in standard deviations of the latent: what is finer
+            cannot carry information, and the decoder forgives as much error of the UNet.
         colour: strength of random changes of colour, the same for both pictures.
         held_out_pairs: what the validation looks at.
     """
@@ -166,7 +166,7 @@ def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor
 
 
 def random_colour(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """One change of contrast, brightness, tint and order of channels for all images ``[n, 3, H, W]`` in 0..1."""
+    """One change of contrast, brightness, tint and channel order for all images ``[n, 3, H, W]`` in 0..1."""
     if not strength:
         return images
     draw = torch.rand(9, generator=generator) * 2 - 1

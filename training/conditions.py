@@ -1,4 +1,6 @@
-"""What the frame UNet is conditioned on, and where it is judged: aligned references, estimated motion, face regions."""
+"""What the frame UNet is conditioned on, and where it is judged: aligned references, estimated motion, face
+regions.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def align_pairs(
 def estimate_motion(
     pictures: PictureSet, data: Path, weights: Path, face_model: FaceModel, folder: Path, seed: int
 ) -> Tensor:
-    """β̃₀ and p̃₀ of every picture: one denoising step from its clip's own noised coefficients (FD2Talk Sec. 3.4.2).
+    """β̃₀ and p̃₀ of every picture: one denoising step from its clip's own noised coefficients (FD2Talk Sec.
+    3.4.2).
 
     The timestep is drawn for each picture; the estimates still match the frames, and err as the networks err.
 
@@ -75,8 +78,8 @@ def estimate_motion(
     """
     if not pictures.clips or any(place is None for place in pictures.clips):
         raise FD2TalkError(
-            "condition is 'estimated', which needs pictures that are frames of a recording, but the pictures in the "
-            "data have none; set condition: true."
+            "condition is 'estimated', which needs pictures that are frames of a recording, but the pictures "
+            "in the data have none; set condition: true."
         )
     encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
     networks = {

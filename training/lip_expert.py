@@ -69,9 +69,9 @@ class LipExpertStage(Stage):
         options = self.options
         clip, start = self.windows.draw(generator)
         start += int(torch.randint(self.windows.frames - self.frames + 1, (), generator=generator))
-        others = torch.stack(
-            [self._audio(clip, self._other(clip, start, i, generator)) for i in range(options.negatives)]
-        )
+        draws = torch.rand(options.negatives, generator=generator).tolist()
+        moments = [self._other(clip, start, number, draw) for number, draw in enumerate(draws)]
+        others = clip.features[torch.tensor(moments)[:, None] + torch.arange(self.frames)].float()
         expression = clip.expression[start : start + self.frames]
         noise = torch.randn(expression.shape, generator=generator) * options.noise
         return {"expression": expression + noise, "audio": self._audio(clip, start), "others": others}
@@ -79,14 +79,14 @@ class LipExpertStage(Stage):
     def _audio(self, clip: SpeechClip, start: int) -> Tensor:
         return clip.features[start : start + self.frames].float()
 
-    def _other(self, clip: SpeechClip, start: int, number: int, generator: torch.Generator) -> int:
-        """Another moment of the clip: near for even numbers, anywhere for odd ones."""
+    def _other(self, clip: SpeechClip, start: int, number: int, draw: float) -> int:
+        """Another moment of the clip, by a draw from 0..1: near for even numbers, anywhere for odd ones."""
         last = clip.num_frames - self.frames
         reach = self.options.reach if number % 2 == 0 else last
         low, high = max(0, start - reach), min(last, start + reach)
         before = max(0, start - self.options.nearest - low + 1)
         after = max(0, high - start - self.options.nearest + 1)
-        choice = int(torch.randint(before + after, (), generator=generator))
+        choice = min(int(draw * (before + after)), before + after - 1)
         return low + choice if choice < before else start + self.options.nearest + choice - before
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -130,18 +130,20 @@ def shift_test(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Is P_sync higher for the true sound than for the sound of another moment of the clip?
 
-    Both moments must have a moving mouth: of two silences none is the right one. Shifts are all distances from
+    Both moments must have a moving mouth: of two silences none is the right one. Shifts are all distances
+        from
     ``nearest`` to 25 frames, both ways.
 
     Args:
         clip: with features.
         basis: ``[D_β, M, 3]`` of :func:`~training.motion.mouth_basis`.
         nearest: smallest shift in frames.
-        span: frames over which P_sync is averaged in the second result: a second, as lip-sync scores are taken.
+        span: frames over which P_sync is averaged in the second result: a second, as lip-sync scores are
+            taken.
 
     Returns:
-        whether the truth won, by single window and by ``span``, as flat bool tensors; then P_sync of true and of
-        shifted windows.
+        whether the truth won, by single window and by ``span``, as flat bool tensors; then P_sync of true and
+        of shifted windows.
     """
     mouth = torch.einsum("fc,cmx->fmx", clip.expression.to(basis), basis)
     audio = clip.features.to(basis)

@@ -57,8 +57,8 @@ def correlation(values: Tensor, truth: Tensor) -> float:
 def lip_error(mouth: Tensor, truth: Tensor, still: Tensor) -> float:
     """Lip vertex error in units of that of a still mouth: 0 is a perfect copy, 1 no better than not moving.
 
-    The error of a frame is the largest distance over the lip vertices (MeshTalk, Richard et al. 2021), averaged over
-    frames.
+    The error of a frame is the largest distance over the lip vertices (MeshTalk, Richard et al. 2021),
+    averaged over frames.
 
     Args:
         mouth, truth: ``[F, M, 3]`` mouth vertices of one identity, without head pose.
@@ -74,7 +74,9 @@ def _largest_distance(a: Tensor, b: Tensor) -> Tensor:
 
 BILABIALS = ("p", "b", "m")
 OPEN_VOWELS = ("aa", "ae", "ao", "aw", "ay")
-"""Without ``ah``: dictionaries without stress, such as pocketsphinx's, write the schwa so, which needs no open mouth."""
+"""Without ``ah``: dictionaries without stress, such as pocketsphinx's, write the schwa so, which needs no
+open mouth.
+"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ def lip_closure(
 ) -> LipClosure:
     """Lips closed at p, b, m and open at open vowels.
 
-    The lips meet somewhere within the phoneme, not all through it: a closure counts if the smallest opening of its
+    The lips meet somewhere within the phoneme, not all through it: a closure counts if the smallest opening
+        of its
     frames, one more on each side included, is under the percentile; a vowel likewise with the largest.
 
     Args:
@@ -136,10 +139,11 @@ def lip_closure(
 
 
 def pose_diversity(poses: Tensor) -> float:
-    """Motion diversity (FD2Talk Sec. 4.1) on head pose: how far apart samples of the same audio are, in radians.
+    """Motion diversity (FD2Talk Sec. 4.1) on head pose: how far apart samples of the same audio are, in
+    radians.
 
-    The paper takes the standard deviation of Hopenet's embeddings; the pose is known here, so its own is taken: of
-    the three angles over the samples, averaged over frames.
+    The paper takes the standard deviation of Hopenet's embeddings; the pose is known here, so its own is
+    taken: of the three angles over the samples, averaged over frames.
 
     Args:
         poses: ``[S, F, 6]``, S samples for the same audio.
@@ -157,8 +161,8 @@ def pose_range(pose: Tensor) -> float:
 def beat_alignment(pose: Tensor, energy: Tensor, fps: float, sigma: float = 0.1) -> float:
     """Beat Align score (Siyao et al. 2022, Bailando) between head motion and the loudness of speech, 0..1.
 
-    Motion beats are the local minima of the angular speed; audio beats are the local maxima of the rise of loudness.
-    For every audio beat, ``exp(-d² / 2σ²)`` of the distance to the nearest motion beat, averaged.
+    Motion beats are the local minima of the angular speed; audio beats are the local maxima of the rise of
+    loudness. For every audio beat, ``exp(-d² / 2σ²)`` of the distance to the nearest motion beat, averaged.
 
     Args:
         pose: ``[F, 6]``.

@@ -1,7 +1,8 @@
 """Stage 3: ExpDiT and PoseDiT learn motion from audio (FD2Talk Sec. 3.4.1, Eq. 8, 9, 11, 12).
 
-Both transformers are trained side by side on the same clips. The audio encoder and the lip expert are frozen; audio
-features are computed once and stay in memory. With ``joint`` one network predicts both (the paper's ablation).
+Both transformers are trained side by side on the same clips. The audio encoder and the lip expert are frozen;
+audio features are computed once and stay in memory. With ``joint`` one network predicts both (the paper's
+ablation).
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class MotionOptions:
     Attributes:
         frames: length of a training clip (25 in the paper).
         drop_audio: part of the clips trained without audio, for classifier-free guidance.
-        exp_weight, pose_weight, sync_weight: λ_exp, λ_pose, λ_sync of Eq. 12. λ_sync = 0 is the paper's ablation.
+        exp_weight, pose_weight, sync_weight: λ_exp, λ_pose, λ_sync of Eq. 12. λ_sync = 0 is the paper's
+            ablation.
         mouth_weight: weight of the mouth's coefficients in Eq. 8 relative to the others.
-        smallest_std: coefficients that move less than this over the data are normalised as if they moved this much,
-            so that Eq. 8 does not spend itself on a cheek that never moves.
+        smallest_std: coefficients that move less than this over the data are normalised as if they moved this
+            much, so that Eq. 8 does not spend itself on a cheek that never moves.
         joint: one network for both.
         held_out_clips, held_out_seconds: what the validation samples.
     """

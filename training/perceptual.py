@@ -1,8 +1,8 @@
 """φ of the perceptual loss (FD2Talk Eq. 14): what two pictures are compared by, beside their pixels.
 
-The paper takes the features of a network trained on ImageNet (LPIPS, Zhang et al. 2018). By default nothing has to be
-downloaded: edges at several scales and the features of random convolutions, both of which punish blur. A user who has
-VGG-16 weights as safetensors can name the file.
+The paper takes the features of a network trained on ImageNet (LPIPS, Zhang et al. 2018). By default nothing
+has to be downloaded: edges at several scales and the features of random convolutions, both of which punish
+blur. A user who has VGG-16 weights as safetensors can name the file.
 """
 
 from __future__ import annotations
@@ -81,10 +81,12 @@ class DefaultFeatures(nn.Module):
 
 
 class VGGFeatures(nn.Module):
-    """The five ReLU outputs of VGG-16 that LPIPS uses, each normalised over channels (Zhang et al. 2018, Eq. 1).
+    """The five ReLU outputs of VGG-16 that LPIPS uses, each normalised over channels (Zhang et al. 2018, Eq.
+    1).
 
     Args:
-        path: safetensors with torchvision's names, ``features.0.weight`` and so on (timm's ``vgg16`` has them).
+        path: safetensors with torchvision's names, ``features.0.weight`` and so on (timm's ``vgg16`` has
+            them).
 
     Raises:
         FD2TalkError: when the file is not that.

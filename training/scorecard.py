@@ -1,7 +1,7 @@
 """``python -m training.scorecard --weights DIR``: what a set of weights reaches, in one table.
 
-Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is trained on.
-A row is left out, with its reason, when what it is measured on is not at hand.
+Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is
+trained on. A row is left out, with its reason, when what it is measured on is not at hand.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from .measures import (
     ssim,
 )
 from .motion import draw_motion, mouth_basis, mouth_opening
-from .sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
+from .sources import PictureSet, SpeechSet, load_pictures, load_speech, need_weights
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
@@ -127,13 +127,15 @@ class Weights:
         return decode_frames(self.autoencoder, latents, reference, paste_back=False).movedim(-1, 1)
 
 
-# ---- set A: frames ---------------------------------------------------------------------------------------------------
+# ---- set A: frames -----------------------------------------------------------------------------------------
 
 
 def score_frames(
     weights: Weights, pictures: PictureSet, pictures_folder: Path, people: int = 64
 ) -> list[Row]:
-    """Held-out people: the first picture of each speaks the coefficients of the others, against their pictures."""
+    """Held-out people: the first picture of each speaks the coefficients of the others, against their
+    pictures.
+    """
     made, copied, rows = [], [], []
     for number, person in enumerate(pictures.people()[:people]):
         reference = picture_reference(weights, pictures, person[0])
@@ -192,7 +194,7 @@ def picture_reference(weights: Weights, pictures: PictureSet, index: int) -> Ref
     )
 
 
-# ---- set A: motion ---------------------------------------------------------------------------------------------------
+# ---- set A: motion -----------------------------------------------------------------------------------------
 
 
 def score_motion(
@@ -267,7 +269,7 @@ def frame_energy(waveform: Tensor, frames: int, fps: float) -> Tensor:
     return ((energy[edges[1:]] - energy[edges[:-1]]) / counts).clamp_min(0).sqrt().float()
 
 
-# ---- set C: real speech ----------------------------------------------------------------------------------------------
+# ---- set C: real speech ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,7 +282,7 @@ class SpokenText:
 
 
 def read_spoken_texts(folder: Path) -> list[SpokenText]:
-    """Recordings under a folder whose words stand in a ``*transcription`` file beside them: ``words (NAME)``."""
+    """Recordings whose words stand in a ``*transcription`` file beside them, as ``words (NAME)``."""
     found = []
     for listing in sorted(folder.rglob("*transcription")):
         for line in listing.read_text(encoding="utf-8").splitlines():
@@ -293,7 +295,9 @@ def read_spoken_texts(folder: Path) -> list[SpokenText]:
 
 
 def align_phonemes(spoken: SpokenText) -> tuple[tuple[str, float, float], ...]:
-    """``(phoneme, start, end)`` in seconds, lower-case ARPAbet without stress, by pocketsphinx's forced alignment."""
+    """``(phoneme, start, end)`` in seconds, lower-case ARPAbet without stress, by pocketsphinx's forced
+    alignment.
+    """
     from pocketsphinx import Decoder
 
     decoder = Decoder(lm=None, samprate=SAMPLE_RATE, loglevel="FATAL")
@@ -360,7 +364,7 @@ def _draw_speech(curves: Sequence, picture: Path) -> None:
     figure.savefig(picture, dpi=80)
 
 
-# ---- set B: portraits ------------------------------------------------------------------------------------------------
+# ---- set B: portraits --------------------------------------------------------------------------------------
 
 
 def default_portraits() -> list[tuple[str, Tensor]]:
@@ -476,7 +480,7 @@ def upper_face_region(
     return region & (torch.arange(size).view(1, 1, -1, 1) < nose_tip)
 
 
-# ---- flicker, size and speed -----------------------------------------------------------------------------------------
+# ---- flicker, size and speed -------------------------------------------------------------------------------
 
 
 def score_flicker(weights: Weights, reference: Reference, frames: int = 12) -> list[Row]:
@@ -525,7 +529,7 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
     share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0}
     if unet.config.reference_alignment == "warp_image":
         crop = reference.crop.movedim(-1, 0)[None]
-        parts["reference encoder"], share["reference encoder"] = lambda: unet.reference_encoder(crop), 1.0
+        parts["reference encoder"], share["reference encoder"] = lambda: unet.crop_encoder(crop), 1.0
     work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
     times = {name: _seconds(call) * share[name] for name, call in parts.items()}
     times["alignment"] = _seconds(
@@ -568,7 +572,7 @@ def _seconds(call: Callable[[], object], times: int = 3) -> float:
     return best
 
 
-# ---- the table -------------------------------------------------------------------------------------------------------
+# ---- the table ---------------------------------------------------------------------------------------------
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -586,12 +590,10 @@ def score(weights: Weights, data: Path | None, speech_folder: Path, out: Path) -
     """All rows that can be measured with what is at hand; pictures go to ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    held_out: list[SpeechClip] = []
     if data is not None:
         pictures = load_pictures(data, weights.face_model)[1]
         rows += score_frames(weights, pictures, out)
         speech = load_speech(data, weights.face_model)[1].with_features(weights.audio_encoder)
-        held_out = list(speech.clips)
         rows += score_motion(weights, speech, out)
     else:
         rows.append(Row("A frames and motion", None, note="give --data with held-out shards"))

@@ -222,7 +222,7 @@ def need_weights(weights: Path, network: str, module: str) -> Path:
     return path
 
 
-# ---- the shards ------------------------------------------------------------------------------------------------------
+# ---- the shards --------------------------------------------------------------------------------------------
 
 
 def read_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -260,7 +260,9 @@ def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def is_held_out(key: str) -> bool:
-    """Samples of the held-out set say so; where a set names none, every tenth person by a hash of the name is."""
+    """Samples of the held-out set say so; where a set names none, every tenth person by a hash of the name
+    is.
+    """
     return key.rpartition("/")[2].startswith("heldout")
 
 

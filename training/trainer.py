@@ -1,12 +1,12 @@
 """The one loop that every stage is trained with.
 
-A stage says what one training sample is, what its loss is, and how good the network is on held-out data. The loop
-does the rest: `accelerate` for devices and processes, an average of the weights (EMA), the schedule, the time budget,
-curves, validation, and a state file from which a killed run goes on.
+A stage says what one training sample is, what its loss is, and how good the network is on held-out data. The
+loop does the rest: `accelerate` for devices and processes, an average of the weights (EMA), the schedule, the
+time budget, curves, validation, and a state file from which a killed run goes on.
 
-Sample number ``n`` of a run is a function of ``(seed, n)`` alone, noise and timestep included. So the position in the
-data and the state of every random number generator *are* the step, a resumed run sees what the killed one would have
-seen, and two processes together see what one would have seen alone.
+Sample number ``n`` of a run is a function of ``(seed, n)`` alone, noise and timestep included. So the
+position in the data and the state of every random number generator *are* the step, a resumed run sees what
+the killed one would have seen, and two processes together see what one would have seen alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class TrainSettings:
         weight_decay: of AdamW.
         clip: largest norm of the gradient, 0 for no limit.
         ema: decay of the weights' average, reached gradually: ``min(ema, (1 + step) / (10 + step))``.
-        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bfloat16 where the device computes with it, else none.
+        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bfloat16 where the device computes with it, else
+            none.
         save_seconds: time between two saved states.
         validate_every: steps between two validations, 0 for only at the end.
         log_every: steps between two lines of ``losses.jsonl``.
@@ -115,7 +116,9 @@ class Stage(nn.Module):
         raise NotImplementedError
 
     def validate(self, folder: Path | None) -> dict[str, float]:
-        """Measures on held-out data with the weights as they are; pictures go into ``folder`` unless it is None."""
+        """Measures on held-out data with the weights as they are; pictures go into ``folder`` unless it is
+        None.
+        """
         raise NotImplementedError
 
     def export(self, weights: Path, trained_on: str) -> None:
@@ -246,7 +249,7 @@ class Trainer:
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.99))
 
-    # ---- progress ------------------------------------------------------------------------------------------------
+    # ---- progress ------------------------------------------------------------------------------------------
 
     def seconds(self) -> float:
         """Time trained so far, earlier parts of a resumed run included."""
@@ -259,7 +262,7 @@ class Trainer:
             by_time = float(broadcast(torch.tensor(by_time, device=self.accelerator.device)))
         return max(by_time, self.step / self.settings.steps)
 
-    # ---- state ---------------------------------------------------------------------------------------------------
+    # ---- state ---------------------------------------------------------------------------------------------
 
     @property
     def state_file(self) -> Path:
@@ -322,8 +325,8 @@ class Trainer:
             )
         if (state["seed"], state["batch_size"]) != (self.settings.seed, self.settings.batch_size):
             raise FD2TalkError(
-                f"{self.state_file} was trained with seed {state['seed']} and batch size {state['batch_size']}; "
-                "keep them, or give this run another --run name."
+                f"{self.state_file} was trained with seed {state['seed']} and batch size "
+                f"{state['batch_size']}; keep them, or give this run another --run name."
             )
         self.stage.networks.load_state_dict(model)
         for name, value in part("ema.").items():
@@ -341,7 +344,7 @@ class Trainer:
         self.best_metrics = state["best_metrics"]
         return True
 
-    # ---- the average of the weights --------------------------------------------------------------------------------
+    # ---- the average of the weights ------------------------------------------------------------------------
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -365,7 +368,7 @@ class Trainer:
             self.best = {k: v.clone() for k, v in self.ema.items()}
         return metrics
 
-    # ---- the loop --------------------------------------------------------------------------------------------------
+    # ---- the loop ------------------------------------------------------------------------------------------
 
     def run(self) -> RunReport:
         from tqdm import tqdm
@@ -483,7 +486,7 @@ class Trainer:
 
 
 def choose_precision(precision: str) -> str:
-    """``auto`` decided for this machine: a processor without bfloat16 units emulates them, many times slower."""
+    """``auto`` decided for this machine: processors without bfloat16 units emulate them, many times slower."""
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -622,7 +625,8 @@ def train(stage: Stage, settings: TrainSettings, folder: Path, weights: Path, da
     """Train a stage, or go on with it, and write its networks to the weights folder.
 
     Args:
-        folder: of the run: ``state.safetensors``, ``losses.jsonl``, ``curves.png``, ``pictures/``, ``report.json``.
+        folder: of the run: ``state.safetensors``, ``losses.jsonl``, ``curves.png``, ``pictures/``,
+            ``report.json``.
         weights: receives one file a network, the average weights with the best held-out score.
         data: what it is trained on, in words, for the checkpoint's header.
     """
@@ -640,7 +644,7 @@ def train(stage: Stage, settings: TrainSettings, folder: Path, weights: Path, da
     return report
 
 
-# ---- command line ----------------------------------------------------------------------------------------------------
+# ---- command line ------------------------------------------------------------------------------------------
 
 
 def load_section(config: Path | str, stage: str) -> dict[str, Any]:
@@ -703,8 +707,8 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
     """The command line of a stage.
 
     Args:
-        build: ``build(section, data_folder, weights_folder, seed, run_folder) -> (Stage, words)``; what it computes
-            from the data it may keep in the run folder, where the other processes then find it.
+        build: ``build(section, data_folder, weights_folder, seed, run_folder) -> (Stage, words)``; what it
+            computes from the data it may keep in the run folder, where the other processes then find it.
     """
     parser = argparse.ArgumentParser(prog=f"python -m training.{name}", description=description)
     parser.add_argument(

@@ -1,7 +1,8 @@
 """Stage 5: the diffusion UNet learns to make frames (FD2Talk Sec. 3.4.2, Eq. 16).
 
-The autoencoder is frozen, so every picture is encoded once, and so is, for every pair of a reference and a frame, the
-reference moved by the mesh's correspondence. Both stay in memory at half precision; a step then costs the UNet alone.
+The autoencoder is frozen, so every picture is encoded once, and so is, for every pair of a reference and a
+frame, the reference moved by the mesh's correspondence. Both stay in memory at half precision; a step then
+costs the UNet alone.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ class UNetOptions:
     """The section ``unet`` of a configuration; the UNet's own form stands in its ``network``.
 
     Attributes:
-        condition: ``true`` coefficients of the frame, or ``estimated``: one denoising step by the motion networks
-            from the clip's own noised coefficients (the paper's β̃₀ and p̃₀).
+        condition: ``true`` coefficients of the frame, or ``estimated``: one denoising step by the motion
+            networks from the clip's own noised coefficients (the paper's β̃₀ and p̃₀).
         references: references tried for every picture.
         pictures: how many of the data's pictures are used, 0 for all.
         steps: sampling steps that the checkpoint recommends and the validation takes.
-        visited: part of the timesteps drawn from those that sampling in ``steps`` steps visits; the rest are uniform.
-        reference_noise: noise on the reference latent and its warped form, in standard deviations, so that the
-            network does not trust every detail of them.
+        visited: part of the timesteps drawn from those that sampling in ``steps`` steps visits; the rest are
+            uniform.
+        reference_noise: noise on the reference latent and its warped form, in standard deviations, so that
+            the network does not trust every detail of them.
         held_out_pairs: what the validation looks at.
     """
 

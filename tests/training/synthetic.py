@@ -47,7 +47,9 @@ def clip_members(seed: int, seconds: float = 4.0) -> dict[str, bytes]:
     instants = np.arange(round(seconds * 16000)) / 16000
     which = np.searchsorted([p[1] for p in phonemes], instants, side="right") - 1
     frequency = np.array([TONES[p[0]] for p in phonemes])[which]
-    waveform = 0.3 * np.sin(2 * np.pi * np.cumsum(frequency) / 16000) + 0.01 * rng.standard_normal(len(instants))
+    waveform = 0.3 * np.sin(2 * np.pi * np.cumsum(frequency) / 16000) + 0.01 * rng.standard_normal(
+        len(instants)
+    )
     frames = round(seconds * 25)
     middle = (np.arange(frames) + 0.5) / 25
     spoken = np.searchsorted([p[1] for p in phonemes], middle, side="right") - 1
@@ -79,7 +81,12 @@ def person_members(seed: int, pictures: int = 3, size: int = 64, clip: str = "")
     vertices = apply_pose(face_model(identity[None], expression), pose)
     colour = 0.3 + 0.7 * torch.rand(1, 3, generator=generator).expand(len(face_model.triangles), 3)
     frames = shade(
-        vertices, project(vertices, face_model.camera), face_model.triangles, size, colors=colour, supersample=1
+        vertices,
+        project(vertices, face_model.camera),
+        face_model.triangles,
+        size,
+        colors=colour,
+        supersample=1,
     )
     members = {}
     for number, frame in enumerate(frames):
@@ -100,7 +107,9 @@ def write_data(folder: Path, clips: int = 8, people: int = 10, size: int = 64) -
         speech = {f"{split}-clip{i:04d}": clip_members(first + i) for i in range(clip_count)}
         write_shard(folder / split / "clips-000000.tar", speech)
         frames = {
-            f"{split}-person{i:04d}": person_members(first + i, size=size, clip=f"{split}-clip{i % clip_count:04d}")
+            f"{split}-person{i:04d}": person_members(
+                first + i, size=size, clip=f"{split}-clip{i % clip_count:04d}"
+            )
             for i in range(people_count)
         }
         write_shard(folder / split / "frames-000000.tar", frames)

@@ -1,4 +1,4 @@
-"""A stage small enough to be trained, killed and trained again inside a test: regression on a known function."""
+"""A stage small enough to be trained, killed and trained again inside a test: a regression."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.trainer import Stage, TrainSettings, train
 
 
 class ToyStage(Stage):
-    """Fits ``y = sin(3 x)`` from noisy samples; dropout makes the result depend on the random state as well."""
+    """Fits ``y = sin(3 x)`` from noisy samples; with dropout the result depends on the random state too."""
 
     name, score = "toy", "fit"
 
@@ -63,4 +63,10 @@ if __name__ == "__main__":
         log_every=1,
         workers=given.workers,
     )
-    train(ToyStage(given.pause, given.dropout), settings, given.folder / "run", given.folder / "weights", "a sine")
+    train(
+        ToyStage(given.pause, given.dropout),
+        settings,
+        given.folder / "run",
+        given.folder / "weights",
+        "a sine",
+    )

@@ -1,0 +1,215 @@
+"""Each stage learns from shards, writes what the next one needs, and refuses what it cannot use in a
+sentence.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+sys.path[:0] = [str(Path(__file__).parent)]
+
+import synthetic  # noqa: E402
+
+from fd2talk_core.checkpoint import load_checkpoint, read_header  # noqa: E402
+from fd2talk_core.configs import network_class  # noqa: E402
+from fd2talk_core.face_model import default_face_model  # noqa: E402
+from training.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
+from training.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
+from training.sources import load_pictures, load_speech  # noqa: E402
+from training.unet import choose_pairs  # noqa: E402
+
+SMALLER = {
+    "audio_encoder": ["train.steps=25", "seconds=0.5", "train.learning_rate=3.0e-3"],
+    "lip_expert": ["train.steps=60"],
+    "motion": ["train.steps=40", "held_out_clips=2"],
+    "autoencoder": ["train.steps=30"],
+    "unet": ["train.steps=50", "train.learning_rate=2.0e-3"],
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    synthetic.write_data(folder / "data", clips=4, people=8, size=64)
+    return folder
+
+
+def run_stage(world: Path, stage: str, *options: str, data: Path | None = None) -> int:
+    module = importlib.import_module(f"training.{stage}")
+    arguments = [
+        "--config",
+        "smoke",
+        "--data",
+        str(data or world / "data"),
+        "--weights",
+        str(world / "weights"),
+    ]
+    arguments += ["--runs", str(world / "runs"), *options]
+    for change in ["train.log_every=1", *SMALLER[stage]]:
+        arguments += ["--set", change]
+    return module.main(arguments)
+
+
+def curve(world: Path, stage: str, run: str = "default") -> list[float]:
+    lines = (world / "runs" / run / stage / "losses.jsonl").read_text().splitlines()
+    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+
+
+@pytest.mark.parametrize(
+    ("stage", "fall", "networks"),
+    [
+        ("audio_encoder", 0.5, ["audio_encoder"]),
+        ("lip_expert", 0.8, ["lip_expert"]),
+        ("motion", 0.7, ["expression", "pose"]),
+        ("autoencoder", 0.75, ["autoencoder"]),
+        ("unet", 0.85, ["unet"]),
+    ],
+)
+def test_loss_falls_and_checkpoints_load(world: Path, stage: str, fall: float, networks: list[str]) -> None:
+    # stages depend on the ones before; pytest runs them in this order
+    assert run_stage(world, stage) == 0
+    losses = curve(world, stage)
+    third = max(1, len(losses) // 3)
+    assert sum(losses[-third:]) < fall * sum(losses[:third]), losses
+    face_model = default_face_model().name
+    for name in networks:
+        path = world / "weights" / f"{name}.safetensors"
+        load_checkpoint(path, network_class(name), face_model)
+        info = read_header(path)[2]
+        assert "seed 0" in info.trained_on and "min on" in info.trained_on
+        with safe_open(path, framework="pt") as file:
+            assert all(file.get_slice(key).get_dtype() in ("F16", "I64") for key in file.keys())  # noqa: SIM118
+    folder = world / "runs" / "default" / stage
+    assert any((folder / "pictures").glob("*.png")) and (folder / "curves.png").exists()
+
+
+def test_estimated_conditions_differ_but_stay_near(world: Path) -> None:
+    options = ["--run", "estimated", "--set", "condition=estimated"]
+    assert run_stage(world, "unet", *options) == 0
+    files = list((world / "runs" / "estimated" / "unet").glob("pairs-*.safetensors"))
+    assert len(files) == 1
+    with safe_open(files[0], framework="pt") as file:
+        estimated = file.get_tensor("motion")
+    pictures = load_pictures(world / "data", default_face_model())[0]
+    true = torch.cat([pictures.expression, pictures.pose], dim=1)
+    assert not torch.equal(estimated, true) and torch.isfinite(estimated).all()
+
+
+@pytest.mark.parametrize("alignment", ["none", "warp_image"])
+def test_other_forms_of_the_unet_train_by_the_same_command(world: Path, alignment: str) -> None:
+    options = ["--run", alignment, "--steps", "3", "--set", f"network.reference_alignment={alignment}"]
+    assert run_stage(world, "unet", *options) == 0
+    path = world / "weights" / "unet.safetensors"
+    assert read_header(path)[1]["reference_alignment"] == alignment
+
+
+def test_the_joint_ablation_trains_by_the_same_command(world: Path) -> None:
+    options = ["--run", "joint", "--steps", "3", "--set", "joint=true", "--set", "sync_weight=0"]
+    assert run_stage(world, "motion", *options) == 0
+    assert read_header(world / "weights" / "joint.safetensors")[1]["kind"] == "joint"
+
+
+def test_wrong_or_missing_data_is_a_sentence(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    cases = {
+        "autoencoder": (tmp_path / "nowhere", "There is no data folder"),
+        "audio_encoder": (tmp_path, "holds no shards"),
+    }
+    for stage, (data, sentence) in cases.items():
+        assert run_stage(world, stage, "--run", "bad", data=data) == 2
+        assert sentence in capsys.readouterr().err
+    synthetic.write_shard(tmp_path / "broken" / "clips-0.tar", {"a": {"json": b"{}", "wav": b"x"}})
+    assert run_stage(world, "audio_encoder", "--run", "bad", data=tmp_path / "broken") == 2
+    assert "The recording a in the data is broken" in capsys.readouterr().err
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "frames-0.tar").write_bytes(b"not a tar" * 200)
+    assert run_stage(world, "autoencoder", "--run", "bad", data=tmp_path / "cut") == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_stage_names_the_stage_before_it(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "weights").mkdir()
+    module = importlib.import_module("training.motion")
+    arguments = ["--config", "smoke", "--data", str(world / "data"), "--weights", str(tmp_path / "weights")]
+    assert module.main([*arguments, "--runs", str(tmp_path)]) == 2
+    assert "python -m training.audio_encoder" in capsys.readouterr().err
+
+
+def test_sets_are_disjoint_and_labels_fit(world: Path) -> None:
+    face_model = default_face_model()
+    train, held_out, words = load_speech(world / "data", face_model)
+    assert not {c.name for c in train.clips} & {c.name for c in held_out.clips} and "recordings" in words
+    clip = train.clips[0]
+    assert (
+        clip.num_frames == 100 and len(clip.waveform) == 64000 and clip.phonemes[-1][2] == pytest.approx(4.0)
+    )
+    pictures, others, _ = load_pictures(world / "data", face_model)
+    assert len(pictures) == 24 and len(others) == 6 and pictures.size == 64
+    assert all(len({int(pictures.person[i]) for i in person}) == 1 for person in pictures.people())
+
+
+def test_pairs_are_two_pictures_of_one_person(world: Path) -> None:
+    pictures = load_pictures(world / "data", default_face_model())[0]
+    reference, frame = choose_pairs(pictures, 2, seed=3)
+    assert len(reference) == 48 and (reference != frame).all()
+    assert torch.equal(pictures.person[reference], pictures.person[frame])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        first, second = draw_pair(pictures.people(), generator)
+        assert first != second and pictures.person[first] == pictures.person[second]
+
+
+def test_augmentation_treats_both_pictures_alike() -> None:
+    pair = torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1)
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        changed = random_colour(random_crop(pair, 16, generator), 0.5, generator)
+        assert changed.shape == (2, 3, 16, 16) and torch.equal(changed[0], changed[1])
+        assert 0 <= changed.min() and changed.max() <= 1
+
+
+def test_perceptual_features_punish_blur_more_than_a_shift_of_brightness() -> None:
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(picture, 3, 1, 1)
+    brighter = picture + (blurred - picture).square().mean().sqrt()
+    features = DefaultFeatures()
+
+    def distance(other: torch.Tensor) -> float:
+        pairs = zip(features(picture), features(other), strict=True)
+        return float(sum((a - b).abs().mean() for a, b in pairs))
+
+    assert distance(picture) == 0 and distance(blurred) > 2 * distance(brighter)
+
+
+def test_vgg_features_come_from_a_file_of_the_user(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for index, shape in VGGFeatures._LAYERS.items():
+        if shape:
+            tensors[f"features.{index}.weight"] = (
+                torch.randn(shape[1], shape[0], 3, 3, generator=generator) * 0.05
+            )
+            tensors[f"features.{index}.bias"] = torch.zeros(shape[1])
+    save_file(tensors, tmp_path / "vgg.safetensors")
+    maps = perceptual_features(tmp_path / "vgg.safetensors")(torch.rand(1, 3, 32, 32))
+    assert [m.shape[1] for m in maps] == [64, 128, 256, 512, 512] and [m.shape[-1] for m in maps] == [
+        32,
+        16,
+        8,
+        4,
+        2,
+    ]
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="not a VGG-16"):
+        perceptual_features(tmp_path / "other.safetensors")
