@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..fd2talk_core import sequence_edit as edit
 from ..fd2talk_core.coefficients import CoefficientSequence, frame_count
+from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.sequence_files import READERS, WRITERS, load_motion, save_motion
 from . import host
 from .types import Expression, Features, Pose, advanced
@@ -16,6 +17,7 @@ from .types import Expression, Features, Pose, advanced
 CATEGORY = "FD2Talk/sequences"
 UNPLUGGED = object()
 NO_COEFFICIENT = "none"
+NOTHING = "Nothing to work on: connect an expression, a pose or both."
 KINDS = ("expression", "pose")
 
 
@@ -168,8 +170,9 @@ class FD2TalkSaveCoefficients(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, expression=UNPLUGGED, pose=UNPLUGGED) -> bool | str:
-        return _one_of_two(expression, pose)
+    def validate_inputs(cls, filename_prefix=None, expression=UNPLUGGED, pose=UNPLUGGED) -> bool | str:
+        # the host heeds the answer only when one of the named inputs is there, so a widget is among them
+        return expression is not UNPLUGGED or pose is not UNPLUGGED or NOTHING
 
     @classmethod
     def execute(cls, filename_prefix, format, expression=None, pose=None) -> io.NodeOutput:
@@ -177,12 +180,6 @@ class FD2TalkSaveCoefficients(io.ComfyNode):
         save_motion(path, expression, pose)
         name = "/".join(part for part in (saved.subfolder, saved.filename) if part)
         return io.NodeOutput(name, ui={"text": (name,), "motion": [saved]})
-
-
-def _one_of_two(expression: Any, pose: Any) -> bool | str:
-    if expression is UNPLUGGED and pose is UNPLUGGED:
-        return "Nothing to work on: connect an expression, a pose or both."
-    return True
 
 
 class _EditNode(io.ComfyNode):
@@ -216,11 +213,9 @@ class _EditNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, expression=UNPLUGGED, pose=UNPLUGGED) -> bool | str:
-        return _one_of_two(expression, pose)
-
-    @classmethod
     def execute(cls, expression=None, pose=None, **widgets) -> io.NodeOutput:
+        if expression is None and pose is None:
+            raise FD2TalkError(NOTHING)
         return io.NodeOutput(
             *(
                 cls.edit(sequence, **widgets)
@@ -472,13 +467,15 @@ class FD2TalkSplice(io.ComfyNode):
         ):
             if (first is UNPLUGGED) != (second is UNPLUGGED):
                 return f"Only one {kind} is connected: a splice needs a first and a second {kind}."
-        return _one_of_two(first_expression, first_pose)
+        return True
 
     @classmethod
     def execute(
         cls, blend, first_expression=None, second_expression=None, first_pose=None, second_pose=None
     ) -> io.NodeOutput:
         pairs = {"expression": (first_expression, second_expression), "pose": (first_pose, second_pose)}
+        if all(None in pair for pair in pairs.values()):
+            raise FD2TalkError("Nothing to join: connect two expressions, two poses or both.")
         return io.NodeOutput(
             *(
                 edit.splice(*pair, blend)
