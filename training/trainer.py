@@ -486,7 +486,7 @@ class Trainer:
 
 
 def choose_precision(precision: str) -> str:
-    """``auto`` decided for this machine: processors without bfloat16 units emulate them, many times slower."""
+    """``auto`` decided for this machine: a processor without bfloat16 is many times slower with it."""
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
