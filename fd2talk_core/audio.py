@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -472,21 +473,26 @@ class AudioEncoder(nn.Module):
         Two passes: the first gathers the statistics of the whole file that the waveform normalisation and a
         group-normed front need; the second runs the convolutions and, in windows, the transformer.
         """
+        training = self.training
         self.train(False)
-        front = ConvolutionFront(self, waveform)
-        total = front.num_features
-        second = SAMPLE_RATE // self.stride
+        try:
+            return self._encode_windows(ConvolutionFront(self, waveform), callback)
+        finally:
+            self.train(training)
+
+    def _encode_windows(self, front: ConvolutionFront, callback: Callback | None) -> Tensor:
+        total, second = front.num_features, SAMPLE_RATE // self.stride
         context, length = CONTEXT_SECONDS * second, WINDOW_SECONDS * second
         windows = 1 if total <= length + 2 * context else -(-total // length)
+        # windows of one length, since a short last one would hear little but its context
         bounds = [total * i // windows for i in range(windows + 1)]
         out = torch.empty(total, self.feature_dim)
-        held, held_from = torch.empty(0), 0
-        for index, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        held, held_from = front(0, 0), 0
+        for index, (start, stop) in enumerate(pairwise(bounds)):
             low, high = max(start - context, 0), min(stop + context, total)
-            known = held_from + held.shape[0]
-            fresh = front(known, high)
-            held = torch.cat([held[low - held_from :], fresh]) if held.shape[0] else fresh
-            held_from = low
+            # what the window before has convolved already is kept for this one's context
+            fresh = front(held_from + held.shape[0], high)
+            held, held_from = torch.cat([held[low - held_from :], fresh]), low
             hidden = self.model.encoder(held[None]).last_hidden_state[0]
             out[start:stop] = hidden[start - low : stop - low].float().cpu()
             if callback is not None:
@@ -559,6 +565,10 @@ class ConvolutionFront:
         """Projected features ``start..stop`` of the file, ``[stop - start, hidden]``."""
         step = FRONT_SECONDS * SAMPLE_RATE // self.stride
         pieces = [self._piece(low, min(low + step, stop)) for low in range(start, stop, step)]
+        if not pieces:
+            return torch.empty(
+                0, self.projection.projection.out_features, device=self.device, dtype=self.dtype
+            )
         return torch.cat(pieces)
 
     def _piece(self, start: int, stop: int) -> Tensor:

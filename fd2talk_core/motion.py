@@ -390,7 +390,6 @@ def _sample_native(
         )
     if not 0 <= guidance <= 100:
         raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
-    model = model.train(False)
     shape = (config.coefficient_dim,)
     noise = frame_noise(seed, range(audio.num_native_frames), shape, "per_frame")
     heard = model.project_audio(audio.features[None].to(model.device, model.dtype))
@@ -409,12 +408,17 @@ def _sample_native(
         if callback is not None:
             callback(done, total, None)
 
-    sample = ddim_sample(
-        denoise,
-        noise[None].to(model.device, model.dtype),
-        steps=config.recommended_steps if steps is None else steps,
-        callback=report,
-    )
+    training = model.training
+    model.train(False)
+    try:
+        sample = ddim_sample(
+            denoise,
+            noise[None].to(model.device, model.dtype),
+            steps=config.recommended_steps if steps is None else steps,
+            callback=report,
+        )
+    finally:
+        model.train(training)
     return model.denormalize(sample)[0].float().cpu()
 
 

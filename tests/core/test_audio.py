@@ -368,6 +368,13 @@ def test_features_validate_themselves():
         AudioFeatures(torch.zeros(24, 4), Fraction(1), 25, "x")
 
 
+def test_encoding_leaves_a_network_in_training_as_it_was(encoder):
+    expected = encoder.encode(torch.ones(9000) / 7, 16_000, 25).features
+    training = small_encoder().train(True)
+    assert torch.equal(training.encode(torch.ones(9000) / 7, 16_000, 25).features, expected), "no dropout"
+    assert training.training and training.model.encoder.training
+
+
 def test_training_reaches_every_layer():
     encoder = AudioEncoder({**SMALL, "layerdrop": 0.0, "feat_extract_norm": "layer", "conv_bias": True}, True)
     encoder(torch.randn(2, 8000)).square().mean().backward()
