@@ -5,7 +5,7 @@ roll in radians. The angles follow ARKit's face axes, which are ours (x to the p
 viewer), so signs agree: positive pitch looks down, positive yaw turns to the picture's right, positive roll
 tilts the crown to the picture's left. Their order does not: Unreal's rotator turns by yaw, then pitch, then
 roll (intrinsic y-x-z), ours is intrinsic x-y-z, so the rotation is decomposed anew. The app stores no head
-position; ours is then 0. A phone held sideways reports other axes: mirror those with a scale of -1.
+position; ours is then 0. (Of a phone held sideways, users report mirrored pitch and yaw.)
 
 A timecode is ``HH:MM:SS:FF.fff``: frames of the clock (60 a second in the app, whatever the camera's rate)
 with a fraction. The clock's rate is not written in the file; it follows from how FF wraps at the full second.
