@@ -423,8 +423,7 @@ class AudioEncoder(nn.Module):
         return self.model(waveform).last_hidden_state
 
     def to_frames(self, features: Tensor, num_frames: int, native_fps: float = NATIVE_FPS) -> Tensor:
-        """Features at 50 Hz to the instants (i + 0.5) / native_fps, linearly between their centres, ends
-        held.
+        """Features at 50 Hz to the instants (i + 0.5) / native_fps: linear between centres, ends held.
 
         Args:
             features: ``[..., n, D_a]``; number j hears samples 320 j to 320 j + 400 (the base model's
