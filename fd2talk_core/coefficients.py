@@ -199,8 +199,8 @@ def start_at_pose(values: Tensor, pose: Tensor) -> Tensor:
 def blend_over_rest(values: Tensor, rest: Tensor, names: Sequence[str]) -> Tensor:
     """Play an expression over a portrait's own resting face; the mouth stays as the audio wants it.
 
-    Blendshape weights are composed as ``rest + (1 - rest) * value``: it starts from the portrait's raised brow or
-    squint, still reaches a full blink, and never leaves [0, 1].
+    Each weight is the larger of the two: it starts from the portrait's raised brow or squint, still reaches a full
+    blink, never leaves [0, 1], and applied twice (by ExpDiT for a preview, then by the sampler) it is the same.
 
     Args:
         values: ``[F, D_β]``.
@@ -208,8 +208,7 @@ def blend_over_rest(values: Tensor, rest: Tensor, names: Sequence[str]) -> Tenso
         names: coefficient names; without them the expression is returned as it is.
     """
     keep = mouth_mask(names, values.shape[1])
-    base = rest.clamp(0, 1)
-    return torch.where(keep, values, base + (1 - base) * values)
+    return torch.where(keep, values, torch.maximum(values, rest.clamp(0, 1)))
 
 
 def apply_to_portrait(
