@@ -1,7 +1,7 @@
 """What a random person looks like: the head's texture, hair, beard, glasses, clothes and eyes.
 
-The head's texture is a map over directions from the middle of the mean head, so that it sticks to the surface whatever
-the identity and the expression: longitude over the width, latitude over the height.
+The head's texture is a map over directions from the middle of the mean head, so that it sticks to the
+surface whatever the identity and the expression: longitude over the width, latitude over the height.
 """
 
 from __future__ import annotations
@@ -128,7 +128,9 @@ def _map_angles() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw(points: np.ndarray, kind: str, width: float = 1.0, soft: float = 1.0) -> np.ndarray:
-    """[rows, columns] in 0..1: a polygon, or a line of ``width`` map pixels, through points ``[n, 3]``, softened."""
+    """[rows, columns] in 0..1: a polygon, or a line of ``width`` map pixels, through points ``[n, 3]``,
+    softened.
+    """
     scale = 3
     rows, columns = map_coordinates(points)
     margin = int(4 * soft + width) + 2
@@ -151,11 +153,6 @@ def _draw(points: np.ndarray, kind: str, width: float = 1.0, soft: float = 1.0) 
     return field
 
 
-@functools.lru_cache(maxsize=64)
-def _fixed_spot(landmark: int, radius: float) -> np.ndarray:
-    return _spot(landmark, radius)
-
-
 def _spot(landmark: int, radius: float) -> np.ndarray:
     """[rows, columns] Gaussian around a landmark; ``radius`` in map pixels."""
     row, column = map_coordinates(anatomy().landmarks[landmark : landmark + 1])
@@ -175,7 +172,8 @@ _MOUTH_AREA = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 3
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A person's surface. Colours are linear; ``displacement`` [V, 3] is added to the head (hair, hat, beard).
+    """A person's surface. Colours are linear; ``displacement`` [V, 3] is added to the head (hair, hat,
+    beard).
 
     Attributes:
         albedo: ``[rows, columns, 3]`` over the map. gloss: ``[rows, columns]`` specular strength over it.
@@ -215,7 +213,7 @@ def random_look(rng: np.random.Generator) -> Look:
     age, feminine = rng.random(), rng.random() < 0.5
     albedo = _skin(skin, age, rng)
     gloss = np.full(MAP_SHAPE, rng.uniform(0.02, 0.16), np.float32)
-    gloss += rng.uniform(0, 0.1) * (_fixed_spot(1, 12) + _fixed_spot(151, 22))
+    gloss += rng.uniform(0, 0.1) * (_spot(1, 12) + _spot(151, 22))
     hair = _hair_colour(age, rng)
     strands = _strands(rng)
     hair_map = hair * np.exp(rng.uniform(0.12, 0.4) * strands[..., None])
@@ -267,38 +265,62 @@ def _skin_colour(rng: np.random.Generator) -> np.ndarray:
     return linear(np.clip(colour * rng.normal(1, 0.05) + rng.normal(0, 5, 3), 20, 252))
 
 
+_BLOOD = np.array([0.05, 1.0, 0.8], np.float32)
+_PIGMENT = np.array([0.55, 1.0, 1.2], np.float32)
+
+
 def _skin(skin: np.ndarray, age: float, rng: np.random.Generator) -> np.ndarray:
     """[rows, columns, 3] with blotches, pores, redness, freckles, moles, folds and wrinkles."""
-    coarse, fine = pink(MAP_SHAPE, rng, 1.6), pink(MAP_SHAPE, rng, 0.7)
+    coarse = rng.uniform(0.02, 0.10) * pink(MAP_SHAPE, rng, 1.6)
+    grey = rng.uniform(0.02, 0.10) * pink(MAP_SHAPE, rng, 0.7)
     tint = np.array([0.6, 1.0, 1.1]) * rng.normal(1, 0.2, 3)
-    log = rng.uniform(0.02, 0.10) * coarse[..., None] * tint + rng.uniform(0.02, 0.10) * fine[..., None]
-    warm = _fixed_spot(50, 26) + _fixed_spot(280, 26) + 0.8 * _fixed_spot(1, 12) + 0.5 * _fixed_spot(199, 12)
-    log -= rng.uniform(0, 0.35) * warm[..., None] * np.array([0.05, 1.0, 0.8])
-    dim = sum(_fixed_spot(n, 13) for n in (145, 374, 159, 386))
-    log -= rng.uniform(0, 0.22) * dim[..., None] * np.array([0.8, 1.0, 0.8])
+    blood = rng.uniform(0, 0.35) * _warm() + rng.uniform(0, 0.22) * _dim()
+    pigment = np.zeros(MAP_SHAPE, np.float32)
     if rng.random() < 0.35:
-        spots = (rng.random(MAP_SHAPE) < rng.uniform(0.002, 0.02)).astype(np.float32)
-        spots = blur(spots, rng.uniform(0.6, 1.1)) * blur(pink(MAP_SHAPE, rng, 1.5) > -0.3, 4)
-        log -= rng.uniform(0.5, 2.0) * spots[..., None] * np.array([0.5, 1.0, 1.3])
+        freckles = (rng.random(MAP_SHAPE, np.float32) < rng.uniform(0.002, 0.02)).astype(np.float32)
+        where = smoothstep(pink(MAP_SHAPE, rng, 1.6) + 0.8)
+        pigment += rng.uniform(0.5, 2.0) * blur(freckles, rng.uniform(0.6, 1.1)) * where
     for _ in range(rng.poisson(2)):
-        landmark = int(rng.integers(468))
-        log -= (
-            rng.uniform(0.4, 1.4) * _spot(landmark, rng.uniform(0.8, 1.8))[..., None] * np.array([0.7, 1, 1])
-        )
+        pigment += rng.uniform(0.4, 1.4) * _spot(int(rng.integers(468)), rng.uniform(0.8, 1.8))
     landmarks = anatomy().landmarks
     for fold in _FOLDS:
-        line = _draw(landmarks[list(fold)], "line", 1.5, 1.5)
-        log -= (0.1 + 0.7 * age) * rng.uniform(0.2, 0.9) * line[..., None]
+        grey -= (0.1 + 0.7 * age) * rng.uniform(0.2, 0.9) * _draw(landmarks[list(fold)], "line", 1.5, 1.5)
     for lid in _LOWER_LIDS:
         below = landmarks[list(lid)] + np.array([0, -0.09, 0])
-        log -= age * rng.uniform(0.1, 0.7) * _draw(below, "line", 1.5, 1.6)[..., None]
+        grey -= age * rng.uniform(0.1, 0.7) * _draw(below, "line", 1.5, 1.6)
     if age > 0.5:
         longitude, latitude = _map_angles()
         forehead = np.exp(-((longitude / 0.45) ** 4)) * smoothstep((latitude - 0.42) / 0.06)
         forehead = forehead * smoothstep((0.68 - latitude) / 0.1)
         waves = np.sin(latitude * rng.uniform(60, 95) + 1.2 * pink(MAP_SHAPE, rng, 1.8)) ** 8
-        log -= (age - 0.5) * rng.uniform(0.2, 0.8) * (forehead * waves)[..., None]
-    return (skin * np.exp(log)).astype(np.float32)
+        grey -= (age - 0.5) * rng.uniform(0.2, 0.8) * forehead * waves
+    channels = [
+        colour * np.exp(grey + np.float32(t) * coarse - b * blood - p * pigment)
+        for colour, t, b, p in zip(skin, tint, _BLOOD, _PIGMENT, strict=True)
+    ]
+    return np.stack(channels, -1).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _warm() -> np.ndarray:
+    """Where blood shows: cheeks, nose and chin."""
+    return _spot(50, 26) + _spot(280, 26) + 0.8 * _spot(1, 12) + 0.5 * _spot(199, 12)
+
+
+@functools.lru_cache(maxsize=1)
+def _dim() -> np.ndarray:
+    """Around the eyes."""
+    return sum(_spot(n, 13) for n in (145, 374, 159, 386))
+
+
+def _paint(albedo: np.ndarray, mask: np.ndarray, colour: np.ndarray | float) -> None:
+    """Lay a colour (or a map of colours) over the map where the mask ``[rows, columns]`` is not 0."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if len(rows):
+        window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        share = mask[window][..., None]
+        over = colour[window] if np.ndim(colour) == 3 else np.float32(colour)
+        albedo[window] += (over - albedo[window]) * share
 
 
 def _hair_colour(age: float, rng: np.random.Generator) -> np.ndarray:
@@ -334,12 +356,9 @@ def _paint_eyes(albedo: np.ndarray, feminine: bool, rng: np.random.Generator) ->
     for lid, lower in zip(_LIDS, _LOWER_LIDS, strict=True):
         if made_up:
             area = np.concatenate([landmarks[list(lid)], landmarks[list(lid[::-1])] + np.array([0, 0.11, 0])])
-            mask = _draw(area, "polygon", soft=2.0)[..., None] * strength
-            albedo[:] = albedo * (1 - mask) + shadow * mask
-        mask = _draw(landmarks[list(lid)], "line", width, 0.7)[..., None] * liner
-        albedo[:] = albedo * (1 - mask) + 0.01 * mask
-        mask = _draw(landmarks[list(lower)], "line", 0.8, 0.8)[..., None] * liner * 0.5
-        albedo[:] = albedo * (1 - mask) + 0.02 * mask
+            _paint(albedo, _draw(area, "polygon", soft=2.0) * strength, shadow)
+        _paint(albedo, _draw(landmarks[list(lid)], "line", width, 0.7) * liner, 0.01)
+        _paint(albedo, _draw(landmarks[list(lower)], "line", 0.8, 0.8) * liner * 0.5, 0.02)
 
 
 def _paint_brows(albedo: np.ndarray, hair: np.ndarray, feminine: bool, rng: np.random.Generator) -> None:
@@ -357,8 +376,7 @@ def _paint_brows(albedo: np.ndarray, hair: np.ndarray, feminine: bool, rng: np.r
         for edge in (slice(0, 5), slice(9, 4, -1)):
             outline[edge] = middle + (outline[edge] - middle) * thick
         outline[:, 1] += lift + slant * (np.abs(outline[:, 0]) - 0.35)
-        mask = np.clip(_draw(outline, "polygon", soft=1.2) * hairs, 0, 1)[..., None] * strength
-        albedo[:] = albedo * (1 - mask) + colour * mask
+        _paint(albedo, np.clip(_draw(outline, "polygon", soft=1.2) * hairs, 0, 1) * strength, colour)
 
 
 def _beard(albedo: np.ndarray, gloss: np.ndarray, hair: np.ndarray, strands: np.ndarray, rng) -> np.ndarray:
@@ -380,9 +398,9 @@ def _beard(albedo: np.ndarray, gloss: np.ndarray, hair: np.ndarray, strands: np.
     }[kind]  # fmt: skip
     mask = mask * (1 - _draw(body.landmarks[list(_MOUTH_AREA)], "polygon", soft=1.0))
     density = rng.uniform(0.15, 0.5) if kind == "stubble" else rng.uniform(0.7, 1.0)
-    edge = np.clip(mask * (1 + 0.3 * strands), 0, 1)[..., None] * density
-    albedo[:] = albedo * (1 - edge) + hair * np.exp(0.25 * strands[..., None]) * 0.7 * edge
-    gloss *= 1 - 0.7 * edge[..., 0]
+    edge = np.clip(mask * (1 + 0.3 * strands), 0, 1) * density
+    _paint(albedo, edge, hair * np.exp(0.25 * strands[..., None]) * 0.7)
+    gloss *= 1 - 0.7 * edge
     if kind != "full":
         return np.zeros_like(body.mean)
     row, column = map_coordinates(body.mean)
@@ -441,9 +459,8 @@ def _hair(albedo, gloss, hair_map, long_hair, age: float, feminine: bool, rng) -
     if rng.random() < 0.4 and not bald:  # a parting
         away = np.abs(longitude - part * (latitude < 1.2)) * np.cos(latitude)
         cover = cover * (1 - 0.6 * np.exp(-((away / 0.02) ** 2)) * (latitude > front + 0.1))
-    mask = (cover * density)[..., None]
-    albedo[:] = albedo * (1 - mask) + hair_map * mask
-    gloss *= 1 - 0.6 * mask[..., 0]
+    _paint(albedo, cover * density, hair_map)
+    gloss *= 1 - 0.6 * density * cover
     x, y, z = (body.mean - _MIDDLE).T
     angle, height = np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
     inner = smoothstep((height - line(angle)) / 0.3)
@@ -494,7 +511,7 @@ def _overlay(albedo: np.ndarray, rng: np.random.Generator) -> None:
     if rng.random() < 0.45:
         grain = patch(MAP_SHAPE, rng)
         grain = grain - blur(grain, 24)
-        albedo *= np.exp(rng.uniform(0.1, 1.2) * grain)
+        albedo *= np.exp(np.float32(rng.uniform(0.1, 1.2)) * grain)
     if rng.random() < 0.10:
         strength = rng.uniform(0.15, 0.7)
         albedo[:] = albedo * (1 - strength) + linear(patch(MAP_SHAPE, rng) * 255) * strength

@@ -17,8 +17,8 @@ _STFT_WINDOW, _STFT_HOP = 512, 128
 
 @dataclass(frozen=True)
 class Recording:
-    """Speech as a microphone took it: ``waveform`` [N] and ``clean`` [N] (the same without room, noise and band), both
-    float32 at 16 kHz."""
+    """Speech as a microphone took it: ``waveform`` [N] and ``clean`` [N] (the same without room, noise and
+    band), both float32 at 16 kHz."""
 
     waveform: np.ndarray
     clean: np.ndarray
@@ -47,8 +47,8 @@ def record(utterance: Utterance, rng: np.random.Generator) -> Recording:
 
 
 def _resample(utterance: Utterance, factor: float) -> tuple[np.ndarray, tuple[Phone, ...]]:
-    """To 16 kHz, played ``factor`` times as fast (and as high). Times scale by the ratio of the sampling rates, which
-    is rational, so that they stay exact."""
+    """To 16 kHz, played ``factor`` times as fast (and as high). Times scale by the ratio of the sampling
+    rates, which is rational, so that they stay exact."""
     ratio = Fraction(SAMPLE_RATE, utterance.sample_rate) / Fraction(factor).limit_denominator(40)
     ratio = ratio.limit_denominator(500)
     waveform = signal.resample_poly(utterance.waveform, ratio.numerator, ratio.denominator).astype(np.float32)
@@ -62,7 +62,9 @@ def _resample(utterance: Utterance, factor: float) -> tuple[np.ndarray, tuple[Ph
 
 
 def shift_formants(waveform: np.ndarray, factor: float) -> np.ndarray:
-    """Move the spectral envelope by ``factor`` and leave pitch and time alone (cepstral envelope, overlap-add)."""
+    """Move the spectral envelope by ``factor`` and leave pitch and time alone (cepstral envelope,
+    overlap-add).
+    """
     _, _, spectrum = signal.stft(waveform, nperseg=_STFT_WINDOW, noverlap=_STFT_WINDOW - _STFT_HOP)
     log_magnitude = np.log(np.abs(spectrum) + 1e-5)
     cepstrum = np.fft.irfft(log_magnitude, axis=0)

@@ -1,7 +1,8 @@
 """One utterance of eSpeak NG with the sample at which each phoneme begins, as a program of its own.
 
-eSpeak's noise and filter states outlive an utterance, so each is spoken by a fresh process: the same request then
-always gives the same bytes. Reads a JSON request from stdin; writes one line of JSON, then 16-bit samples.
+eSpeak's noise and filter states outlive an utterance, so each is spoken by a fresh process: the same request
+then always gives the same bytes. Reads a JSON request from stdin; writes one line of JSON, then 16-bit
+samples.
 """
 
 from __future__ import annotations

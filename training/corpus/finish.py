@@ -10,7 +10,9 @@ from .scenery import Place
 
 
 def develop(light: np.ndarray, place: Place, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3] linear light to [S, S, 3] uint8. ``rng`` draws what differs from frame to frame: the sensor's grain."""
+    """[S, S, 3] linear light to [S, S, 3] uint8. ``rng`` draws what differs from frame to frame: the
+    sensor's grain.
+    """
     picture = np.clip(light * place.exposure * place.white, 0, None)
     # A shoulder in place of clipping.
     picture = np.where(picture > 0.75, 0.75 + 0.25 * np.tanh((picture - 0.75) / 0.35), picture)

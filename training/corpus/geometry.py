@@ -9,7 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Vertices [V, 3], triangles [T, 3], surface coordinates [V, 2] and how far each vertex follows the head [V]."""
+    """Vertices [V, 3], triangles [T, 3], surface coordinates [V, 2] and how far each vertex follows the head
+    [V].
+    """
 
     vertices: np.ndarray
     triangles: np.ndarray
@@ -34,7 +36,9 @@ def grid(points: np.ndarray, surface: np.ndarray, follows: np.ndarray) -> Mesh:
 
 
 def follow_weight(y: np.ndarray) -> np.ndarray:
-    """How far a point at height ``y`` turns with the head: all of it above the chin, none of it at the collar."""
+    """How far a point at height ``y`` turns with the head: all of it above the chin, none of it at the
+    collar.
+    """
     t = np.clip((y + 1.45) / 0.7, 0, 1)
     return t * t * (3 - 2 * t)
 

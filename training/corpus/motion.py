@@ -1,9 +1,9 @@
 """From phoneme times and prosody to ARKit coefficients and head pose.
 
-Visemes blend by dominance functions (Cohen & Massaro 1993, "Modeling coarticulation in synthetic visual speech"):
-each phone pulls the mouth towards its target with a strength that decays around its centre. Lips that the phone
-closes (p, b, m) or brings to the teeth (f, v) get there whatever the neighbours pull at. Frame ``i`` is the instant
-``(i + 0.5) / fps``.
+Visemes blend by dominance functions (Cohen & Massaro 1993, "Modeling coarticulation in synthetic visual
+speech"): each phone pulls the mouth towards its target with a strength that decays around its centre. Lips
+that the phone closes (p, b, m) or brings to the teeth (f, v) get there whatever the neighbours pull at. Frame
+``i`` is the instant ``(i + 0.5) / fps``.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ def frame_instants(frames: int, fps: float = FPS) -> np.ndarray:
 def prosody(
     waveform: np.ndarray, sample_rate: int, frames: int, fps: float = FPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Loudness (0..1, relative to the loud parts) and log pitch (0 = the speaker's own, 0 where unvoiced), [F] each."""
+    """Loudness (0..1, relative to the loud parts) and log pitch (0 = the speaker's own, 0 where unvoiced),
+    [F] each.
+    """
     size, span = 1024, int(0.06 * sample_rate)
     padded = np.pad(waveform, size)
     centres = (frame_instants(frames, fps) * sample_rate).astype(int) + size
@@ -225,7 +227,7 @@ def closures(phones: Sequence[Phone], times: np.ndarray) -> tuple[np.ndarray, np
     for phone in phones:
         if phone.name not in _CLOSURES:
             continue
-        # An audible burst or onset already belongs to the opening, so the hold ends a little before the phone.
+        # An audible burst or onset already belongs to the opening: the hold ends a little before the phone.
         middle = (phone.start + phone.end) / 2
         hold = max((phone.end - phone.start) / 2 - 0.012, step / 2 + 1e-6)
         ramp = np.clip(1.0 - (np.abs(times - middle) - hold) / 0.05, 0.0, 1.0)
@@ -282,9 +284,11 @@ def _mouth(expression, phones, times, loud, style: Style, rng) -> None:
 _FEELINGS = (
     {"mouthSmileLeft": 0.6, "mouthSmileRight": 0.6, "cheekSquintLeft": 0.5, "cheekSquintRight": 0.5},
     {"mouthFrownLeft": 0.5, "mouthFrownRight": 0.5, "browInnerUp": 0.6, "mouthShrugLower": 0.2},
-    {"browDownLeft": 0.7, "browDownRight": 0.7, "noseSneerLeft": 0.35, "noseSneerRight": 0.35, "eyeSquintLeft": 0.4,
+    {"browDownLeft": 0.7, "browDownRight": 0.7, "noseSneerLeft": 0.35, "noseSneerRight": 0.35,
+    "eyeSquintLeft": 0.4,
      "eyeSquintRight": 0.4},
-    {"browInnerUp": 0.7, "browOuterUpLeft": 0.7, "browOuterUpRight": 0.7, "eyeWideLeft": 0.6, "eyeWideRight": 0.6},
+    {"browInnerUp": 0.7, "browOuterUpLeft": 0.7, "browOuterUpRight": 0.7, "eyeWideLeft": 0.6, "eyeWideRight":
+    0.6},
     {"mouthDimpleLeft": 0.5, "mouthLeft": 0.3, "mouthSmileLeft": 0.25},
     {"mouthDimpleRight": 0.5, "mouthRight": 0.3, "mouthSmileRight": 0.25},
     {"eyeSquintLeft": 0.5, "eyeSquintRight": 0.5, "cheekSquintLeft": 0.3, "cheekSquintRight": 0.3},
@@ -304,7 +308,8 @@ def _feelings(expression, times, style: Style, rng) -> None:
 
 
 _OPENERS = (
-    "mouthFunnel", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "tongueOut",
+    "mouthFunnel", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "tongueOut",
     "mouthShrugUpper", "mouthShrugLower", "jawForward", "jawLeft", "jawRight", "cheekPuff",
 )  # fmt: skip
 
@@ -340,7 +345,8 @@ def _eyes(expression, times, pose, style: Style, rng) -> None:
     up = up + pose[:, 0] * 0.8
     per_radian = 1.7
     amounts = {
-        "eyeLookOutLeft": across, "eyeLookInRight": across, "eyeLookInLeft": -across, "eyeLookOutRight": -across,
+        "eyeLookOutLeft": across, "eyeLookInRight": across, "eyeLookInLeft": -across, "eyeLookOutRight":
+        -across,
         "eyeLookUpLeft": up, "eyeLookUpRight": up, "eyeLookDownLeft": -up, "eyeLookDownRight": -up,
     }  # fmt: skip
     for name, angle in amounts.items():

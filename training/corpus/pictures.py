@@ -88,7 +88,8 @@ def write_frame_shard(
 ) -> int:
     """Write ``frames`` pictures of each of ``count`` people; returns how many pictures that is.
 
-    Two thirds of the people do what a clip in the same folder does (if there are any), the others move more widely.
+    Two thirds of the people do what a clip in the same folder does (if there are any), the others move more
+    widely.
     """
     clips = _clip_index(path.parent)
     with ShardWriter(path) as shard:

@@ -1,7 +1,8 @@
 """Ray-casts a person in a place: one ray a pixel, four more where an edge runs through it.
 
-Labels are exact because the geometry is the face model's own: Eq. 1, its pose and its camera. Hair, hats and beards
-stand off the head along its normals; the neck passes from following the head to following the shoulders.
+Labels are exact because the geometry is the face model's own: Eq. 1, its pose and its camera. Hair, hats and
+beards stand off the head along its normals; the neck passes from following the head to following the
+shoulders.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ class Place:
 
     Attributes:
         background: ``[S, S, 3]`` linear.
-        lights: ``[L, 3]`` unit vectors towards the lights, the first of which casts shadows; colours ``[L, 3]``.
-        sky, ground: ambient light from above and below.
+        lights: ``[L, 3]`` unit vectors towards the lights, the first of which casts shadows; colours ``[L,
+        3]``. sky, ground: ambient light from above and below.
         shadow: how dark the shadow is, 0..1.
-        exposure, gamma, white: the camera's. grain: its noise, in 0..1 of the finished picture. vignette: 0..1.
-        finish: the look of the finished picture. strength: of that finish.
+        exposure, gamma, white: the camera's. grain: its noise, in 0..1 of the finished picture. vignette:
+        0..1. finish: the look of the finished picture. strength: of that finish.
     """
 
     background: np.ndarray

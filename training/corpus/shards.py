@@ -1,9 +1,9 @@
 """WebDataset tar shards whose bytes depend on nothing but their content.
 
-``frames-*.tar`` hold pictures of one person each: ``KEY.0.jpg`` .. ``KEY.{K-1}.jpg``, ``KEY.safetensors`` (alpha
-``[D_α]``, expression ``[K, D_β]``, pose ``[K, 6]``) and ``KEY.json``. ``clips-*.tar`` hold speech: ``KEY.wav`` (16 kHz,
-mono, 16 bit), ``KEY.safetensors`` (alpha, expression ``[F, D_β]``, pose ``[F, 6]``) and ``KEY.json`` (fps, phonemes as
-``[name, start, end]`` in seconds, text, speaker, engine).
+``frames-*.tar`` hold pictures of one person each: ``KEY.0.jpg`` .. ``KEY.{K-1}.jpg``, ``KEY.safetensors``
+(alpha ``[D_α]``, expression ``[K, D_β]``, pose ``[K, 6]``) and ``KEY.json``. ``clips-*.tar`` hold speech:
+``KEY.wav`` (16 kHz, mono, 16 bit), ``KEY.safetensors`` (alpha, expression ``[F, D_β]``, pose ``[F, 6]``) and
+``KEY.json`` (fps, phonemes as ``[name, start, end]`` in seconds, text, speaker, engine).
 """
 
 from __future__ import annotations

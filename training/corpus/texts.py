@@ -107,33 +107,46 @@ A proper cup of coffee from a proper copper pot.
 Wolves howl when the full moon climbs above the woods.
 Thin clouds drifted over the southern mountains.
 """.strip().splitlines()
-_SUBJECTS = """the boy|my mother|a young woman|the old farmer|our teacher|the blue whale|somebody|the mayor|a brave mouse
-the whole family|Papa|her brother|the baker|a white bird|the pilot|every member of the club|the poet|Bob|Emma|a wolf
-the judge|my neighbor|the captain|a busy bee|the museum|the company|this machine|the doctor|a small robot|the painter
+_SUBJECTS = """the boy|my mother|a young woman|the old farmer|our teacher|the blue whale|somebody|the mayor
+a brave mouse
+the whole family|Papa|her brother|the baker|a white bird|the pilot|every member of the club|the poet|Bob|Emma
+a wolf
+the judge|my neighbor|the captain|a busy bee|the museum|the company|this machine|the doctor|a small robot
+the painter
 """.strip().replace("\n", "|").split("|")
-_VERBS = """bought|painted|moved|followed|imagined|broke|measured|forgot|admired|pushed|carried|found|described|repaired
-watched|borrowed|opened|covered|mixed|chose|washed|showed us|threw away|jumped over|talked about|looked for|wrapped
+_VERBS = """bought|painted|moved|followed|imagined|broke|measured|forgot|admired|pushed|carried|found
+described|repaired
+watched|borrowed|opened|covered|mixed|chose|washed|showed us|threw away|jumped over|talked about|looked for
+wrapped
 """.strip().replace("\n", "|").split("|")
-_OBJECTS = """a map of the moon|the broken umbrella|five brown eggs|the purple boat|a pot of honey|my favorite book
-the village bridge|both of the apples|a very old photograph|the empty bottle|a warm woolen blanket|the missing key
-a beautiful poem|the yellow submarine|an ounce of pepper|the thick wooden door|a pair of gloves|the garden fence
-a thousand tiny shells|the shape of the cloud|a bowl of mushroom soup|the first page of the newspaper|a bag of plums
+_OBJECTS = """a map of the moon|the broken umbrella|five brown eggs|the purple boat|a pot of honey
+my favorite book
+the village bridge|both of the apples|a very old photograph|the empty bottle|a warm woolen blanket
+the missing key
+a beautiful poem|the yellow submarine|an ounce of pepper|the thick wooden door|a pair of gloves
+the garden fence
+a thousand tiny shells|the shape of the cloud|a bowl of mushroom soup|the first page of the newspaper
+a bag of plums
 """.strip().replace("\n", "|").split("|")
 _PLACES = """by the river|in the middle of the night|before breakfast|on the way home|under the apple tree
-at the bottom of the hill|from above|with both hands|without a word|in the empty theater|on Wednesday afternoon
+at the bottom of the hill|from above|with both hands|without a word|in the empty theater
+on Wednesday afternoon
 beside the lighthouse|for the very first time|as fast as possible|when nobody was watching|over the bridge
 near the old mill|in a small blue box|after the film|because of the weather|with a little help|every morning
 """.strip().replace("\n", "|").split("|")
-_OPENINGS = """well|maybe|of course|by the way|believe me|honestly|as you know|suddenly|somehow|in fact|oh|perhaps
+_OPENINGS = """well|maybe|of course|by the way|believe me|honestly|as you know|suddenly|somehow|in fact|oh
+perhaps
 """.strip().replace("\n", "|").split("|")
-_WORDS = """amber apple baby bamboo beige bishop blob boy bubble cabbage camp chew choose church cobweb couch cow cube
-deep doubt dove eager earth easy elbow fifth figure five foam fudge fuzzy gym goose growth haven heavy home hope huge
-ivy jam joy judge jumble kayak knife lava league lamb loop loyal mambo map march massage maybe memo mirage mob moth
-mouth movie mumble myth nephew ninth noise numb oath obey octave opaque oval over oyster palm pebble pep pivot plum
-poem pop prove puff pump quail queue quiver rhythm robe rouge royal ruby safe scarf sheep shove skew smooth soup
-sphere spoon squash swamp teeth thaw theme thief thumb toad tomb tooth treasure tube umbrella urge vague valve vapor
-velvet verb view vivid voice vow voyage vision waffle wasp wave weave web whip wolf womb wove yacht yarn yellow yoga
-youth zebra zip zoom zone above before mommy papa puppy bumblebee hippopotamus peppermint impossible improvement
+_WORDS = """amber apple baby bamboo beige bishop blob boy bubble cabbage camp chew choose church cobweb couch
+cow cube
+deep doubt dove eager earth easy elbow fifth figure five foam fudge fuzzy gym goose growth haven heavy home
+hope huge ivy jam joy judge jumble kayak knife lava league lamb loop loyal mambo map march massage maybe memo
+mirage mob moth mouth movie mumble myth nephew ninth noise numb oath obey octave opaque oval over oyster palm
+pebble pep pivot plum poem pop prove puff pump quail queue quiver rhythm robe rouge royal ruby safe scarf
+sheep shove skew smooth soup sphere spoon squash swamp teeth thaw theme thief thumb toad tomb tooth treasure
+tube umbrella urge vague valve vapor velvet verb view vivid voice vow voyage vision waffle wasp wave weave
+web whip wolf womb wove yacht yarn yellow yoga youth zebra zip zoom zone above before mommy papa puppy
+bumblebee hippopotamus peppermint impossible improvement
 """.split()
 # fmt: on
 
@@ -143,7 +156,9 @@ def _choose(rng: np.random.Generator, options: list[str]) -> str:
 
 
 def sentence(rng: np.random.Generator, heldout: bool = False) -> str:
-    """One sentence. Held-out sentences are a disjoint fifth of the written ones and of the composed ones' parts."""
+    """One sentence. Held-out sentences are a disjoint fifth of the written ones and of the composed ones'
+    parts.
+    """
     parts = {
         "subjects": _SUBJECTS,
         "verbs": _VERBS,
