@@ -1,6 +1,6 @@
 """``python scripts/demo.py``: install what is needed, start ComfyUI, make the example portrait speak.
 
-The MP4 lands in ``demo/``. With ``--serve`` the host stays open afterwards, to drag workflows into its page.
+The result is ``talking_portrait.mp4`` beside the README. With ``--serve`` the host stays open afterwards, to drag workflows into its page.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
         saved = next(
             server.path_of(output["images"][0]) for output in outputs.values() if output.get("animated")
         )
-        target = Path(shutil.copy(saved, ROOT / "demo" / "talking_portrait.mp4"))
+        target = Path(shutil.copy(saved, ROOT / "talking_portrait.mp4"))
         say(f"done: {target}")
         if options.serve:
             say(f"ComfyUI is open at {server.url}; drag in workflows/talking_portrait.json. Ctrl+C ends it.")

@@ -120,7 +120,7 @@ def test_the_workflow_runs_in_the_page_and_its_video_plays(page: Any, comfyui: C
         f"async () => {{ for (const video of ({VIDEOS})()) {{ video.muted = true; await video.play(); }} }}"
     )
     page.wait_for_function(f"() => ({VIDEOS})().every((video) => video.currentTime > 0.2)")
-    keep(page, "talking_portrait.png")
+    keep(page, "workflow.png")
 
 
 def test_the_api_workflow_is_what_the_page_would_post(page: Any) -> None:

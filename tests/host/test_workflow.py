@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -281,6 +285,17 @@ def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
         comfyui.queue(part)
     for folder in ("models/fd2talk/expression", "elsewhere", "fd2talk_core/weights"):
         assert folder in str(refusal.value)
+
+
+def test_the_readmes_client_gets_the_video(comfyui: ComfyUIServer, graph: dict, tmp_path: Path) -> None:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "talking_portrait.api.json").write_text(json.dumps(graph), encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    (client,) = [block for block in blocks if "/prompt" in block]
+    client = client.replace("http://127.0.0.1:8188", comfyui.url)
+    done = subprocess.run([sys.executable, "-c", client], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [file for file in ast.literal_eval(done.stdout) if file["filename"].endswith(".mp4")]
 
 
 def test_prompts_queued_together_do_not_mix(comfyui: ComfyUIServer, graph: dict) -> None:
