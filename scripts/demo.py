@@ -1,6 +1,7 @@
 """``python scripts/demo.py``: install what is needed, start ComfyUI, make the example portrait speak.
 
-The result is ``talking_portrait.mp4`` beside the README. With ``--serve`` the host stays open afterwards, to drag workflows into its page.
+The result is ``talking_portrait.mp4`` beside the README. With ``--serve`` the host stays open afterwards, to drag
+workflows into its page.
 """
 
 from __future__ import annotations
