@@ -1,6 +1,6 @@
 """``python scripts/demo.py``: install what is needed, start ComfyUI, make the example portrait speak.
 
-The result is ``talking_portrait.mp4`` beside the README. With ``--serve`` the host stays open afterwards, to drag
+The result is ``talking_portrait.mp4`` beside the README. With ``--serve`` the host stays open, to drag
 workflows into its page.
 """
 
@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from scripts.comfyui import ComfyUIServer  # noqa: E402
 from scripts.environment import ROOT, prepare, say  # noqa: E402
 
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "example_inputs"
 
 
 def main() -> int:

@@ -171,8 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", action="append", default=[], metavar="STAGE=MINUTES", help="time budgets"
     )
-    parser.add_argument("--portrait", type=Path, default=ROOT / "examples" / "portrait.png")
-    parser.add_argument("--speech", type=Path, default=ROOT / "examples" / "speech.wav")
+    parser.add_argument("--portrait", type=Path, default=ROOT / "example_inputs" / "portrait.png")
+    parser.add_argument("--speech", type=Path, default=ROOT / "example_inputs" / "speech.wav")
     given = parser.parse_args(arguments)
     name = given.run or Path(given.config).stem
     folder = given.runs / name

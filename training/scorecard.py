@@ -53,7 +53,7 @@ from .measures import (
 from .motion import draw_motion, mouth_basis, mouth_opening
 from .sources import PictureSet, SpeechSet, load_pictures, load_speech, need_weights
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent / "example_inputs"
 TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
 """Where Debian's pocketsphinx-testdata puts real speech with its words."""
 
@@ -368,7 +368,7 @@ def _draw_speech(curves: Sequence, picture: Path) -> None:
 
 
 def default_portraits() -> list[tuple[str, Tensor]]:
-    """The portraits in ``examples/``, by name."""
+    """The portraits in ``example_inputs/``, by name."""
     return [(path.stem, read_image(path)) for path in sorted(EXAMPLES.glob("*.png"))]
 
 

@@ -26,7 +26,7 @@ from fd2talk_core.landmarks import (
     sample_square,
 )
 
-PORTRAIT = Path(__file__).parents[2] / "examples" / "portrait.png"
+PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"
 
 # What the mediapipe package 0.10.21 itself finds in the portrait, in pixels.
 MEDIAPIPE_LANDMARKS = {

@@ -30,7 +30,7 @@ from fd2talk_core.reference import (
     resample,
 )
 
-PORTRAIT = Path(__file__).parents[2] / "examples" / "portrait.png"
+PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"
 
 
 @lru_cache

@@ -64,7 +64,7 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory, seeded_models: Path) -> It
 
 
 def _write_inputs(folder: Path) -> None:
-    portrait = Image.open(ROOT / "examples" / "portrait.png").convert("RGB")
+    portrait = Image.open(ROOT / "example_inputs" / "portrait.png").convert("RGB")
     portrait.thumbnail((384, 384))
     portrait.save(folder / "portrait.png")
     Image.new("RGB", (256, 256), (90, 120, 160)).save(folder / "no_face.png")
