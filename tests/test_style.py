@@ -13,6 +13,9 @@ from scripts.environment import ROOT
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]], ids=["rules", "form"])
 def test_ruff_has_nothing_to_say(arguments: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", *arguments, "--no-cache", "."], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "ruff", *arguments, "--no-cache", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
