@@ -140,8 +140,11 @@ def everything(run: Run, minutes: Mapping[str, float], portrait: Path, speech: P
     """All parts in order."""
     started = time.monotonic()
     make_corpus(run, load_section(run.config, "corpus"))
-    reports = {stage: train_stage(run, stage, minutes.get(stage)) for stage in STAGES}
-    missing = [name for name in NETWORKS if not (run.weights / f"{name}.safetensors").exists()]
+    # a wav2vec 2.0 that the user put there is taken as it is
+    given = {"audio_encoder"} if (run.weights / "audio_encoder").is_dir() else set()
+    stages = [stage for stage in STAGES if stage not in given]
+    reports = {stage: train_stage(run, stage, minutes.get(stage)) for stage in stages}
+    missing = [n for n in NETWORKS if n not in given and not (run.weights / f"{n}.safetensors").exists()]
     if missing:
         raise FD2TalkError(
             f"{run.weights} lacks {missing[0]}.safetensors although its stage has a report in {run.folder}; "

@@ -211,12 +211,14 @@ def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def need_weights(weights: Path, network: str, module: str) -> Path:
-    """The checkpoint of an earlier stage.
+    """The checkpoint of an earlier stage; of the audio encoder, a Hugging Face folder of that name also.
 
     Raises:
         FD2TalkError: saying which stage makes it.
     """
     path = weights / f"{network}.safetensors"
+    if network == "audio_encoder" and (weights / network).is_dir():
+        return weights / network
     if not path.exists():
         raise FD2TalkError(f"{path} does not exist; make it first with python -m {module}.")
     return path
