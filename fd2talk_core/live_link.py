@@ -51,8 +51,15 @@ HEAD = ("headyaw", "headpitch", "headroll")
 CLOCK_RATE = 60
 """Frames of the app's clock a second."""
 MAX_GAP_SECONDS = 60.0
-GAZE_RADIANS = math.radians(30)
-"""Turn of the eye at a full eyeLook blendshape, for the eyes' columns of a written file."""
+MAX_FRAMES = 500_000
+"""More than two hours at 60 fps."""
+GAZE = {
+    "Out": math.radians(14.7),
+    "In": math.radians(14.7),
+    "Up": math.radians(9.9),
+    "Down": math.radians(11.4),
+}
+"""How far the eyes of the open face model turn at a full eyeLook blendshape."""
 
 _TIMECODE = re.compile(r"(\d{1,3}):(\d{1,2}):(\d{1,2})[:;](\d{1,3}(?:\.\d+)?)")
 _COMMON_RATES = (23.976, 24.0, 25.0, 29.97, 30.0, 48.0, 50.0, 59.94, 60.0, 90.0, 100.0, 119.88, 120.0)
@@ -98,7 +105,10 @@ def read_live_link(path: Path, fps: float | None = None) -> LiveLinkTake:
     if fps is None:
         times = _seconds(clock)
         fps = _frame_rate(times)
-        grid = torch.arange(round((times[-1] - times[0]) * fps) + 1, dtype=torch.float64)
+        count = round((times[-1] - times[0]) * fps) + 1
+        if count > MAX_FRAMES:
+            raise FD2TalkError(f"its timecodes span {count:,} frames, but at most {MAX_FRAMES:,} are read.")
+        grid = torch.arange(count, dtype=torch.float64)
         rows = torch.tensor([(times[index] - times[0]) * fps for index in found], dtype=torch.float64)
         # the clock is written in thousandths of a frame: that much is its rounding, not the phone's
         rows = torch.where((rows - rows.round()).abs() < 0.02, rows.round(), rows)
@@ -299,13 +309,13 @@ def _from_pose(pose: Tensor) -> Tensor:
 def _gaze(expression: Tensor) -> dict[str, Tensor]:
     """The eyes' columns that belong to the eyeLook blendshapes; a reader that drives eye bones needs them."""
     look = {
-        name: expression[:, index] for index, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook")
+        f"{way}{side}": turn * expression[:, ARKIT_NAMES.index(f"eyeLook{way}{side}")]
+        for way, turn in GAZE.items()
+        for side in ("Left", "Right")
     }
     columns = {}
     for side, outward in (("Left", 1.0), ("Right", -1.0)):
-        yaw = outward * (look[f"eyeLookOut{side}"] - look[f"eyeLookIn{side}"])
-        pitch = look[f"eyeLookDown{side}"] - look[f"eyeLookUp{side}"]
-        columns[f"{side.lower()}eyeyaw"] = yaw * GAZE_RADIANS
-        columns[f"{side.lower()}eyepitch"] = pitch * GAZE_RADIANS
-        columns[f"{side.lower()}eyeroll"] = torch.zeros_like(yaw)
+        columns[f"{side.lower()}eyeyaw"] = outward * (look[f"Out{side}"] - look[f"In{side}"])
+        columns[f"{side.lower()}eyepitch"] = look[f"Down{side}"] - look[f"Up{side}"]
+        columns[f"{side.lower()}eyeroll"] = torch.zeros(len(expression))
     return columns

@@ -28,6 +28,7 @@ from .coefficients import (
 )
 from .errors import FD2TalkError
 from .face_model import euler_angles, rotation_matrix
+from .live_link import GAZE
 from .sequence_files import OPEN_FACE_MODEL
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -40,8 +41,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 POSE_GROUPS: dict[str, tuple[str, ...]] = {"rotation": POSE_NAMES[:3], "shift": POSE_NAMES[3:]}
 MAX_FRAMES = 1_000_000
 
-GAZE_RADIANS = math.radians(30)
-"""Turn of the eye that a full eyeLook blendshape stands for."""
 BLINK_CLOSE, BLINK_SHUT, BLINK_OPEN = 0.09, 0.05, 0.17
 """Seconds: lids fall about twice as fast as they rise."""
 BLINK_REFRACTORY = 0.8
@@ -51,6 +50,8 @@ IDLE_DEVIATION = (0.025, 0.035, 0.018, 0.03, 0.02, 0.03)
 IDLE_BAND = (0.04, 0.7)
 """Hertz."""
 IDLE_WAVES = 12
+
+_SIDEWAYS, _UP, _DOWN = (round(math.degrees(GAZE[way]), 1) for way in ("Out", "Up", "Down"))
 
 Pivot = Literal["rest", "mean", "first"]
 Fit = Literal["stretch", "hold", "loop"]
@@ -360,16 +361,15 @@ def look_at(expression: CoefficientSequence, yaw: float, pitch: float) -> Coeffi
         pitch: radians, positive down.
 
     Raises:
-        FD2TalkError: when the expression has no named eyes, or the eyes would have to turn by more than 30°.
+        FD2TalkError: when the expression has no named eyes, or the eyes cannot turn so far
+            (:data:`~fd2talk_core.live_link.GAZE`).
     """
-    right = _between(yaw, -GAZE_RADIANS, GAZE_RADIANS, "The gaze (radians)") / GAZE_RADIANS
-    down = _between(pitch, -GAZE_RADIANS, GAZE_RADIANS, "The gaze (radians)") / GAZE_RADIANS
-    amounts = {"eyeLookDown": (down, down), "eyeLookUp": (-down, -down)}
-    amounts |= {"eyeLookOut": (right, -right), "eyeLookIn": (-right, right)}
+    yaw = math.radians(_between(math.degrees(yaw), -_SIDEWAYS, _SIDEWAYS, "The yaw of the eyes in degrees"))
+    pitch = math.radians(_between(math.degrees(pitch), -_UP, _DOWN, "The pitch of the eyes in degrees"))
     values = expression.values.clone()
-    for shape, sides in amounts.items():
-        for side, amount in zip(("Left", "Right"), sides, strict=True):
-            values[:, _column(expression, shape + side)] = max(amount, 0.0)
+    for side, outward in (("Left", yaw), ("Right", -yaw)):
+        for way, turn in (("Out", outward), ("In", -outward), ("Down", pitch), ("Up", -pitch)):
+            values[:, _column(expression, f"eyeLook{way}{side}")] = max(turn, 0.0) / GAZE[way]
     return expression.replace(values=values)
 
 

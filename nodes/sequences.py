@@ -62,8 +62,8 @@ def _length_inputs() -> list[io.Input]:
         Features.Input(
             "features",
             optional=True,
-            tooltip="From Load Audio (wav2vec 2.0): the clip then gets the length and the rate of "
-            "the speech.",
+            tooltip="From Load Audio (wav2vec 2.0): the clip then gets the length and the rate of the "
+            "speech.",
         ),
     ]
 
@@ -81,16 +81,14 @@ class FD2TalkLoadCoefficients(io.ComfyNode):
             node_id="FD2TalkLoadCoefficients",
             display_name="Load Motion",
             category=CATEGORY,
-            description="Reads expression and head motion from a file: saved by Save Motion, "
-            "captured with an "
-            "iPhone (Live Link Face CSV), or made by SadTalker, DreamTalk or Deep3D (.mat).",
+            description="Reads expression and head motion from a file: saved by Save Motion, captured with "
+            "an iPhone (Live Link Face CSV), or made by SadTalker, DreamTalk or Deep3D (.mat).",
             inputs=[
                 io.Combo.Input(
                     "motion_file",
                     options=host.list_input_files(*READERS),
-                    tooltip="A safetensors, npz, json, csv or mat file of the input folder; upload "
-                    "it with the "
-                    "button below, or drop it on the node.",
+                    tooltip="A safetensors, npz, json, csv or mat file of the input folder; upload it with "
+                    "the button below, or drop it on the node.",
                 ),
                 advanced(
                     _amount(
@@ -99,9 +97,8 @@ class FD2TalkLoadCoefficients(io.ComfyNode):
                         0.0,
                         120.0,
                         0.001,
-                        "Frames a second of the file; 0 is what the file says. Needed for .mat "
-                        "(SadTalker: 25). A "
-                        "rate given for a file that has one plays its frames at the given rate.",
+                        "Frames a second of the file; 0 is what the file says. Needed for .mat (SadTalker: "
+                        "25). A rate given for a file that has one plays its frames at the given rate.",
                     )
                 ),
             ],
@@ -156,10 +153,9 @@ class FD2TalkSaveCoefficients(io.ComfyNode):
                     "format",
                     options=[ending[1:] for ending in WRITERS],
                     default="safetensors",
-                    tooltip="safetensors and npz keep every number; json can be read and edited as "
-                    "text; csv is "
-                    "that of the Live Link Face app and keeps the 52 blendshapes and the head's angles, but "
-                    "not its position.",
+                    tooltip="safetensors and npz keep every number; json can be read and edited as text; "
+                    "csv is that of the Live Link Face app and keeps the 52 blendshapes and the head's "
+                    "angles, but not its position.",
                 ),
             ],
             outputs=[
@@ -255,9 +251,8 @@ class FD2TalkScaleMotion(_EditNode):
                     "about",
                     options=["rest", "mean", "first"],
                     default="rest",
-                    tooltip="What stays where it is: a neutral face and straight head, the clip's "
-                    "mean, or its "
-                    "first frame.",
+                    tooltip="What stays where it is: a neutral face and straight head, the clip's mean, or "
+                    "its first frame.",
                 )
             ),
         ]
@@ -284,9 +279,8 @@ class FD2TalkOffsetMotion(_EditNode):
                 "coefficient",
                 options=[NO_COEFFICIENT, *edit.ARKIT_NAMES],
                 default=NO_COEFFICIENT,
-                tooltip="A blendshape of the expression to be raised or lowered, such as "
-                "mouthSmileLeft; chain "
-                "nodes for several.",
+                tooltip="A blendshape of the expression to be raised or lowered, such as mouthSmileLeft; "
+                "chain nodes for several.",
             ),
             _amount("amount", 0.0, -1.0, 1.0, 0.05, "Added to the coefficient; 1 is the whole blendshape."),
         ]
@@ -338,9 +332,8 @@ class FD2TalkHoldStill(_EditNode):
                 "at",
                 options=["first", "mean", "rest"],
                 default="first",
-                tooltip="What is held: the first frame of the stillness, the clip's mean, or a "
-                "straight head and "
-                "neutral face.",
+                tooltip="What is held: the first frame of the stillness, the clip's mean, or a straight "
+                "head and neutral face.",
             ),
             _amount("amount", 1.0, 0.0, 1.0, 0.05, "1 is quite still, 0.5 moves half as much."),
             _amount("blend", 0.3, 0.0, 10.0, 0.05, "Seconds in which the stillness comes and goes."),
@@ -374,16 +367,14 @@ class FD2TalkRetime(_EditNode):
                 "method",
                 options=["stretch", "hold", "loop"],
                 default="loop",
-                tooltip="How another length is reached: stretch plays slower or faster; hold cuts, "
-                "or holds the "
-                "last frame; loop cuts, or goes there and back.",
+                tooltip="How another length is reached: stretch plays slower or faster; hold cuts, or "
+                "holds the last frame; loop cuts, or goes there and back.",
             ),
             Features.Input(
                 "features",
                 optional=True,
-                tooltip="From Load Audio (wav2vec 2.0): length and rate are then those of the "
-                "speech, and the two "
-                "widgets are not used.",
+                tooltip="From Load Audio (wav2vec 2.0): length and rate are then those of the speech, and "
+                "the two widgets are not used.",
             ),
         ]
 
@@ -432,8 +423,8 @@ class FD2TalkSplice(io.ComfyNode):
             node_id="FD2TalkSplice",
             display_name="Splice Motion",
             category=CATEGORY,
-            description="Puts one motion behind another, cross-faded. Connect two expressions, two "
-            "poses or both.",
+            description="Puts one motion behind another, cross-faded. Connect two expressions, two poses "
+            "or both.",
             inputs=[
                 Expression.Input("first_expression", optional=True, tooltip="The face's motion that begins."),
                 Expression.Input(
@@ -553,8 +544,8 @@ class FD2TalkAddBlinks(io.ComfyNode):
                 io.String.Input(
                     "times",
                     default="",
-                    tooltip="Seconds at which the eyes are shut, such as 1.5, 3, 7.25. Empty: "
-                    "natural blinks.",
+                    tooltip="Seconds at which the eyes are shut, such as 1.5, 3, 7.25. Empty: natural "
+                    "blinks.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -612,8 +603,8 @@ class FD2TalkLookAt(io.ComfyNode):
             description="Rests the eyes on one spot for the whole clip.",
             inputs=[
                 Expression.Input("expression", tooltip="The face's motion whose eyes are turned."),
-                _degrees("yaw", 30, "Degrees. Positive looks to the picture's right."),
-                _degrees("pitch", 30, "Degrees. Positive looks down."),
+                _amount("yaw", 0.0, -14.5, 14.5, 0.5, "Degrees. Positive looks to the picture's right."),
+                _amount("pitch", 0.0, -9.5, 11.0, 0.5, "Degrees. Positive looks down."),
             ],
             outputs=[
                 Expression.Output(

@@ -196,7 +196,7 @@ def test_eyes_and_poses_from_nothing(comfyui: ComfyUIServer, files: Path) -> Non
     angles = {"pitch": 0, "yaw": 20, "roll": 0, "x": 0, "y": 0, "z": 0.5}
     graph = {
         "one": load("take.json"),
-        "look": {"class_type": "FD2TalkLookAt", "inputs": {"expression": ["one", 0], "yaw": 15, "pitch": 0}},
+        "look": {"class_type": "FD2TalkLookAt", "inputs": {"expression": ["one", 0], "yaw": 12, "pitch": 0}},
         "blink": {
             "class_type": "FD2TalkAddBlinks",
             "inputs": {"expression": ["look", 0], "times": "0.5, 1.7", **blinks},
@@ -211,7 +211,7 @@ def test_eyes_and_poses_from_nothing(comfyui: ComfyUIServer, files: Path) -> Non
     }
     outputs = comfyui.run(graph)
     motion = load_motion(saved(comfyui, outputs))
-    expected = edit.look_at(face(), math.radians(15), 0)
+    expected = edit.look_at(face(), math.radians(12), 0)
     expected = edit.add_blinks(expected, times=[0.5, 1.7], replace_existing=True)
     assert torch.equal(motion.expression.values, expected.values)
     assert torch.equal(
