@@ -1,8 +1,8 @@
 """The face model: a head's shape from identity, expression and pose (FD2Talk Eq. 1).
 
-Units are decimetres (1 = 10 cm). The origin is the head's pivot between the ears; x points to the image's right,
-y up and z toward the viewer. A pose is ``p = [pitch, yaw, roll, x, y, z]``, rotation ``R = Rx(pitch) Ry(yaw)
-Rz(roll)`` in radians: positive pitch nods down, positive yaw turns the face to the image's right.
+Units are decimetres (1 = 10 cm). The origin is the head's pivot between the ears; x points to the image's
+right, y up and z toward the viewer. A pose is ``p = [pitch, yaw, roll, x, y, z]``, rotation ``R = Rx(pitch)
+Ry(yaw) Rz(roll)`` in radians: positive pitch nods down, positive yaw turns the face to the image's right.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from .errors import FD2TalkError
 SHIPPED_FILE = Path(__file__).parent / "weights" / "face_model.safetensors"
 
 _INTEGERS = ("triangles", "triangle_parts", "mouth_vertices", "inner_lip_pairs", "mediapipe_triangles")
+_SPARSE = {"expression_counts", "expression_vertices", "expression_offsets"}
+"""May stand in a file for ``expression_basis``: how many vertices each shape moves, which, and whereto."""
 _FLOATS = ("mean", "identity_basis", "expression_basis", "uv", "mediapipe_barycentric")
 
 
@@ -30,7 +32,7 @@ class Camera:
 
     Attributes:
         focal: focal length in half widths of the square picture.
-        distance: units from the origin; a head at the origin spans ``±distance / focal`` units of the picture.
+        distance: units from the origin, where the picture shows ``±distance / focal`` units.
     """
 
     focal: float = 12 / 1.8
@@ -53,7 +55,7 @@ class FaceModel(nn.Module):
         uv: ``[T, 3, 2]``, texture coordinates of each triangle's corners.
         mouth_vertices: ``[M]``, the lips and what lies around them.
         inner_lip_pairs: ``[K, 2]``, upper and lower vertex across the lips' gap.
-        mediapipe_triangles, mediapipe_barycentric: ``[468]`` and ``[468, 3]``, where MediaPipe's landmarks lie.
+        mediapipe_triangles, mediapipe_barycentric: ``[468]`` and ``[468, 3]``, where MediaPipe's points lie.
     """
 
     def __init__(
@@ -94,17 +96,17 @@ class FaceModel(nn.Module):
             raise FD2TalkError(f"{path.name} is not a readable safetensors file ({error}).") from error
         except (KeyError, ValueError) as error:
             raise FD2TalkError(f"{path.name} is not a face model: its header has no face_model.") from error
-        if "identity_scale" in tensors and "identity_basis" in tensors:
-            # stored in 8 bits with one scale a component
-            scale = tensors.pop("identity_scale").float()
-            tensors["identity_basis"] = tensors["identity_basis"].float() * scale[:, None, None]
-        missing = sorted({*_FLOATS, *_INTEGERS} - tensors.keys())
-        unexpected = sorted(tensors.keys() - {*_FLOATS, *_INTEGERS})
+        needed = {*_FLOATS, *_INTEGERS}
+        if tensors.keys() >= _SPARSE:
+            needed = needed - {"expression_basis"} | _SPARSE
+        missing, unexpected = sorted(needed - tensors.keys()), sorted(tensors.keys() - needed)
         if missing or unexpected:
             raise FD2TalkError(
                 f"{path.name} is not a whole face model: missing {missing or 'nothing'}, "
                 f"unexpected {unexpected or 'nothing'}."
             )
+        if needed >= _SPARSE:
+            tensors["expression_basis"] = _dense_expressions(tensors, path)
         try:
             model = cls(
                 tensors,
@@ -185,6 +187,25 @@ class FaceModel(nn.Module):
         """MediaPipe's 468 points on a shape: ``[B, V, 3]`` to ``[B, 468, 3]``."""
         corners = vertices[:, self.triangles[self.mediapipe_triangles]]
         return (corners * self.mediapipe_barycentric[..., None]).sum(dim=-2)
+
+
+def _dense_expressions(tensors: dict[str, Tensor], path: Path) -> Tensor:
+    """Take the sparse expression tensors out of a file's and make ``[D_β, V, 3]`` of them."""
+    counts = tensors.pop("expression_counts").long()
+    vertices, offsets = tensors.pop("expression_vertices").long(), tensors.pop("expression_offsets").float()
+    size = len(tensors["mean"])
+    fits = (
+        counts.ndim == vertices.ndim == 1
+        and offsets.shape == (len(vertices), 3)
+        and bool((counts >= 0).all())
+        and int(counts.sum()) == len(vertices)
+        and bool(((vertices >= 0) & (vertices < size)).all())
+    )
+    if not fits:
+        raise FD2TalkError(f"{path.name} is a face model whose expression tensors do not fit each other.")
+    basis = torch.zeros(len(counts), size, 3)
+    basis[torch.arange(len(counts)).repeat_interleave(counts), vertices] = offsets
+    return basis
 
 
 @lru_cache(maxsize=1)

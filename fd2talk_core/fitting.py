@@ -1,7 +1,8 @@
 """Fitting identity α, expression β and pose p of the face model to landmarks found in pictures.
 
-The maximum of the posterior of Eq. 1 seen through the camera: landmark errors are Gaussian, α has a unit prior, β is
-drawn to the landmarker's blendshape scores. Solved by damped Gauss-Newton steps in closed form, all frames at once.
+The maximum of the posterior of Eq. 1 seen through the camera: landmark errors are Gaussian, α has a unit
+prior, β is drawn to the landmarker's blendshape scores. Solved by damped Gauss-Newton steps in closed form,
+all frames at once.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ DAMPING = 1e-3
 
 # fmt: off
 FACE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150,
-    136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176,
+    149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )
 # fmt: on
-"""MediaPipe's landmarks on the face's outline: they slide over the skin as the head turns, so they count less."""
+"""MediaPipe's landmarks on the face's outline: they slide over the skin as the head turns, so they count
+less."""
 FACE_OVAL_WEIGHT = 0.1
 
 
@@ -62,8 +64,8 @@ def fit_landmarks(
     """Fit the face model to MediaPipe's landmarks.
 
     Args:
-        landmarks_ndc: ``[N, 468 or 478, 2 or 3]``, u and v in -1..1 over the square crop, v down. Irises and depth
-            are not used.
+        landmarks_ndc: ``[N, 468 or 478, 2 or 3]``, u and v in -1..1 over the square crop, v down. Irises and
+            depth are not used.
         face_model: whose camera took the crop.
         blendshapes: ``[N, D_β]``, the landmarker's scores in the face model's order.
         identity: ``[D_α]``, when the person is known already.

