@@ -1,6 +1,7 @@
 """Checkpoint files: one safetensors file a network, which says itself what it is.
 
-The header's metadata holds the network's class, its constructor arguments as JSON, and a :class:`CheckpointInfo`.
+The header's metadata holds the network's class, its constructor arguments as JSON, and a
+:class:`CheckpointInfo`.
 Nothing in a file is executed: safetensors holds numbers, and the class is compared with the one asked for.
 """
 
@@ -119,7 +120,7 @@ def load_checkpoint(path: Path | str, network_class: type[Network], face_model: 
         the network, with the file's :class:`CheckpointInfo` as its attribute ``info``.
 
     Raises:
-        FD2TalkError: one sentence for a corrupt file, another class, another face model, or wrong keys or shapes.
+        FD2TalkError: one sentence for a corrupt file, another class or face model, or wrong keys or shapes.
     """
     path = Path(path)
     class_name, config, info = read_header(path)
@@ -172,8 +173,9 @@ def find_checkpoint(network: str, name: str, folders: Iterable[Path | str] = ())
 
     Args:
         network: one of :data:`NETWORKS`.
-        name: a file, or the folder of a set that holds ``<network>.safetensors``, in one of ``folders``; or the
-            name of a shipped set, such as ``tiny``. For ``audio_encoder`` also a folder in Hugging Face's layout.
+        name: a file, or the folder of a set that holds ``<network>.safetensors``, in one of ``folders``; or
+            the name of a shipped set, such as ``tiny``. For ``audio_encoder`` also a folder in Hugging Face's
+            layout.
         folders: searched first, in order.
 
     Raises:

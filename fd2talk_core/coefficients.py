@@ -1,7 +1,7 @@
 """Expression and pose sequences: the motion that passes from the audio to the frames (FD2Talk Sec. 3.1).
 
-Frame ``i`` of a sequence at ``fps`` stands for the instant ``(i + 0.5) / fps``, so a clip of ``duration`` seconds
-has the same extent at every frame rate, and resampling neither drops its tail nor shifts its mouth.
+Frame ``i`` of a sequence at ``fps`` stands for the instant ``(i + 0.5) / fps``, so a clip of ``duration``
+seconds has the same extent at every frame rate, and resampling neither drops its tail nor shifts its mouth.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ POSE_NAMES = ("pitch", "yaw", "roll", "x", "y", "z")
 ARKIT_NAMES = (
     "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
     "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
-    "eyeSquintRight", "eyeWideRight", "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose", "mouthFunnel",
-    "mouthPucker", "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft",
-    "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight",
-    "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight",
-    "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "browDownLeft",
-    "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft",
-    "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut",
+    "eyeSquintRight", "eyeWideRight", "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose",
+    "mouthFunnel", "mouthPucker", "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight",
+    "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft",
+    "mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper",
+    "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
+    "mouthUpperUpRight", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight",
+    "tongueOut",
 )
 # fmt: on
 """The 52 blendshapes of Apple's ARKit, in its order."""
@@ -66,8 +67,8 @@ class CoefficientSequence:
 
     Attributes:
         kind: ``"expression"`` or ``"pose"``.
-        values: ``[F, D]`` float32 on the CPU. Expression: D_β of the face model. Pose: D_p = 6, rotation as pitch,
-            yaw, roll in radians (intrinsic x-y-z) and translation in face-model units.
+        values: ``[F, D]`` float32 on the CPU. Expression: D_β of the face model. Pose: D_p = 6, rotation as
+            pitch, yaw, roll in radians (intrinsic x-y-z) and translation in face-model units.
         fps: frames a second.
         face_model: name of the face model that the expression belongs to (and whose units a pose is in).
         names: one name a coefficient, where the face model has names.
@@ -173,7 +174,7 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
 def mouth_mask(names: Sequence[str], size: int) -> Tensor:
     """``[size]`` bool: the coefficients that shape the mouth.
 
-    A face model without names (a converted BFM) mixes mouth and brows in every component, so all of it counts.
+    A face model without names (a converted BFM) mixes mouth and brows in every component: all of it counts.
     """
     if not names:
         return torch.ones(size, dtype=torch.bool)
@@ -199,8 +200,9 @@ def start_at_pose(values: Tensor, pose: Tensor) -> Tensor:
 def blend_over_rest(values: Tensor, rest: Tensor, names: Sequence[str]) -> Tensor:
     """Play an expression over a portrait's own resting face; the mouth stays as the audio wants it.
 
-    Each weight is the larger of the two: it starts from the portrait's raised brow or squint, still reaches a full
-    blink, never leaves [0, 1], and applied twice (by ExpDiT for a preview, then by the sampler) it is the same.
+    Each weight is the larger of the two: it starts from the portrait's raised brow or squint, still reaches a
+    full blink, never leaves [0, 1], and applied twice (by ExpDiT for a preview, then by the sampler) it is
+    the same.
 
     Args:
         values: ``[F, D_β]``.
@@ -248,7 +250,8 @@ def apply_to_portrait(
         )
     if expression.values.shape[1] != portrait_expression.shape[-1]:
         raise FD2TalkError(
-            f"The expression has {expression.values.shape[1]} coefficients (face model {expression.face_model}), "
+            f"The expression has {expression.values.shape[1]} coefficients "
+            f"(face model {expression.face_model}), "
             f"but the portrait was fitted with {portrait_expression.shape[-1]}."
         )
     if mode == "absolute":

@@ -25,7 +25,7 @@ from .face_model import FaceModel, default_face_model
 from .landmarks import FaceLandmarker
 from .motion import sample_motion
 from .reference import NoFacePolicy, encode_reference
-from .sampler import iter_decoded_frames, iter_latents
+from .sampler import PasteMask, iter_decoded_frames, iter_latents
 from .video import VideoWriter
 
 Progress = Callable[[str, int, int], None]
@@ -108,7 +108,7 @@ class FD2TalkPipeline:
 
     @classmethod
     def from_config(cls, size: str = "tiny", seed: int = 0) -> FD2TalkPipeline:
-        """Untrained networks initialised from a seed: for tests and for measuring sizes, not for making videos."""
+        """Untrained networks initialised from a seed: for tests and measurements, not for making videos."""
         names = ("audio_encoder", "expression", "pose", "autoencoder", "unet")
         return cls(**{name: configs.build(name, size, seed) for name in names})
 
@@ -187,9 +187,11 @@ class FD2TalkPipeline:
             seed=seed,
             steps=frame_steps,
             motion_mode=motion_mode,
+            face_model=self.face_model,
             callback=report("frames"),
         )
-        frames = iter_decoded_frames(self.autoencoder, latents, reference, paste_back=paste_back)
+        mask = PasteMask.of_motion(reference, expression, pose, motion_mode, self.face_model)
+        frames = iter_decoded_frames(self.autoencoder, latents, reference, paste_back=paste_back, mask=mask)
         return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate))
 
 

@@ -105,8 +105,8 @@ class VideoWriter:
 class _AudioTrack:
     """Feeds one waveform to an AAC stream a little at a time.
 
-    Over six channels are mixed down to stereo: players seldom take them, and PyAV, with which a host would read
-    the file back, crashes on eight planar channels.
+    Over six channels are mixed down to stereo: players seldom take them, and PyAV, with which a host would
+    read the file back, crashes on eight planar channels.
     """
 
     def __init__(self, container: av.container.OutputContainer, waveform: Tensor, sample_rate: int) -> None:

@@ -46,7 +46,7 @@ def test_sound_comes_back_as_it_went_in(tmp_path: Path, rate: int, channels: int
     _, sound, _ = read(tmp_path / "v.mp4")
     middle = slice(rate // 4, rate // 2)
     assert sound.shape[0] == (channels if channels <= 6 else 2)
-    # an AAC copy of a tone that stands in time with the original: a shift by 1 ms would give a correlation of 0.19
+    # an AAC copy of a tone that stands in time with the original: a shift by 1 ms would correlate by 0.19
     assert np.corrcoef(sound[0, middle], tone[0, middle])[0, 1] > 0.99
 
 
