@@ -24,6 +24,8 @@ EXPRESSION_SIGMA_SCORED = 0.12
 IDENTITY_FRAMES = 12
 """Frames that a video's identity is fitted to; more do not make it better."""
 DAMPING = 1e-3
+FRAMES_AT_ONCE = 64
+"""Frames solved together: each takes about 2 MB while it is."""
 
 # fmt: off
 FACE_OVAL = (
@@ -79,6 +81,15 @@ def fit_landmarks(
     target = landmarks_ndc[:, :NUM_LANDMARKS, :2].double().cpu()
     if not len(target) or not torch.isfinite(target).all():
         raise FD2TalkError("The landmarks are empty or not numbers, so no face can be fitted to them.")
+    if blendshapes is not None:
+        wanted = (len(target), face_model.expression_dim)
+        if blendshapes.shape != wanted or not torch.isfinite(blendshapes).all():
+            raise FD2TalkError(f"Blendshape scores {list(wanted)} are needed, not {list(blendshapes.shape)}.")
+    if identity is not None and identity.shape != (face_model.identity_dim,):
+        raise FD2TalkError(
+            f"An identity [{face_model.identity_dim}] is needed, not {list(identity.shape)}; "
+            f"it belongs to another face model than {face_model.name}."
+        )
     problem = _Problem(face_model, blendshapes, len(target))
     pose = problem.first_pose(target)
     if identity is None:
@@ -86,12 +97,12 @@ def fit_landmarks(
         alpha = problem.fit_identity(target, pose, chosen, iterations)
     else:
         alpha = identity.double().cpu()
-    expression = problem.prior.clone()
-    for _ in range(iterations):
-        expression, pose = problem.step(target, alpha, expression, pose)
-    residual = target - problem.points(alpha, expression, pose)
-    error = (residual**2).sum(-1).mean(-1).sqrt()
-    return FaceFit(alpha.float(), expression.float(), pose.float(), error.float())
+    parts = [
+        problem.fit_motion(target[i : i + FRAMES_AT_ONCE], alpha, pose[i : i + FRAMES_AT_ONCE], i, iterations)
+        for i in range(0, len(target), FRAMES_AT_ONCE)
+    ]
+    expression, pose, error = (torch.cat(part).float() for part in zip(*parts, strict=True))
+    return FaceFit(alpha.float(), expression, pose, error)
 
 
 class _Problem:
@@ -163,7 +174,9 @@ class _Problem:
         seen = torch.stack([slope * x, -slope * y], dim=-1)
         return (target - seen).flatten(1), rotation, turned, by_point
 
-    def motion_system(self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor):
+    def motion_system(
+        self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor, prior: Tensor
+    ):
         """The damped normal equations of [β, p] of each frame, and what they were made of.
 
         Returns:
@@ -184,7 +197,7 @@ class _Problem:
         diagonal = normal.diagonal(dim1=-2, dim2=-1)
         diagonal += DAMPING * diagonal
         diagonal[:, :size] += self.prior_weight
-        right[:, :size] += self.prior_weight * (self.prior - expression)
+        right[:, :size] += self.prior_weight * (prior - expression)
         # a coefficient at an end of its range that is pushed outward is left out of the step
         held = ((expression <= 0) & (right[:, :size] < 0)) | ((expression >= 1) & (right[:, :size] > 0))
         free = torch.cat([~held, held.new_ones(len(held), 6)], dim=1).double()
@@ -192,11 +205,22 @@ class _Problem:
         return normal, right * free, jacobian * free[:, None], residual, by_turned
 
     def step(
-        self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor
+        self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor, prior: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One damped step of expression and pose, each frame by itself."""
-        normal, right, *_ = self.motion_system(target, identity, expression, pose)
+        normal, right, *_ = self.motion_system(target, identity, expression, pose, prior)
         return self.apply(torch.linalg.solve(normal, right), expression, pose)
+
+    def fit_motion(
+        self, target: Tensor, identity: Tensor, pose: Tensor, first: int, iterations: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Expression, pose and error of the frames from ``first`` on, with a known identity."""
+        prior = self.prior[first : first + len(target)]
+        expression = prior.clone()
+        for _ in range(iterations):
+            expression, pose = self.step(target, identity, expression, pose, prior)
+        residual = target - self.points(identity, expression, pose)
+        return expression, pose, (residual**2).sum(-1).mean(-1).sqrt()
 
     def apply(self, change: Tensor, expression: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Move [β, p] by a solution ``[N, D_β + 6]`` of the normal equations."""
@@ -207,13 +231,12 @@ class _Problem:
 
     def fit_identity(self, target: Tensor, pose: Tensor, chosen: Tensor, iterations: int) -> Tensor:
         """α from some frames, solved together with their expressions and poses (by the Schur complement)."""
-        target, pose, whole_prior = target[chosen], pose[chosen], self.prior
-        self.prior = whole_prior[chosen]
+        target, pose, prior = target[chosen], pose[chosen], self.prior[chosen]
         identity = torch.zeros(len(self.identity_basis), dtype=torch.float64)
-        expression = self.prior.clone()
+        expression = prior.clone()
         eye = torch.eye(len(identity), dtype=torch.float64)
         for _ in range(iterations):
-            system = self.motion_system(target, identity, expression, pose)
+            system = self.motion_system(target, identity, expression, pose, prior)
             normal, right, jacobian, residual, by_turned = system
             of_identity = torch.einsum("nlux,dlx->nlud", by_turned, self.identity_basis).flatten(1, 2)
             weighted = (of_identity * self.weight[:, None]).mT
@@ -229,7 +252,6 @@ class _Problem:
             expression, pose = self.apply(
                 eliminated[..., -1] - eliminated[..., :-1] @ change, expression, pose
             )
-        self.prior = whole_prior
         return identity
 
 

@@ -70,6 +70,28 @@ def test_expression_stays_in_range() -> None:
     assert 0 <= fit.expression.min() and fit.expression.max() <= 1
 
 
+def test_frames_are_fitted_each_by_itself() -> None:
+    """A long video goes through in parts, with what each frame alone would get."""
+    identity, *_, points = people(1, seed=7)
+    moved = points + 0.01 * torch.randn(70, 1, 1, generator=torch.Generator().manual_seed(8))
+    scores = torch.rand(70, 52, generator=torch.Generator().manual_seed(9)) * 0.2
+    whole = fit_landmarks(moved, default_face_model(), scores, identity[0], iterations=3)
+    for i in (0, 63, 64, 69):
+        alone = fit_landmarks(
+            moved[i : i + 1], default_face_model(), scores[i : i + 1], identity[0], iterations=3
+        )
+        torch.testing.assert_close(whole.expression[i], alone.expression[0])
+        torch.testing.assert_close(whole.pose[i], alone.pose[0])
+
+
+def test_scores_and_identities_of_another_model_are_told() -> None:
+    *_, points = people(1, seed=7)
+    with pytest.raises(FD2TalkError, match="Blendshape scores .1, 52. are needed, not .1, 51."):
+        fit_landmarks(points, default_face_model(), torch.zeros(1, 51))
+    with pytest.raises(FD2TalkError, match="another face model than anny-arkit52"):
+        fit_landmarks(points, default_face_model(), identity=torch.zeros(64))
+
+
 @pytest.mark.parametrize(
     "points", [torch.zeros(1, 68, 2), torch.zeros(0, 468, 2), torch.full((1, 468, 2), math.nan)]
 )
