@@ -211,7 +211,9 @@ def align_reference(
     # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
     flow = reference_flow(face_model, *coefficients, crop.shape[-1] // 2, supersample=1)
     moved = paint_mouth(warp_reference(crop, flow.grid.to(crop.device)), flow.hidden_mouth.to(crop.device))
-    encoded = unet.crop_encoder(moved.to(unet.device, unet.dtype))
+    # large pictures: more than a few at once leave a processor's cache and take half as long again
+    parts = moved.to(unet.device, unet.dtype).split(4)
+    encoded = torch.cat([unet.crop_encoder(part) for part in parts])
     masks = F.adaptive_avg_pool2d(flow.masks, encoded.shape[-2:])
     return torch.cat([encoded, masks.to(encoded)], dim=1)
 

@@ -20,7 +20,7 @@ from .correspondence import align_reference
 from .diffusion import Callback, NoiseMode, ddim_sample, frame_noise, sampling_timesteps
 from .errors import FD2TalkError
 from .face_model import FaceModel, default_face_model
-from .reference import Reference
+from .reference import Reference, head_mask
 from .reference import paste_back as paste_into_picture
 from .unet import ConditionCache, FrameUNet
 
@@ -200,6 +200,44 @@ class _Job:
         return made.float().cpu()
 
 
+@dataclass(frozen=True, eq=False)
+class PasteMask:
+    """Where the frames of a clip can differ from the portrait, drawn a few frames at a time as they are pasted
+    back: the head and what it moves. Elsewhere the picture stays as it is, in its full resolution.
+
+    Attributes:
+        reference: the portrait.
+        face_model: whose coefficients these are.
+        expression, pose: ``[F, D_β]`` and ``[F, 6]``, as the frames were rendered with.
+    """
+
+    reference: Reference
+    face_model: FaceModel
+    expression: Tensor
+    pose: Tensor
+
+    @classmethod
+    def of_motion(
+        cls,
+        reference: Reference,
+        expression: CoefficientSequence,
+        pose: CoefficientSequence,
+        motion_mode: MotionMode = "relative",
+        face_model: FaceModel | None = None,
+    ) -> PasteMask:
+        """The mask of a clip that :func:`iter_latents` makes from the same arguments."""
+        motion = apply_to_portrait(expression, pose, reference.expression, reference.pose, motion_mode)
+        return cls(reference, face_model or default_face_model(), *motion)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.pose)
+
+    def draw(self, start: int, stop: int) -> Tensor:
+        """``[stop - start, m, m]`` in 0..1, over the crop."""
+        return head_mask(self.reference, self.face_model, self.expression[start:stop], self.pose[start:stop])
+
+
 def decode_frames(
     autoencoder: FrameAutoencoder, latents: Tensor | Iterator[Tensor], reference: Reference, **options: object
 ) -> Tensor:
@@ -213,6 +251,7 @@ def iter_decoded_frames(
     reference: Reference,
     *,
     paste_back: bool = True,
+    mask: PasteMask | None = None,
     frames_per_batch: int | None = None,
     callback: Callback | None = None,
 ) -> Iterator[Tensor]:
@@ -224,6 +263,7 @@ def iter_decoded_frames(
         latents: ``[F, d, h, w]``, or chunks of it as :func:`iter_latents` gives them.
         reference: the portrait.
         paste_back: put the crops back into the whole picture.
+        mask: of the same clip: paste back only what moves. Without it the whole crop is pasted, its edge faded.
         frames_per_batch: None goes by the device. When memory runs out, the batch is halved.
         callback: called with the frames done and to do (of chunks that are still being made: those that have
             come).
@@ -241,7 +281,11 @@ def iter_decoded_frames(
         _check_latents(latents, reference)
     batch = frames_per_batch or DECODED_TOGETHER.get(autoencoder.device.type, 2)
     chunks = iter([latents]) if whole else latents
-    return _decode_chunks(autoencoder, chunks, reference, paste_back, batch, callback)
+    if whole and mask is not None and mask.num_frames != len(latents):
+        raise FD2TalkError(
+            f"There are {len(latents)} latents, but the paste mask is of {mask.num_frames} frames."
+        )
+    return _decode_chunks(autoencoder, chunks, reference, paste_back, mask, batch, callback)
 
 
 @torch.no_grad()
@@ -250,6 +294,7 @@ def _decode_chunks(
     chunks: Iterator[Tensor],
     reference: Reference,
     paste_back: bool,
+    mask: PasteMask | None,
     batch: int,
     callback: Callback | None,
 ) -> Iterator[Tensor]:
@@ -258,13 +303,16 @@ def _decode_chunks(
     done = expected = 0
     for latents in chunks:
         _check_latents(latents, reference)
-        expected += len(latents)
+        first, expected = expected, expected + len(latents)
 
-        def work(frames: Sequence[int], latents: Tensor = latents) -> Tensor:
+        def work(frames: Sequence[int], latents: Tensor = latents, first: int = first) -> Tensor:
             nonlocal previous
             part = latents[frames[0] : frames[-1] + 1]
             decoded, previous = _decode_distinct(autoencoder, part, portrait, previous)
-            return paste_into_picture(decoded, reference) if paste_back else decoded
+            if not paste_back:
+                return decoded
+            drawn = None if mask is None else mask.draw(first + frames[0], first + frames[-1] + 1)
+            return paste_into_picture(decoded, reference, mask=drawn)
 
         for frames, pictures in in_batches(range(len(latents)), batch, work):
             done += len(frames)

@@ -244,6 +244,10 @@ class FrameUNet(ModelMixin, ConfigMixin):
 
         # layers are numbered in the order in which they run, which is the order of _attentions
         conditions = iter(zip(cache.motion, cache.reference, strict=True))
+        if reference_latent is None and (
+            self.config.concat_reference or (self.config.predict_residual and not aligned)
+        ):
+            raise FD2TalkError("This UNet reads the reference latent in every step, but none was given.")
         inputs = [sample]
         if aligned:
             inputs.append(warped)

@@ -12,6 +12,7 @@ from .types import Expression, PortraitReference, Pose, advanced
 
 NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
 FPS_KEY = "fd2talk_fps"
+MASK_KEY = "fd2talk_mask"
 """Beside ``samples`` in our LATENT: the frame rate of the motion. Latents from elsewhere need not have it."""
 
 
@@ -120,7 +121,7 @@ class FD2TalkUNetSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if noise_mode not in NOISE_MODES:
             raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
-        from ..fd2talk_core.sampler import sample_latents
+        from ..fd2talk_core.sampler import PasteMask, sample_latents
 
         latents = sample_latents(
             host.load_network("unet", checkpoint),
@@ -135,7 +136,17 @@ class FD2TalkUNetSampler(io.ComfyNode):
             motion_mode=motion_mode,
             callback=host.Progress(reference),
         )
-        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps})
+        mask = PasteMask.of_motion(reference, expression, pose, motion_mode)
+        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps, MASK_KEY: mask})
+
+
+def _mask_of(samples: dict, reference):
+    """What the sampler said moves; not where a LATENT node dropped it or changed the frames' number, nor for
+    another portrait.
+    """
+    mask = samples.get(MASK_KEY)
+    fits = mask is not None and mask.num_frames == len(samples["samples"]) and mask.reference is reference
+    return mask if fits else None
 
 
 def _decoder_inputs() -> list[io.Input]:
@@ -194,6 +205,7 @@ class DecodeFrames(io.ComfyNode):
             samples["samples"],
             reference,
             paste_back=paste_back,
+            mask=_mask_of(samples, reference),
             callback=host.Progress(),
         )
         return io.NodeOutput(host.to_host(frames))
@@ -259,6 +271,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
                 samples["samples"],
                 reference,
                 paste_back=paste_back,
+                mask=_mask_of(samples, reference),
                 callback=host.Progress(),
             ):
                 writer.write(chunk)

@@ -7,6 +7,7 @@ away after.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class AudioEncoderOptions:
         gain: largest change of loudness in dB, either way.
         held_out_seconds: taken of each held-out clip.
         held_out_clips: how many are taken.
+        filters: how the first convolution starts: ``random``, or ``mel``, see :func:`start_as_mel_filters`.
     """
 
     seconds: float = 2.0
@@ -41,6 +43,11 @@ class AudioEncoderOptions:
     gain: float = 12.0
     held_out_seconds: float = 6.0
     held_out_clips: int = 32
+    filters: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.filters not in ("random", "mel"):
+            raise FD2TalkError(f"filters is {self.filters!r}, but it is one of: random, mel.")
 
 
 class _Classifier(nn.Module):
@@ -142,6 +149,39 @@ class AudioEncoderStage(Stage):
         save_checkpoint(self.encoder, weights / "audio_encoder.safetensors", info)
 
 
+@torch.no_grad()
+def start_as_mel_filters(encoder: AudioEncoder, lowest: float = 80.0, highest: float = 7600.0) -> None:
+    """Let the first convolution start as band-pass filters, evenly spaced on the mel scale.
+
+    It goes on from there like any other layer. Hours of speech teach a wav2vec 2.0 such filters (Zeghidour et
+    al. 2018, "Learning filterbanks from raw speech"); minutes do not. A band takes four channels: a windowed
+    sine and cosine and their opposites, so that what the activation lets through adds up to the band's
+    magnitude whatever the phase.
+
+    Args:
+        lowest, highest: centres of the outer bands in Hz.
+    """
+    convolution = encoder.model.feature_extractor.conv_layers[0].conv
+    channels, _, length = convolution.weight.shape
+    bands = channels // 4
+    if bands < 2:
+        raise FD2TalkError(f"mel filters need 8 channels in the first convolution, but it has {channels}.")
+    to_mel = torch.tensor([lowest, highest], dtype=torch.float64).div(700).log1p()
+    centres = torch.linspace(*to_mel.tolist(), bands, dtype=torch.float64).expm1() * 700
+    spacing = centres.diff(append=2 * centres[-1:] - centres[-2:-1])
+    time = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2) / SAMPLE_RATE
+    # a Hann window of T seconds passes 2 / T Hz, so high bands, which stand further apart, are short
+    duration = (2 / spacing).clamp(max=length / SAMPLE_RATE)[:, None]
+    window = (math.pi * time / duration).cos().square() * (time.abs() < duration / 2)
+    phase = 2 * math.pi * centres[:, None] * time
+    # speech falls by about 6 dB an octave; equal parts of it make the filters equally loud
+    loudness = centres[:, None] / centres.mean() / window.sum(dim=1, keepdim=True)
+    sine, cosine = phase.sin() * window * loudness, phase.cos() * window * loudness
+    filters = torch.stack([sine, -sine, cosine, -cosine], dim=1).flatten(0, 1)
+    filters *= length**-0.5 / filters.norm(dim=1).mean()
+    convolution.weight[: len(filters), 0] = filters.to(convolution.weight)
+
+
 def draw_confusion(confusion: Tensor, names: list[str], picture: Path) -> None:
     """Rows are the true phonemes, columns what was heard."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -163,6 +203,8 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     options = stage_options(section, AudioEncoderOptions())
     train, held_out, words = load_speech(data, default_face_model())
     encoder = configs.build("audio_encoder", section["size"], seed, **section.get("network", {}))
+    if options.filters == "mel":
+        start_as_mel_filters(encoder)
     return AudioEncoderStage(encoder, train, held_out, options), words
 
 

@@ -1,0 +1,249 @@
+"""The correspondence against independent geometry: where a surface point was, seen by the same camera."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fd2talk_core import configs
+from fd2talk_core.coefficients import ARKIT_NAMES
+from fd2talk_core.correspondence import (
+    MASK_NAMES,
+    align_reference,
+    distance_to,
+    head_weight,
+    paint_mouth,
+    pixel_centers,
+    pose_on_body,
+    reference_flow,
+    warp_reference,
+)
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.mesh_render import rasterize
+
+
+@pytest.fixture(scope="module")
+def face() -> FaceModel:
+    return default_face_model()
+
+
+@pytest.fixture(scope="module")
+def identity(face: FaceModel) -> Tensor:
+    return torch.randn(face.identity_dim, generator=torch.Generator().manual_seed(2)) * 0.7
+
+
+def still(face: FaceModel, frames: int = 1) -> tuple[Tensor, Tensor]:
+    return torch.zeros(frames, face.expression_dim), torch.zeros(frames, 6)
+
+
+def flow_from_still(
+    face: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor, size: int, **options
+):
+    rest, upright = still(face)
+    return reference_flow(face, identity, rest[0], upright[0], expression, pose, size, **options)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_unchanged_coefficients_give_the_identity(face: FaceModel, identity: Tensor, size: int) -> None:
+    expression, pose = still(face, 2)
+    expression[1, ARKIT_NAMES.index("jawOpen")], pose[1, 1] = 0.5, 0.3
+    flow = reference_flow(face, identity.expand(2, -1), expression, pose, expression, pose, size)
+    assert (flow.grid - pixel_centers(size, flow.grid)).abs().max() < 1e-4
+    assert flow.masks.shape == (2, len(MASK_NAMES), size, size)
+    coverage, visible = flow.masks[:, 0], flow.masks[:, 1]
+    assert 0.15 < coverage.mean() < 0.6
+    assert visible.sum() > 0.97 * coverage.sum()
+
+
+def test_a_shift_is_a_constant_displacement_on_the_face(face: FaceModel, identity: Tensor) -> None:
+    """A plane parallel to the picture at depth z moves by focal · t / z; the head's depths lie around the camera's
+    distance, so each place's own depth says its shift.
+    """
+    expression, pose = still(face)
+    pose[0, 3:5] = torch.tensor([0.15, -0.1])
+    flow = flow_from_still(face, identity, expression, pose, 64, supersample=1)
+    vertices = apply_pose(face(identity[None], expression), pose)
+    raster = rasterize(project(vertices, face.camera), face.triangles, 64, cull_back_faces=True)
+    displacement = (flow.grid - pixel_centers(64, flow.grid))[0]
+    # rows above the neck, which blends into shoulders that stay
+    head = raster.covered[0] & (torch.arange(64) < 36)[:, None]
+    shift = face.camera.focal * torch.tensor([-0.15, -0.1]) / raster.depth[0][head][:, None]
+    assert head.sum() > 300
+    torch.testing.assert_close(displacement[head], shift, atol=2e-4, rtol=0)
+    assert (displacement[head] - displacement[head].mean(dim=0)).abs().max() < 0.02
+
+
+def paint(
+    face: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """A head with colours that are a function of the surface, on shoulders that stay: ``[F, 3, size, size]``."""
+    vertices = pose_on_body(face, face(identity[None], expression), pose, torch.zeros(1, 6))
+    raster = rasterize(project(vertices, face.camera), face.triangles, size * 2, cull_back_faces=True)
+    place = raster.interpolate(face(identity[None], torch.zeros(1, face.expression_dim)), face.triangles)
+    colors = 0.5 + 0.4 * torch.sin(place * 9 + torch.tensor([0.0, 1.0, 2.0]))
+    picture = torch.where(raster.covered[..., None], colors, torch.tensor([0.3, 0.5, 0.7]))
+    return F.avg_pool2d(picture.movedim(-1, 1), 2), raster.covered
+
+
+def test_a_textured_head_warped_is_the_head_rendered(face: FaceModel, identity: Tensor) -> None:
+    expression, pose = still(face, 4)
+    expression[0, ARKIT_NAMES.index("jawOpen")] = 0.6
+    expression[1, ARKIT_NAMES.index("mouthSmileLeft")] = 0.9
+    pose[2, :3] = torch.tensor([0.1, 0.25, 0.05])
+    pose[3] = torch.tensor([-0.1, -0.2, 0.1, 0.15, 0.1, 0.0])
+    before, _ = paint(face, identity, *still(face), 128)
+    truth, _ = paint(face, identity, expression, pose, 128)
+    flow = flow_from_still(face, identity, expression, pose, 128, supersample=1)
+    known = (flow.masks[:, 1:2] > 0.99).expand_as(truth)
+    warped = warp_reference(before, flow.grid)
+    for frame in range(4):
+        error = (warped[frame] - truth[frame])[known[frame]].square().mean()
+        copied = (before[0] - truth[frame])[known[frame]].square().mean()
+        decibel, baseline = -10 * error.log10(), -10 * copied.log10()
+        print(f"frame {frame}: warped {decibel:.1f} dB, copied {baseline:.1f} dB")
+        assert decibel > 28 and decibel > baseline + 5
+
+
+def test_frames_of_several_people_and_one_by_one_are_the_same(face: FaceModel) -> None:
+    """A batch is only a batch."""
+    generator = torch.Generator().manual_seed(1)
+    people = torch.randn(3, face.identity_dim, generator=generator) * 0.5
+    expression = torch.rand(3, face.expression_dim, generator=generator) * 0.2
+    rest = torch.rand(3, face.expression_dim, generator=generator) * 0.2
+    pose, upright = (torch.randn(3, 6, generator=generator) * 0.1 for _ in range(2))
+    together = reference_flow(face, people, rest, upright, expression, pose, 32)
+    for frame in range(3):
+        one = slice(frame, frame + 1)
+        alone = reference_flow(
+            face, people[frame], rest[frame], upright[frame], expression[one], pose[one], 32
+        )
+        torch.testing.assert_close(alone.grid, together.grid[one], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.masks, together.masks[one])
+
+
+def test_a_hidden_side_is_not_visible(face: FaceModel, identity: Tensor) -> None:
+    """Turning the head by 40° shows a cheek that the portrait does not."""
+    expression, pose = still(face)
+    pose[0, 1] = math.radians(40)
+    flow = flow_from_still(face, identity, expression, pose, 64)
+    hidden = flow.masks[0, 0] - flow.masks[0, 1]
+    # the face turns to the image's right, so what comes into sight does so on the left
+    assert hidden[:40, :32].sum() > 20 and hidden[:40, :32].sum() > 3 * hidden[:40, 32:].sum()
+
+
+def test_an_opened_mouth_is_not_filled_with_lips(face: FaceModel, identity: Tensor) -> None:
+    expression, pose = still(face)
+    opened = expression.clone()
+    opened[0, ARKIT_NAMES.index("jawOpen")] = 0.7
+    flow = flow_from_still(face, identity, opened, pose, 128, supersample=1)
+    mouth = flow.masks[0, 2] > 0.5
+    assert mouth.sum() > 30
+    hidden = flow.hidden_mouth.sum(dim=1)[0]
+    assert hidden[mouth].mean() > 0.9 and hidden[~mouth].max() == 0
+    assert flow.masks[0, 1][mouth].mean() < 0.1
+    white = paint_mouth(torch.ones(1, 3, 128, 128), flow.hidden_mouth)
+    assert white[0, :, mouth].mean() < 0.75 and (white[0, :, ~mouth] == 1).float().mean() > 0.99
+    # a portrait whose mouth is open already shows its own teeth
+    same = reference_flow(face, identity, opened[0], pose[0], opened, pose, 128, supersample=1)
+    assert same.hidden_mouth.sum() < 0.15 * same.masks[:, 2].sum()
+
+
+def test_the_background_stays_and_hair_moves_along(face: FaceModel, identity: Tensor) -> None:
+    expression, pose = still(face)
+    pose[0, 3] = 0.15
+    displacement = flow_from_still(face, identity, expression, pose, 64).grid - pixel_centers(
+        64, torch.empty(0)
+    )
+    shift = -face.camera.focal * 0.15 / face.camera.distance
+    covered = flow_from_still(face, identity, expression, pose, 64).masks[0, 0] > 0
+    far = distance_to(covered[None])[0] * 2 / 64
+    top = (torch.arange(64) < 30)[:, None].expand(64, 64)
+    near = (far > 0) & (far < 0.12) & top
+    assert near.sum() > 50
+    torch.testing.assert_close(
+        displacement[0][near], torch.tensor([shift, 0.0]).expand(int(near.sum()), 2), atol=0.02, rtol=0
+    )
+    assert (far > 0.65).any() and displacement[0][far > 0.65].abs().max() < 1e-6
+    # nothing is folded: along every row, places keep their order
+    u = displacement[0, ..., 0] + pixel_centers(64, torch.empty(0))[..., 0]
+    assert (u.diff(dim=1)[~covered[:, 1:] & ~covered[:, :-1]] > 0).all()
+
+
+def test_shoulders_stay_under_a_turning_head(face: FaceModel, identity: Tensor) -> None:
+    weight = head_weight(face)
+    lowest = face.mean[:, 1].argmin()
+    highest = face.mean[:, 1].argmax()
+    assert weight[lowest] == 0 and weight[highest] == 1 and ((weight > 0.2) & (weight < 0.8)).any()
+    vertices = face(identity[None], torch.zeros(1, face.expression_dim))
+    pose, body = (
+        torch.tensor([[0.1, 0.4, 0.0, 0.1, 0.0, 0.0]]),
+        torch.tensor([[0.0, 0.1, 0.0, 0.0, 0.0, 0.0]]),
+    )
+    posed = pose_on_body(face, vertices, pose, body)
+    torch.testing.assert_close(posed[0, lowest], apply_pose(vertices, body)[0, lowest])
+    torch.testing.assert_close(posed[0, highest], apply_pose(vertices, pose)[0, highest])
+    torch.testing.assert_close(pose_on_body(face, vertices, pose, pose), apply_pose(vertices, pose))
+
+
+def test_distances_are_exact() -> None:
+    """Against every pair of cells."""
+    mask = torch.rand(2, 9, 13, generator=torch.Generator().manual_seed(0)) < 0.05
+    assert mask.flatten(1).any(dim=1).all()
+    cells = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(13.0), indexing="ij"), dim=-1)
+    for frame in range(2):
+        wanted = torch.cdist(cells.reshape(-1, 2), cells[mask[frame]]).amin(dim=1).view(9, 13)
+        torch.testing.assert_close(distance_to(mask)[frame], wanted)
+    assert distance_to(torch.zeros(1, 4, 4, dtype=torch.bool)).isinf().all()
+
+
+def test_a_head_out_of_the_picture_leaves_it_as_it_is(face: FaceModel, identity: Tensor) -> None:
+    expression, pose = still(face)
+    pose[0, 3] = 30.0
+    far = reference_flow(face, identity, expression[0], pose[0], expression, pose, 16)
+    assert torch.isfinite(far.grid).all() and far.masks.max() == 0
+    torch.testing.assert_close(far.grid[0], pixel_centers(16, far.grid))
+
+
+@pytest.mark.parametrize("alignment", ["warp", "warp_image"])
+def test_alignment_gives_the_unet_its_input(face: FaceModel, identity: Tensor, alignment: str) -> None:
+    """With nothing moved, the moved reference is the reference, in both forms."""
+    autoencoder = configs.build("autoencoder", "tiny")
+    changes = {} if alignment == "warp_image" else {"reference_alignment": "warp", "reference_encoder": None}
+    unet = configs.build("unet", "tiny", **changes)
+    assert unet.config.reference_alignment == alignment
+    if alignment == "warp_image":
+        unet.set_reference_encoder(autoencoder.encoder)
+    crop = F.interpolate(torch.rand(1, 3, 16, 16), size=256, mode="bilinear")
+    with torch.no_grad():
+        latent = autoencoder.encode(crop)
+    expression, pose = still(face, 5)
+    rest, upright = still(face)
+    aligned = align_reference(unet, face, latent, crop, identity, rest[0], upright[0], expression, pose)
+    assert aligned.shape == (5, 16 + unet.config.alignment_channels, 32, 32)
+    assert unet.config.alignment_channels == len(MASK_NAMES)
+    torch.testing.assert_close(aligned[:, :16], latent.expand(5, -1, -1, -1), atol=1e-3, rtol=1e-3)
+    assert aligned[:, 16:].min() >= 0 and aligned[:, 16:].max() <= 1
+
+
+def test_the_plain_form_is_given_nothing(face: FaceModel, identity: Tensor) -> None:
+    unet = configs.build(
+        "unet", "tiny", reference_alignment="none", reference_encoder=None, alignment_channels=0
+    )
+    expression, pose = still(face)
+    latent, crop = torch.randn(16, 32, 32), torch.rand(3, 256, 256)
+    assert (
+        align_reference(unet, face, latent, crop, identity, expression[0], pose[0], expression, pose) is None
+    )
+
+
+def test_wrong_coefficients_are_named(face: FaceModel, identity: Tensor) -> None:
+    expression, pose = still(face, 3)
+    with pytest.raises(FD2TalkError, match=f"expression has shape .3, 64.*{face.name}"):
+        flow_from_still(face, identity, torch.zeros(3, 64), pose, 16)
+    with pytest.raises(FD2TalkError, match="identity has shape .2, 80"):
+        flow_from_still(face, identity.expand(2, -1), expression, pose, 16)

@@ -1,0 +1,163 @@
+"""The whole method: from a portrait and a voice to a file, in constant memory, with bad input told in a sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from PIL import Image
+
+from fd2talk_core import configs
+from fd2talk_core.__main__ import main
+from fd2talk_core.checkpoint import SHIPPED
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.pipeline import FD2TalkPipeline, read_image
+
+ROOT = Path(__file__).parents[2]
+PORTRAIT = ROOT / "example_inputs" / "portrait.png"
+SPEECH = ROOT / "example_inputs" / "speech.wav"
+
+
+def small_pipeline() -> FD2TalkPipeline:
+    """Seeded networks of the shape of ``tiny``, thinned: these tests are about the way, not about the picture."""
+    autoencoder = configs.load_config("autoencoder", "tiny") | {
+        "block_out_channels": [8, 8, 8],
+        "encoder_blocks": [1, 1, 1],
+        "decoder_blocks": [1, 1, 1],
+    }
+    encoder_keys = configs.load_config("unet", "tiny")["reference_encoder"].keys()
+    names = ("audio_encoder", "expression", "pose")
+    return FD2TalkPipeline(
+        **{name: configs.build(name, "tiny") for name in names},
+        autoencoder=configs.build("autoencoder", "tiny", **autoencoder),
+        unet=configs.build(
+            "unet",
+            "tiny",
+            block_out_channels=[8, 8, 8],
+            attention_head_dim=8,
+            reference_encoder={key: autoencoder.get(key, 32) for key in encoder_keys},
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> FD2TalkPipeline:
+    return small_pipeline()
+
+
+def voice(seconds: float, channels: int = 1, rate: int = 16_000) -> tuple[torch.Tensor, int]:
+    generator = torch.Generator().manual_seed(0)
+    return 0.1 * torch.randn(channels, round(seconds * rate), generator=generator), rate
+
+
+def run(pipeline: FD2TalkPipeline, audio, **options) -> torch.Tensor:
+    return pipeline(PORTRAIT, audio, motion_steps=1, frame_steps=1, **options).frames()
+
+
+def test_a_portrait_and_a_voice_give_a_video_with_its_sound(
+    pipeline: FD2TalkPipeline, tmp_path: Path
+) -> None:
+    stages = {}
+    video = pipeline(
+        PORTRAIT,
+        SPEECH,
+        fps=5,
+        motion_steps=2,
+        frame_steps=2,
+        progress=lambda stage, done, total: stages.__setitem__(stage, (done, total)),
+    )
+    path = video.save(tmp_path / "talking.mp4")
+    assert stages.keys() == {"audio", "expression", "pose", "frames"}
+    assert all(done == total for done, total in stages.values())
+    with av.open(str(SPEECH)) as file:
+        duration = float(file.streams.audio[0].duration * file.streams.audio[0].time_base)
+    with av.open(str(path)) as file:
+        frames = list(file.decode(video=0))
+    assert len(frames) == video.num_frames == round(duration * 5) and frames[0].time == 0
+    with Image.open(PORTRAIT) as portrait:
+        assert (frames[0].width, frames[0].height) == portrait.size
+    with av.open(str(path)) as file:
+        sound = file.streams.audio[0]
+        assert sound.start_time == 0 and abs(float(sound.duration * sound.time_base) - duration) < 0.1
+
+
+def test_the_same_seed_gives_the_same_video_and_another_one_another(pipeline: FD2TalkPipeline) -> None:
+    first, again = (run(pipeline, voice(1), fps=4, seed=7) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, run(pipeline, voice(1), fps=4, seed=8))
+
+
+def test_the_background_is_left_alone(pipeline: FD2TalkPipeline) -> None:
+    frames = run(pipeline, voice(1), fps=3)
+    picture = read_image(PORTRAIT)
+    assert frames.shape == (3, *picture.shape)
+    below_the_head = slice(320, None)
+    assert torch.equal(frames[:, below_the_head], picture[below_the_head].expand(3, -1, -1, -1))
+    assert not torch.equal(frames, picture.expand(3, -1, -1, -1))
+    crop = run(pipeline, voice(1), fps=3, paste_back=False)
+    assert crop.shape[1:] == (256, 256, 3)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16_000), (1, 96_000), (2, 44_100), (8, 48_000)])
+def test_any_sound_works(pipeline: FD2TalkPipeline, channels: int, rate: int) -> None:
+    assert len(run(pipeline, voice(0.5, channels, rate), fps=4)) == 2
+
+
+def test_silence_works(pipeline: FD2TalkPipeline) -> None:
+    assert len(run(pipeline, (torch.zeros(1, 16_000), 16_000), fps=3)) == 3
+
+
+MEMORY = """
+import resource, sys, torch
+sys.path.insert(0, {root!r})
+from tests.core.test_pipeline import PORTRAIT, small_pipeline, voice
+torch.set_num_threads(2)
+small_pipeline()(PORTRAIT, voice({seconds}), fps=12, motion_steps=1, frame_steps=1).save({path!r})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
+    """Peak resident memory of a 60 s clip against a 20 s clip, from picture and sound to the MP4."""
+    peaks = {}
+    for seconds in (20, 60):
+        script = MEMORY.format(root=str(ROOT), seconds=seconds, path=str(tmp_path / f"{seconds}.mp4"))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        peaks[seconds] = float(done.stdout.split()[-1])
+    print(f"peak memory: 20 s {peaks[20]:.0f} MB, 60 s {peaks[60]:.0f} MB")
+    assert peaks[60] - peaks[20] <= 60
+
+
+def test_bad_files_end_the_command_line_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    cases = [
+        ([str(PORTRAIT), str(SPEECH), "--weights", str(tmp_path / "nowhere")], "nowhere"),
+        ([str(tmp_path / "broken.png"), str(SPEECH)], "broken.png"),
+        ([str(PORTRAIT), str(tmp_path / "broken.png")], "broken.png"),
+        ([str(PORTRAIT), str(SPEECH), "--fps", "0"], "fps is 0"),
+        ([str(PORTRAIT), str(SPEECH), "--frame-steps", "0"], "steps is 0"),
+    ]
+    for arguments, words in cases:
+        if "nowhere" not in words and not (SHIPPED / "tiny" / "unet.safetensors").exists():
+            continue
+        assert main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 2
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        assert words in message and "Traceback" not in message
+        assert not (tmp_path / "out.mp4").exists()
+
+
+def test_pictures_are_turned_upright(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (40, 20))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (40, 20, 3)
+    with pytest.raises(FD2TalkError, match="missing.png"):
+        read_image(tmp_path / "missing.png")

@@ -1,0 +1,338 @@
+"""The corpus: same seed, same bytes; labels that are where the picture and the sound say they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fd2talk_core.coefficients import ARKIT_NAMES
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import apply_pose, default_face_model, project
+from training.corpus import speech
+from training.corpus.augment import SAMPLE_RATE, record
+from training.corpus.clips import make_clip, write_clip_shard
+from training.corpus.motion import FPS, Style, closures, frame_instants, synthesise
+from training.corpus.phonemes import BILABIALS, OPEN_VOWELS, PHONEMES, Phone, from_arpabet, merge_ipa
+from training.corpus.shards import read_samples
+from training.data import FramePairs, MotionClips, SeededSampler, frame_phonemes
+
+REQUIRED = bool(os.environ.get("CI"))
+ENGINES = {voice.engine: voice for voice in reversed(speech.VOICES)}
+TEXT = "My papa moved the big boat. What a job!"
+
+
+def need(present: bool, what: str) -> None:
+    if not present and not REQUIRED:
+        pytest.skip(f"{what} is not installed here")
+
+
+def need_speech() -> None:
+    need(shutil.which("espeak-ng") is not None, "espeak-ng")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips and two people of three pictures each, at 64 px."""
+    need_speech()
+    need(importlib.util.find_spec("embreex") is not None, "embreex")
+    from training.corpus.pictures import write_frame_shard
+
+    folder = tmp_path_factory.mktemp("corpus")
+    write_clip_shard(folder / "clips-000000.tar", 0, 3, 5, "train")
+    write_frame_shard(folder / "frames-000000.tar", 0, 2, 3, 64, 5, "train")
+    return folder
+
+
+# ---- speech
+# ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_phone_times_hold_the_sound(engine: str) -> None:
+    """Vowels are loud and pauses quiet where they are said to be, and less so anywhere else."""
+    voice = ENGINES[engine]
+    need(speech.available(voice), engine)
+    spoken = speech.speak(voice, "Papa. " + TEXT, seed=1)
+    phones, rate = spoken.phones, spoken.sample_rate
+    assert phones[0].start == 0 and phones[-1].end == pytest.approx(spoken.duration)
+    assert all(a.end == pytest.approx(b.start) for a, b in zip(phones, phones[1:], strict=False))
+    assert {p.name for p in phones} <= set(PHONEMES)
+    assert sum(p.name in "pb" for p in phones) >= 6
+
+    def contrast(shift: float) -> float:
+        power = {True: [], False: []}
+        for phone in phones:
+            if phone.name == "sil" or phone.name in OPEN_VOWELS:
+                middle, half = (phone.start + phone.end) / 2 + shift, (phone.end - phone.start) / 4
+                window = spoken.waveform[max(0, int((middle - half) * rate)) : int((middle + half) * rate)]
+                if len(window):
+                    power[phone.name == "sil"].append(float(np.mean(window**2)) + 1e-8)
+        return float(np.log(np.mean(power[False]) / np.mean(power[True])))
+
+    assert contrast(0) > 2.0
+    assert contrast(0) > max(contrast(-0.2), contrast(0.2))
+
+
+def test_piper_times_are_its_own_durations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The durations that the network itself reports add up to its sound, and the phones end on their sums."""
+    need(speech.available(speech.Voice("piper", "joe")), "piper")
+    session, symbols, rate = speech._piper_session(1)
+    told = []
+
+    class Spy:
+        def run(self, outputs, feed):
+            told.append(session.run(outputs, feed))
+            return told[-1]
+
+    monkeypatch.setattr(speech, "_piper_session", lambda seed: (Spy(), symbols, rate))
+    spoken = speech.speak(speech.Voice("piper", "joe"), TEXT)
+    waveform, durations = told[0]
+    hops = durations.reshape(-1)
+    assert waveform.size == int(hops.sum()) * 256
+    ends = np.cumsum(hops) * 256 / rate
+    assert all(np.abs(ends - phone.end).min() < 1e-6 for phone in spoken.phones)
+
+
+def test_flite_times_are_the_ones_it_prints() -> None:
+    need(shutil.which("flite") is not None, "flite")
+    voice = speech.Voice("flite", "slt")
+    printed = (
+        speech._execute(["flite", "-voice", "slt", "-t", TEXT, "-psdur", "-o", "/dev/null"]).decode().split()
+    )
+    told = [(from_arpabet(label), float(end)) for label, end in (item.rsplit(":", 1) for item in printed)]
+    phones = speech.speak(voice, TEXT).phones
+    assert [p.name for p in phones[:-1]] == [name for name, _ in told[:-1]]
+    np.testing.assert_allclose([p.end for p in phones[:-1]], [end for _, end in told[:-1]], atol=1e-9)
+
+
+def test_ipa_joins_diphthongs_and_gives_marks_their_neighbours() -> None:
+    timed = [
+        ("h", 0.0, 0.1),
+        ("ˈ", 0.1, 0.15),
+        ("a", 0.15, 0.2),
+        ("ɪ", 0.2, 0.3),
+        (" ", 0.3, 0.35),
+        ("t", 0.35, 0.4),
+    ]
+    timed += [("ʃ", 0.4, 0.5), ("ː", 0.5, 0.55), (".", 0.55, 0.9)]
+    assert merge_ipa(timed) == [
+        Phone("hh", 0.0, 0.1), Phone("ay", 0.1, 0.35), Phone("ch", 0.35, 0.55), Phone("sil", 0.55, 0.9)
+    ]  # fmt: skip
+
+
+def test_augmentation_moves_the_times_with_the_sound() -> None:
+    """A click at a phone's border is still at that border at 16 kHz, however fast the recording is played."""
+    rate = 22050
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        waveform = np.zeros(rate, np.float32)
+        waveform[rate // 2 :] = 0.3 * np.sin(np.arange(rate - rate // 2) * 0.2)
+        phones = (Phone("sil", 0.0, 0.5), Phone("aa", 0.5, 1.0))
+        heard = record(speech.Utterance(waveform, rate, phones, "", speech.VOICES[0]), rng)
+        assert float(heard.duration) == pytest.approx(heard.phones[-1].end)
+        envelope = np.convolve(np.abs(heard.clean), np.ones(160) / 160, "same")
+        onset = np.argmax(envelope > 0.5 * envelope.max()) / SAMPLE_RATE
+        assert onset == pytest.approx(heard.phones[0].end, abs=0.02)
+
+
+# ---- motion
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_lips_close_at_bilabials_and_open_at_open_vowels() -> None:
+    """By the face model's own measure, whatever the style."""
+    model = default_face_model()
+    names = "aa p aa m iy b ow v aa f uw p ae m ay b ao p eh m aa".split()
+    phones = [Phone(name, 0.3 + 0.09 * i, 0.3 + 0.09 * (i + 1)) for i, name in enumerate(names)]
+    phones = [Phone("sil", 0.0, 0.3), *phones, Phone("sil", phones[-1].end, phones[-1].end + 0.3)]
+    frames = int(phones[-1].end * FPS)
+    at_rest = float(model.mouth_opening(model.mean[None]))
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        sound = rng.standard_normal(int(phones[-1].end * 16000)).astype(np.float32) * 0.1
+        expression, pose = synthesise(phones, sound, 16000, frames, Style.random(rng), rng)
+        assert expression.shape == (frames, 52) and pose.shape == (frames, 6)
+        assert expression.min() >= 0 and expression.max() <= 1
+        opening = model.mouth_opening(model(torch.zeros(1, model.identity_dim), torch.from_numpy(expression)))
+        for phone in phones:
+            nearest = int(np.abs(frame_instants(frames) - (phone.start + phone.end) / 2).argmin())
+            if phone.name in BILABIALS:
+                assert opening[nearest] < at_rest + 0.005, (seed, phone)
+            elif phone.name in ("f", "v"):
+                assert expression[nearest, ARKIT_NAMES.index("mouthRollLower")] > 0.25
+        middles = [int((p.start + p.end) / 2 * FPS) for p in phones if p.name in OPEN_VOWELS]
+        assert opening[middles].mean() > at_rest + 0.04
+
+
+def test_every_bilabial_has_a_closed_frame() -> None:
+    """Also those shorter than a frame."""
+    times = frame_instants(50)
+    for start in np.linspace(0.3, 0.5, 23):
+        shut, _ = closures([Phone("p", start, start + 0.02)], times)
+        assert shut.max() == 1.0
+
+
+def test_heads_stay_within_their_range() -> None:
+    need_speech()
+    poses = np.concatenate([make_clip(index, 11, "train").pose for index in range(3)])
+    assert (np.abs(poses[:, :3]) <= np.deg2rad([18.01, 25.01, 12.01])).all()
+    assert (np.abs(poses[:, 3:5]) <= 0.15).all()
+    assert np.deg2rad(1) < poses[:, 1].std()
+
+
+# ---- pictures
+# --------------------------------------------------------------------------------------------------------
+
+
+def test_landmarks_are_where_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White marks painted on the head appear within half a pixel of the re-projected landmarks."""
+    need(importlib.util.find_spec("embreex") is not None, "embreex")
+    from dataclasses import replace
+
+    from training.corpus import render
+    from training.corpus.appearance import anatomy, random_look
+    from training.corpus.scenery import random_place
+
+    size = 256
+    rng = np.random.default_rng(3)
+    model = default_face_model()
+    numbers = [4, 168, 199, 151, 50, 280, 101, 330, 205, 425]
+    marks = anatomy().landmarks[numbers]
+
+    def marked(look, material, attributes):
+        near = np.linalg.norm(attributes[:, None, :3] - marks, axis=2).min(1) < 0.025
+        albedo = np.repeat((near & (material == render.SKIN)).astype(np.float32)[:, None], 3, 1)
+        return albedo, np.zeros(len(material)), np.ones(len(material))
+
+    monkeypatch.setattr(render, "_surface", marked)
+    black = np.zeros((size, size, 3), np.float32)
+    even = np.ones(3, np.float32)
+    place = replace(
+        random_place(size, rng),
+        background=black,
+        lights=np.zeros((0, 3)),
+        colours=np.zeros((0, 3)),
+        sky=even,
+        ground=even,
+    )
+    errors = []
+    for _ in range(4):
+        identity = rng.standard_normal(80).astype(np.float32)
+        expression = (rng.random(52) * 0.3).astype(np.float32)
+        pose = (rng.standard_normal(6) * [0.1, 0.12, 0.08, 0.05, 0.05, 0.1]).astype(np.float32)
+        look = random_look(rng)
+        look = replace(look, displacement=np.zeros_like(look.displacement), glasses=None, long_hair=None)
+        picture = render.draw(render.Person(look, identity), place, expression, pose, size)[..., 0]
+        shape = model(torch.from_numpy(identity)[None], torch.from_numpy(expression)[None])
+        points = model.landmarks(apply_pose(shape, torch.from_numpy(pose)[None]))[0, numbers]
+        u, v, _ = project(points, model.camera).T.numpy()
+        for x, y in zip((u + 1) * size / 2 - 0.5, (v + 1) * size / 2 - 0.5, strict=True):
+            top, left = int(y) - 6, int(x) - 6
+            window = picture[top : top + 14, left : left + 14]
+            if window.sum() < 2:  # turned away
+                continue
+            rows, columns = np.indices(window.shape)
+            found = np.array([(columns * window).sum(), (rows * window).sum()]) / window.sum() + [left, top]
+            errors.append(np.hypot(*(found - [x, y])))
+    assert len(errors) >= 35
+    assert max(errors) < 0.5, errors
+
+
+def test_same_seed_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    from training.corpus.pictures import write_frame_shard
+
+    write_clip_shard(tmp_path / "clips-000000.tar", 0, 3, 5, "train")
+    write_frame_shard(tmp_path / "frames-000000.tar", 0, 2, 3, 64, 5, "train")
+    for name in ("clips-000000.tar", "frames-000000.tar"):
+        assert (tmp_path / name).read_bytes() == (corpus / name).read_bytes(), name
+
+
+def test_people_differ_and_the_held_out_are_others(tmp_path: Path) -> None:
+    need_speech()
+    a, b, c = (
+        make_clip(i, s, split) for i, s, split in ((0, 5, "train"), (1, 5, "train"), (0, 5, "heldout"))
+    )
+    assert np.abs(a.identity - b.identity).max() > 0.5 and np.abs(a.identity - c.identity).max() > 0.5
+    assert c.key.startswith("heldout") and a.text != c.text
+
+
+# ---- reading
+# ---------------------------------------------------------------------------------------------------------
+
+
+def test_frame_pairs(corpus: Path) -> None:
+    pairs = FramePairs(corpus)
+    assert len(pairs) == 2 * 3 * 2
+    people = [members for _, members in read_samples(corpus / "frames-000000.tar")]
+    seen = set()
+    for index in range(len(pairs)):
+        item = pairs[index]
+        assert item["reference"].shape == item["target"].shape == (3, 64, 64)
+        assert item["alpha"].shape == (80,) and item["target_pose"].shape == (6,)
+        assert not torch.equal(item["reference"], item["target"])
+        seen.add((item["reference"].sum().item(), item["target"].sum().item()))
+    assert len(seen) == len(pairs)
+    with Image.open(io.BytesIO(people[1]["2.jpg"])) as picture:
+        last = np.array(picture)
+    assert torch.equal((pairs[11]["reference"] * 255).round().byte(), torch.from_numpy(last).permute(2, 0, 1))
+    with pytest.raises(IndexError):
+        pairs[12]
+
+
+def test_motion_clips_cut_sound_and_motion_at_the_same_instants(corpus: Path) -> None:
+    clips = MotionClips(corpus, frames=25)
+    first, later = clips[0], clips[10]
+    assert first["audio"].shape == (16000,) and first["expression"].shape == (25, 52)
+    torch.testing.assert_close(first["audio"][10 * 640 :], later["audio"][: 15 * 640])
+    torch.testing.assert_close(first["expression"][10:], later["expression"][:15])
+    torch.testing.assert_close(first["phonemes"][10:], later["phonemes"][:15])
+    assert frame_phonemes([("aa", 0.0, 0.06), ("m", 0.06, 0.1)], 3, 25.0).tolist() == [
+        PHONEMES.index("aa"), PHONEMES.index("m"), 0
+    ]  # fmt: skip
+
+
+def test_missing_and_broken_shards_are_told_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(FD2TalkError, match="holds no shards"):
+        FramePairs(tmp_path)
+    whole = (corpus / "frames-000000.tar").read_bytes()
+    (tmp_path / "frames-000000.tar").write_bytes(b"not a tar" * 100)
+    with pytest.raises(FD2TalkError, match="cannot be read"):
+        FramePairs(tmp_path)
+    (tmp_path / "frames-000000.tar").write_bytes(whole)
+    pairs = FramePairs(tmp_path)
+    (tmp_path / "frames-000000.tar").write_bytes(whole[:2000])
+    with pytest.raises(FD2TalkError, match="cut short"):
+        pairs[0]
+    with pytest.raises(FD2TalkError, match="ask for fewer"):
+        MotionClips(corpus, frames=100000)
+
+
+def test_sampler_deals_out_and_resumes() -> None:
+    first, second = (list(SeededSampler(11, seed=4, rank=rank, world=2)) for rank in (0, 1))
+    assert len(first) == len(second) == 5 and not set(first) & set(second)
+    sampler = SeededSampler(11, seed=4)
+    order = iter(sampler)
+    begun = [next(order) for _ in range(4)]
+    resumed = SeededSampler(11, seed=4)
+    resumed.load_state_dict(sampler.state_dict())
+    assert begun + list(resumed) == list(SeededSampler(11, seed=4))
+    assert list(resumed) != list(SeededSampler(11, seed=4))  # the next epoch has another order
+
+
+def test_sheet_and_clip_are_drawn(corpus: Path, tmp_path: Path) -> None:
+    from training.corpus.sheet import clip, heads
+
+    sheet = np.asarray(heads(corpus, columns=2, rows=1, cell=32))
+    assert sheet.shape == (32, 64, 3) and sheet[:, :32].std() > 5 and sheet[:, 32:].std() > 5
+    clip(corpus, tmp_path / "clip.png")
+    assert (tmp_path / "clip.png").stat().st_size > 20_000
+    with pytest.raises(FD2TalkError, match="holds no frames"):
+        heads(tmp_path)
