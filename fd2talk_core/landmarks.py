@@ -255,16 +255,16 @@ class FaceLandmarker:
             box: left, top, right, bottom in pixels: the face that overlaps it most is followed instead.
         """
         last: Face | None = None
-        lost = 0
+        lost, alone = 0, False
         for frame in frames:
             picture = check_picture(frame, "video frame").movedim(-1, 0)
             face = self._place(picture, _roi_of(last.landmarks)) if last is not None and lost == 0 else None
             if face is None and lost % _RESCAN_EVERY == 0:
                 found = self.detect(frame)
                 if last is not None:
-                    face = _nearest(found, last)
+                    face = nearest_face(found, last, alone and len(found) == 1)
                 elif found:
-                    face = pick_face(found, face_index, box)
+                    face, alone = pick_face(found, face_index, box), len(found) == 1
             elif face is None and last is not None:
                 face = self._place(picture, _roi_of(last.landmarks))
             lost = 0 if face else lost + 1
@@ -374,6 +374,18 @@ def pick_face(
     return faces[face_index] if 0 <= face_index < len(faces) else None
 
 
+def nearest_face(faces: list[Face], to: Face, anywhere: bool = False) -> Face | None:
+    """The face closest to where one was last seen.
+
+    Args:
+        anywhere: however far away. Otherwise within two faces' width: who is farther off is someone else.
+    """
+    face = min(faces, key=lambda face: math.dist(face.centre, to.centre), default=None)
+    if face is None or anywhere:
+        return face
+    return face if math.dist(face.centre, to.centre) <= 2 * math.sqrt(to.area) else None
+
+
 def _read_networks(path: Path) -> list[bytes]:
     names = ("face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite")
     try:
@@ -472,8 +484,3 @@ def _distinct(faces: list[Face]) -> list[Face]:
         ):
             kept.append(face)
     return kept
-
-
-def _nearest(faces: list[Face], to: Face) -> Face | None:
-    """The face closest to where one was last seen."""
-    return min(faces, key=lambda face: math.dist(face.centre, to.centre), default=None)

@@ -198,7 +198,7 @@ def crop_portrait(
             picture,
             None,
         )
-    transform, fit = _frame(face, face_model, margin, size)
+    transform, fit = frame_head(face, face_model, margin, size)
     crop = transform.to_crop(picture).clamp(0, 1)
     return PortraitCrop(crop, transform, fit.identity, fit.expression[0], fit.pose[0], picture, face)
 
@@ -455,7 +455,9 @@ def _whole(picture: Tensor, box: Box | None) -> tuple[float, float, float]:
     return (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top)
 
 
-def _frame(face: Face, face_model: FaceModel, margin: float, size: int) -> tuple[CropTransform, FaceFit]:
+def frame_head(
+    face: Face, face_model: FaceModel, margin: float = 1.0, size: int = 256
+) -> tuple[CropTransform, FaceFit]:
     """The crop whose fitted head stands where the camera looks, and the fit in it.
 
     A head fitted at t in one crop is brought to t = 0 by moving the crop to where its pivot is seen and by
