@@ -15,10 +15,15 @@ from torch import Tensor
 
 from .errors import FD2TalkError
 
-CANDIDATES_AT_ONCE = 1 << 21
+CANDIDATES_AT_ONCE = 1 << 18
 """Pairs of a triangle and a pixel tried together; bounds the memory to about 100 bytes times this."""
 
+CLAY = (0.78, 0.74, 0.70)
+"""Colour of what has no other."""
+
 _EDGE_TOLERANCE = 1e-6
+_SPAN_SLACK = 0.01
+"""Pixels; far more than rounding can shift an edge."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +151,11 @@ def _nearest(planes: Tensor, box: Tensor, keep: Tensor, height: int, width: int)
     start = 0
     for stop in (cut for cut in cuts if cut > start):
         part = slice(start, stop)
-        _draw(winner, planes[part], box[part], pairs[part], drawn[part], count, height, width)
+        _draw(winner, planes[part], box[part], drawn[part], count, height, width)
         start = stop
     if start < drawn.numel():
         part = slice(start, None)
-        _draw(winner, planes[part], box[part], pairs[part], drawn[part], count, height, width)
+        _draw(winner, planes[part], box[part], drawn[part], count, height, width)
     return winner
 
 
@@ -158,26 +163,34 @@ def _draw(
     winner: Tensor,
     planes: Tensor,
     box: Tensor,
-    pairs: Tensor,
     drawn: Tensor,
     count: int,
     height: int,
     width: int,
 ) -> None:
     """Try triangles on the pixels of their boxes and keep the nearest hits in ``winner``."""
-    which = torch.repeat_interleave(torch.arange(pairs.numel(), device=pairs.device), pairs)
-    place = torch.arange(which.numel(), device=pairs.device) - (pairs.cumsum(0) - pairs)[which]
-    left, top, columns, _ = box[which].unbind(1)
-    place = place.int()
-    row = torch.div(place, columns, rounding_mode="floor")
-    x, y = left + place - row * columns, top + row
-    second, third, nearness = _evaluate(planes[which], x, y)
+    owner, y = _spread(box[:, 3])
+    x0, y0, second_x, second_y, third_x, third_y = planes[owner, :6].unbind(-1)
+    y += box[:, 1][owner]
+    dy = y - y0
+    second_left, third_left = dy * second_y, dy * third_y
+    first, length = _span(box[owner], x0, second_left, second_x, third_left, third_x)
+    row, x = _spread(length)
+    x += first[row]
+    start, second, second_step, third, third_step = torch.stack(
+        [x0, second_left, second_x, third_left, third_x], dim=-1
+    )[row].unbind(-1)
+    dx = x - start
+    second, third = dx * second_step + second, dx * third_step + third
     hit = (
         (torch.minimum(torch.minimum(second, third), 1 - second - third) >= -_EDGE_TOLERANCE)
         .nonzero()
         .squeeze(1)
     )
-    which, x, y, nearness = which[hit], x[hit], y[hit], nearness[hit]
+    row, x, second, third = row[hit], x[hit], second[hit], third[hit]
+    which, y = owner[row], y[row]
+    near, near_second, near_third = planes[which, 6:].unbind(-1)
+    nearness = near + second * near_second + third * near_third
     frame = torch.div(drawn, count, rounding_mode="floor")
     pixel = (frame[which] * height + y) * width + x
     # positive floats sort as their bits do; of equal depths the triangle of the lowest number wins
@@ -185,6 +198,37 @@ def _draw(
         count - 1 - (drawn - frame * count)[which]
     )
     winner.scatter_reduce_(0, pixel, order, "amax")
+
+
+def _spread(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Whose each of the sum of lengths ``[N]`` is, and its place there: (2, 1) to (0, 0, 1) and (0, 1, 0)."""
+    lengths = lengths.long()
+    owner = torch.repeat_interleave(torch.arange(lengths.numel(), device=lengths.device), lengths)
+    place = torch.arange(owner.numel(), device=lengths.device) - (lengths.cumsum(0) - lengths)[owner]
+    return owner, place.int()
+
+
+def _span(
+    box: Tensor, x0: Tensor, second: Tensor, second_step: Tensor, third: Tensor, third_step: Tensor
+) -> tuple[Tensor, Tensor]:
+    """First column and number of columns in which all three weights of a row can be positive, with some slack.
+
+    The weights grow by a step a pixel, from what they are at ``x0``; what lies outside, about half of the
+    box, need not be tried pixel by pixel.
+    """
+    low, high = box[:, 0].float(), (box[:, 0] + box[:, 2] - 1).float()
+    for weight, step in (
+        (second, second_step),
+        (third, third_step),
+        (1 - second - third, -second_step - third_step),
+    ):
+        crossing = x0 - weight / step
+        low = torch.where(step > 0, torch.maximum(low, crossing - _SPAN_SLACK), low)
+        high = torch.where(step < 0, torch.minimum(high, crossing + _SPAN_SLACK), high)
+    # a step too small for its crossing to be a number leaves the whole row to be tried
+    low = torch.where(low.isfinite(), low, box[:, 0].float()).ceil().int()
+    high = torch.where(high.isfinite(), high, (box[:, 0] + box[:, 2] - 1).float()).floor().int()
+    return low, (high - low + 1).clamp_min(0)
 
 
 def _evaluate(planes: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -242,6 +286,8 @@ def shade(
 ) -> Tensor:
     """A clay-like preview: smooth normals, a key light from the upper left, a weak fill from the right.
 
+    The light is reckoned at the vertices and blended over the triangles: a pixel costs three products.
+
     Args:
         vertices: ``[B, V, 3]``, posed; x right, y up, z to the viewer.
         projected: ``[B, V, 3]``, the same vertices as u, v, depth.
@@ -258,13 +304,29 @@ def shade(
     raster = rasterize(
         projected, triangles, (height * supersample, width * supersample), cull_back_faces=True
     )
-    normals = F.normalize(raster.interpolate(vertex_normals(vertices, triangles), triangles), dim=-1)
-    light = 0.25
+    normals = vertex_normals(vertices, triangles)
+    light = torch.full_like(normals[..., 0], 0.25)
     for direction, strength in (((-0.5, 0.6, 0.8), 0.62), ((0.8, 0.1, 0.5), 0.22)):
         toward = F.normalize(normals.new_tensor(direction), dim=0)
         light = light + strength * (normals @ toward).clamp_min(0)
-    clay = normals.new_tensor([0.78, 0.74, 0.70])
-    paint = clay if colors is None else colors.to(normals)[raster.triangle.clamp_min(0)]
-    picture = torch.where(raster.covered[..., None], paint * light[..., None], normals.new_tensor(background))
-    picture = F.avg_pool2d(picture.permute(0, 3, 1, 2), supersample)
-    return picture.permute(0, 2, 3, 1).clamp(0, 1)
+    pictures = _paint(raster, light, triangles, colors, normals.new_tensor(background))
+    if supersample == 1:
+        return pictures
+    return F.avg_pool2d(pictures.permute(0, 3, 1, 2), supersample).permute(0, 2, 3, 1)
+
+
+def _paint(
+    raster: Raster, light: Tensor, triangles: Tensor, colors: Tensor | None, background: Tensor
+) -> Tensor:
+    """``[B, H, W, 3]`` in 0..1 of light ``[B, V]`` on what is seen, over the background ``[3]``."""
+    triangle = raster.triangle.reshape(-1)
+    hit = (triangle >= 0).nonzero().squeeze(1)
+    seen, frame = triangle[hit], torch.div(hit, raster.triangle[0].numel(), rounding_mode="floor")
+    corners = (triangles[seen] + (frame * light.shape[1])[:, None]).unbind(1)
+    weights = raster.barycentric.reshape(-1, 3)[hit].unbind(1)
+    flat = light.reshape(-1)
+    shine = sum(flat[corner] * weight for corner, weight in zip(corners, weights, strict=True))
+    paint = light.new_tensor(CLAY) if colors is None else colors.to(light)[seen]
+    pictures = background.expand(len(triangle), 3).clone()
+    pictures[hit] = (paint * shine[:, None]).clamp(0, 1)
+    return pictures.view(*raster.triangle.shape, 3)

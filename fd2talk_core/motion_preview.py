@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .coefficients import CoefficientSequence
+from .correspondence import pose_on_body
 from .errors import FD2TalkError
 from .face_model import FaceModel, apply_pose, project
-from .mesh_render import shade
+from .mesh_render import CLAY, shade
 
 if TYPE_CHECKING:
     from .diffusion import Callback
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
 VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
 """Where the camera stands: how far the posed head is turned about the vertical axis."""
 
-FRAMES_AT_ONCE = 16
+FRAMES_AT_ONCE = 8
+RENDERERS = 4
+"""At most as many chunks are drawn side by side: torch leaves a second core idle on work this small."""
 
-CLAY = (0.78, 0.74, 0.70)
 PAINT = {
     "lips": (0.72, 0.50, 0.46),
     "mouth_interior": (0.42, 0.18, 0.18),
@@ -110,7 +114,12 @@ def _agreed(
     return motion
 
 
-@torch.no_grad()
+def paint_of(face_model: FaceModel) -> Tensor:
+    """``[T, 3]``: the colour of each triangle."""
+    colors = torch.tensor([PAINT.get(name, CLAY) for name in face_model.part_names] or [CLAY])
+    return colors[face_model.triangle_parts.cpu()]
+
+
 def _render(
     face_model: FaceModel,
     identity: Tensor,
@@ -120,16 +129,39 @@ def _render(
     size: int,
     callback: Callback | None,
 ) -> Iterator[Tensor]:
-    colors = poses.new_tensor([PAINT.get(name, CLAY) for name in face_model.part_names])
-    colors = colors[face_model.triangle_parts]
+    colors = paint_of(face_model)
     around = poses.new_tensor([[0.0, turn, 0.0, 0.0, 0.0, 0.0]])
-    for start in range(0, len(betas), FRAMES_AT_ONCE):
+    alpha = identity[None]
+
+    @torch.no_grad()
+    def draw(start: int) -> Tensor:
         part = slice(start, start + FRAMES_AT_ONCE)
-        count = len(betas[part])
-        shape = face_model(identity.expand(count, -1), betas[part])
-        posed = apply_pose(apply_pose(shape, poses[part]), around.expand(count, -1))
+        shape = face_model(alpha, betas[part])
+        posed = apply_pose(
+            pose_on_body(face_model, shape, poses[part], torch.zeros(1, 6)), around.expand(len(shape), -1)
+        )
         projected = project(posed, face_model.camera)
         # one sample a pixel: a preview has to be ready before one has finished thinking about it
-        yield shade(posed, projected, face_model.triangles, size, colors=colors, supersample=1)
-        if callback:
-            callback(start + count, len(betas), None)
+        return shade(posed, projected, face_model.triangles, size, colors=colors, supersample=1)
+
+    workers = max(1, min(RENDERERS, torch.get_num_threads()))
+    waiting: deque[Future[Tensor]] = deque()
+    done = 0
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for start in range(0, len(betas), FRAMES_AT_ONCE):
+                waiting.append(pool.submit(draw, start))
+                # no further ahead than is being drawn, so that memory does not grow with the length
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+                    done += FRAMES_AT_ONCE
+                    if callback:
+                        callback(done, len(betas), None)
+            while waiting:
+                yield waiting.popleft().result()
+                done = min(done + FRAMES_AT_ONCE, len(betas))
+                if callback:
+                    callback(done, len(betas), None)
+        finally:
+            for future in waiting:
+                future.cancel()
