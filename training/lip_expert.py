@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -58,36 +59,66 @@ class LipExpertStage(Stage):
         options: LipExpertOptions,
     ) -> None:
         super().__init__({"lip_expert": expert})
-        self.speech, self.held_out, self.options = speech, held_out, options
+        self.held_out, self.options = held_out, options
         self.face_model_name = face_model.name
         self.register_buffer("mouth_basis", mouth_basis(face_model), persistent=False)
         self.frames = expert.config.frames
         # the clip must have room for another moment on at least one side of any window
-        self.windows = speech.windows(2 * self.frames + 2 * options.nearest)
+        windows = speech.windows(2 * self.frames + 2 * options.nearest)
+        # all clips end to end, so that a batch is cut out of them at once; the clips themselves can go
+        clips, self.windows = windows.clips, replace(windows, clips=())
+        self.features = torch.cat([clip.features for clip in clips])
+        self.expression = torch.cat([clip.expression for clip in clips])
+        self.lengths = torch.tensor([clip.num_frames for clip in clips])
+        self.starts = self.lengths.cumsum(0) - self.lengths
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        options = self.options
-        clip, start = self.windows.draw(generator)
-        start += int(torch.randint(self.windows.frames - self.frames + 1, (), generator=generator))
-        draws = torch.rand(options.negatives, generator=generator).tolist()
-        moments = [self._other(clip, start, number, draw) for number, draw in enumerate(draws)]
-        others = clip.features[torch.tensor(moments)[:, None] + torch.arange(self.frames)].float()
-        expression = clip.expression[start : start + self.frames]
-        noise = torch.randn(expression.shape, generator=generator) * options.noise
-        return {"expression": expression + noise, "audio": self._audio(clip, start), "others": others}
+        return {name: values[0] for name, values in self.batch([index], lambda _: generator).items()}
 
-    def _audio(self, clip: SpeechClip, start: int) -> Tensor:
-        return clip.features[start : start + self.frames].float()
+    def batch(
+        self, indices: Sequence[int], generator_of: Callable[[int], torch.Generator]
+    ) -> dict[str, Tensor]:
+        """Draws are a sample's own, one after another; the cutting is done for all samples together."""
+        options, windows = self.options, self.windows
+        room = windows.frames - self.frames + 1
+        numbers, offsets, draws, noises = [], [], [], []
+        for index in indices:
+            generator = generator_of(index)
+            numbers.append(torch.randint(len(windows), (), generator=generator))
+            offsets.append(torch.randint(room, (), generator=generator))
+            draws.append(torch.rand(options.negatives, generator=generator))
+            noises.append(torch.randn(self.frames, self.expression.shape[1], generator=generator))
+        clips, starts = windows.place(torch.stack(numbers))
+        starts = starts + torch.stack(offsets)
+        moments = self._others(starts, self.lengths[clips] - self.frames, torch.stack(draws))
+        first, frames = self.starts[clips], torch.arange(self.frames)
+        here = (first + starts)[:, None] + frames
+        there = (first[:, None] + moments)[..., None] + frames
+        return {
+            "expression": self.expression[here] + torch.stack(noises) * options.noise,
+            "audio": self.features[here].float(),
+            "others": self.features[there].float(),
+        }
 
-    def _other(self, clip: SpeechClip, start: int, number: int, draw: float) -> int:
-        """Another moment of the clip, by a draw from 0..1: near for even numbers, anywhere for odd ones."""
-        last = clip.num_frames - self.frames
-        reach = self.options.reach if number % 2 == 0 else last
-        low, high = max(0, start - reach), min(last, start + reach)
-        before = max(0, start - self.options.nearest - low + 1)
-        after = max(0, high - start - self.options.nearest + 1)
-        choice = min(int(draw * (before + after)), before + after - 1)
-        return low + choice if choice < before else start + self.options.nearest + choice - before
+    def _others(self, start: Tensor, last: Tensor, draws: Tensor) -> Tensor:
+        """Other moments of the clips, by draws from 0..1: near for even numbers, anywhere for odd ones.
+
+        Args:
+            start: ``[B]`` first frames of the true windows.
+            last: ``[B]`` last possible first frames.
+            draws: ``[B, negatives]``.
+
+        Returns:
+            ``[B, negatives]`` first frames, at least ``nearest`` away from the true ones.
+        """
+        start, last = start[:, None], last[:, None]
+        near = torch.arange(draws.shape[1]) % 2 == 0
+        reach = torch.where(near, torch.full_like(last, self.options.reach), last)
+        low, high = (start - reach).clamp_min(0), torch.minimum(start + reach, last)
+        before = (start - self.options.nearest - low + 1).clamp_min(0)
+        after = (high - start - self.options.nearest + 1).clamp_min(0)
+        choice = torch.minimum((draws.double() * (before + after)).long(), before + after - 1)
+        return torch.where(choice < before, low + choice, start + self.options.nearest + choice - before)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         mouth = torch.einsum("bfc,cmx->bfmx", batch["expression"], self.mouth_basis)

@@ -92,8 +92,14 @@ class Windows:
         return self[int(torch.randint(len(self), (), generator=generator))]
 
     def __getitem__(self, number: int) -> tuple[SpeechClip, int]:
-        clip = int(torch.searchsorted(self.ends, number, right=True))
-        return self.clips[clip], number - (int(self.ends[clip - 1]) if clip else 0)
+        clip, first = self.place(torch.tensor(number))
+        return self.clips[int(clip)], int(first)
+
+    def place(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """The clips of windows, by number, and their first frames in them; shaped as ``numbers``."""
+        clips = torch.searchsorted(self.ends, numbers, right=True)
+        before = torch.cat([self.ends.new_zeros(1), self.ends])
+        return clips, numbers - before[clips]
 
 
 @dataclass(frozen=True)

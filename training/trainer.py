@@ -18,7 +18,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fd2talk_core.errors import FD2TalkError
 
@@ -111,6 +111,16 @@ class Stage(nn.Module):
         """Training sample ``index`` of the run; every random choice is drawn from ``generator``."""
         raise NotImplementedError
 
+    def batch(
+        self, indices: Sequence[int], generator_of: Callable[[int], torch.Generator]
+    ) -> dict[str, Tensor]:
+        """Several samples, stacked; a stage whose samples are small may gather them all at once.
+
+        Args:
+            generator_of: the generator of a sample; it serves until the next is asked for.
+        """
+        return default_collate([self.sample(index, generator_of(index)) for index in indices])
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The scalar ``loss``, averaged over the batch, and its parts under names of their own."""
         raise NotImplementedError
@@ -148,10 +158,12 @@ class RunReport:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        """One line; it says what to do where more than a tenth of the time was spent waiting."""
+        late = " (more train.workers would shorten it)" if self.waiting > 0.1 else ""
         measures = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         return (
             f"{self.stage}: {self.steps} steps in {self.seconds / 60:.1f} min on {self.device}; "
-            f"{self.samples_per_second:.1f} samples/s, waiting for data {self.waiting:.1%}, "
+            f"{self.samples_per_second:.1f} samples/s, waiting for data {self.waiting:.1%}{late}, "
             f"device use {self.device_use:.0%}; held out: {measures or 'not measured'}"
         )
 
@@ -172,14 +184,17 @@ def sample_seed(seed: int, index: int) -> int:
 
 
 class _Samples(Dataset):
-    """The run's samples by number."""
+    """The run's samples by number, a batch at a time."""
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage, self.seed = stage, seed
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(sample_seed(self.seed, index))
-        return self.stage.sample(index, generator)
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        generator = torch.Generator()  # seeded anew for every sample: making one costs more than seeding it
+        return self.stage.batch(indices, lambda index: generator.manual_seed(sample_seed(self.seed, index)))
 
     def __len__(self) -> int:
         return 2**62
@@ -198,6 +213,11 @@ class _Batches:
             start = step * self.batch_size + self.rank * share
             yield list(range(start, start + share))
             step += 1
+
+
+def _as_it_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Batches come stacked, so there is nothing left to collate."""
+    return batch
 
 
 def _one_thread(_: int) -> None:
@@ -400,6 +420,8 @@ class Trainer:
                 bar.update(1)
                 if self.step % settings.log_every == 0:
                     values = {k: float(v) for k, v in losses.items()}
+                    if accelerator.num_processes > 1:  # the curve is that of the whole batch
+                        values["loss"] = float(accelerator.reduce(losses["loss"], reduction="mean"))
                     if not math.isfinite(values["loss"]):
                         raise FD2TalkError(
                             f"The loss of {self.stage.name} is {values['loss']} at step {self.step}; "
@@ -441,6 +463,7 @@ class Trainer:
         loader = DataLoader(
             _Samples(self.stage, settings.seed),
             batch_sampler=batches,
+            collate_fn=_as_it_is,
             num_workers=settings.workers,
             worker_init_fn=_one_thread if settings.workers else None,
             pin_memory=on_gpu,

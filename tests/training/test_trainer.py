@@ -107,9 +107,11 @@ def test_data_workers_change_nothing(uninterrupted: Path, tmp_path: Path) -> Non
 def test_time_budget_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
     settings = TrainSettings(steps=10**6, minutes=1 / 60, batch_size=4, log_every=1)
     report = train(ToyStage(pause=0.005), settings, tmp_path / "run", tmp_path / "weights")
-    assert 0.9 < report.seconds < 3
-    last = [json.loads(line) for line in (tmp_path / "run" / "losses.jsonl").read_text().splitlines()]
-    rates = [record["rate"] for record in last if "rate" in record]
+    lines = (tmp_path / "run" / "losses.jsonl").read_text().splitlines()
+    steps = [record for record in map(json.loads, lines) if "rate" in record]
+    rates, seconds = ([record[name] for record in steps] for name in ("rate", "seconds"))
+    # it stops at the first step that ends after the budget, however slow the machine is
+    assert report.steps == len(steps) and seconds[-2] < 1 <= seconds[-1] + 0.01
     assert rates[-1] < 0.05 * settings.learning_rate < 0.5 * max(rates)
 
 
