@@ -1,0 +1,135 @@
+"""Detail moves with the surface, and stays away where the frame shows something else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fd2talk_core.autoencoder import FrameAutoencoder
+from fd2talk_core.coefficients import CoefficientSequence
+from fd2talk_core.correspondence import MASK_NAMES, Correspondence, pixel_centers
+from fd2talk_core.detail import PortraitDetail
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import default_face_model
+from fd2talk_core.reference import CropTransform, Reference
+from fd2talk_core.sampler import MotionField, decode_frames
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> FrameAutoencoder:
+    torch.manual_seed(0)
+    return FrameAutoencoder(4, (8, 8), (1, 1), (1, 1), patch_size=1).train(False)
+
+
+@pytest.fixture(scope="module")
+def reference(autoencoder: FrameAutoencoder) -> Reference:
+    """The crop shows, at half the resolution, the left half of a picture."""
+    picture = torch.rand(64, 128, 3, generator=torch.Generator().manual_seed(1))
+    transform = CropTransform.of_square(32.0, 32.0, 64.0, SIZE)
+    crop = transform.to_crop(picture)
+    with torch.no_grad():
+        latent = autoencoder.encode(crop.movedim(-1, 0)[None])[0]
+    model = default_face_model()
+    identity, expression = torch.zeros(model.identity_dim), torch.zeros(model.expression_dim)
+    pose = torch.zeros(6)
+    return Reference(latent, identity, expression, pose, model.name, crop, transform, picture, True)
+
+
+def flow(shift: float = 0.0, covered: float = 0.0, visible: float = 0.0, size: int = SIZE) -> Correspondence:
+    """Every place comes from ``shift`` half widths further right."""
+    grid = pixel_centers(size, torch.zeros(1))[None] + torch.tensor([shift, 0.0])
+    masks = torch.zeros(1, len(MASK_NAMES), size, size)
+    masks[:, 0], masks[:, 1] = covered, visible
+    return Correspondence(grid, masks, torch.zeros(1, 4, size, size))
+
+
+def reconstruction(autoencoder: FrameAutoencoder, reference: Reference) -> Tensor:
+    with torch.no_grad():
+        shown = autoencoder.decode(reference.latent[None], reference.latent[None])
+    return shown.clamp(0, 1).movedim(1, -1)
+
+
+def test_a_frame_that_is_the_portrait_becomes_the_portrait(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    shown = reconstruction(autoencoder, reference)
+    coarse = PortraitDetail.of(autoencoder, reference, 1.0, fine=False).add_to(shown, flow())
+    torch.testing.assert_close(coarse[0], reference.crop.clamp(0, 1), atol=1e-5, rtol=0)
+    fine = PortraitDetail.of(autoencoder, reference, 1.0)
+    assert fine.reference.crop.shape == (64, 64, 3)
+    made = fine.add_to(shown, flow())[0]  # enlarging and reducing again is nearly, not exactly, the same
+    torch.testing.assert_close(made, reference.picture[:, :64], atol=5e-3, rtol=0)
+
+
+def test_detail_moves_with_the_surface(autoencoder: FrameAutoencoder, reference: Reference) -> None:
+    cells = 4
+    shown = reconstruction(autoencoder, reference)
+    moved_frame = torch.roll(shown, -cells, dims=2)
+    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    made = detail.add_to(moved_frame, flow(shift=2 * cells / SIZE))[0]
+    inside = slice(0, SIZE - 3 * cells)  # beyond, the averaged difference sees the rolled edge
+    wanted = torch.roll(reference.crop, -cells, dims=1)
+    torch.testing.assert_close(made[:, inside], wanted[:, inside].clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_none_is_added_where_the_portrait_does_not_see_the_surface(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    shown = reconstruction(autoencoder, reference)
+    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    hidden = detail.add_to(shown, flow(covered=1.0, visible=0.0))
+    torch.testing.assert_close(hidden, shown)
+    seen = detail.add_to(shown, flow(covered=1.0, visible=1.0))
+    torch.testing.assert_close(seen[0], reference.crop.clamp(0, 1), atol=1e-5, rtol=0)
+
+
+def test_none_is_added_where_the_frame_shows_something_else(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    other = (reconstruction(autoencoder, reference) + 0.5) % 1
+    assert (detail.add_to(other, flow()) - other).abs().max() < 1e-3
+
+
+def test_decoding_takes_the_field_and_the_strength(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    model = default_face_model()
+    still = [
+        CoefficientSequence(kind, torch.zeros(1, width), 25.0, model.name)
+        for kind, width in (("expression", model.expression_dim), ("pose", 6))
+    ]
+    field = MotionField.of_motion(reference, *still)
+    latents = reference.latent[None]
+    crop = {"paste_back": False}
+    plain = decode_frames(autoencoder, latents, reference, **crop)
+    torch.testing.assert_close(
+        decode_frames(autoencoder, latents, reference, field=field, detail=0, **crop), plain
+    )
+    error = [
+        (
+            decode_frames(autoencoder, latents, reference, field=field, detail=strength, **crop)[0]
+            - reference.crop
+        )
+        .abs()
+        .mean()
+        for strength in (0, 0.5, 1.0)
+    ]
+    assert error[0] > error[1] > error[2]
+    pasted = decode_frames(autoencoder, latents, reference, field=field, detail=1.0)
+    assert pasted.shape == (1, 64, 128, 3) and torch.equal(pasted[0, :, 64:], reference.picture[:, 64:])
+    with pytest.raises(FD2TalkError, match=r"detail is 1\.5"):
+        decode_frames(autoencoder, latents, reference, field=field, detail=1.5)
+    with pytest.raises(FD2TalkError, match="'bfm'"):
+        MotionField.of_motion(reference, *still, face_model=_renamed(model))
+
+
+def _renamed(model: object) -> object:
+    from copy import copy
+
+    other = copy(model)
+    other.name = "bfm"
+    return other
