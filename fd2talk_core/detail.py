@@ -2,8 +2,8 @@
 
 What the autoencoder loses is known exactly for one picture, the portrait: the difference between it and its
 own reconstruction. The mesh says where each place of a frame lies in the portrait, so that difference is
-moved there and added to the decoded frame, as in a Laplacian pyramid (Burt and Adelson 1983), wherever the frame
-shows what the portrait shows. It is no part of the paper; strength 0 leaves it out.
+moved there and added to the decoded frame, as in a Laplacian pyramid (Burt and Adelson 1983), wherever the
+frame shows what the portrait shows. It is no part of the paper; strength 0 leaves it out.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,13 @@ from .coefficients import ARKIT_NAMES
 from .errors import FD2TalkError
 
 NUM_LANDMARKS = 478
+FaceOrder = Literal["largest", "left_to_right", "top_to_bottom"]
+FACE_ORDERS = {
+    "largest": "largest first",
+    "left_to_right": "left to right",
+    "top_to_bottom": "top to bottom",
+}
+"""How faces can be counted, and what a message calls it."""
 MODEL_PATH = Path(__file__).parent / "weights" / "face_landmarker.task"
 
 _DETECTOR_SIZE, _MESH_SIZE = 128, 256
@@ -218,7 +225,7 @@ class FaceLandmarker:
             faces = _distinct([face for roi in candidates if (face := self._settle(picture, roi))])
             if faces:
                 break
-        return sorted(faces, key=lambda face: (-face.area, face.box_xyxy))
+        return order_faces(faces)
 
     def detect_in_box(self, image: Tensor, box: tuple[float, float, float, float]) -> Face | None:
         """The face in a box that someone drew, even where the detector sees none there.
@@ -356,14 +363,30 @@ class FaceLandmarker:
         return scores.clamp(0, 1)
 
 
+def order_faces(faces: list[Face], order: FaceOrder = "largest") -> list[Face]:
+    """Faces as they are counted: from the largest, from the left, or from the top.
+
+    Raises:
+        FD2TalkError: for another order.
+    """
+    if order not in FACE_ORDERS:
+        raise FD2TalkError(f"The order of faces is {order!r}, but one of {tuple(FACE_ORDERS)} is needed.")
+    key = {
+        "largest": lambda face: (-face.area, face.box_xyxy),
+        "left_to_right": lambda face: face.centre,
+        "top_to_bottom": lambda face: face.centre[::-1],
+    }[order]
+    return sorted(faces, key=key)
+
+
 def pick_face(
     faces: list[Face], face_index: int = 0, box: tuple[float, float, float, float] | None = None
 ) -> Face | None:
     """The face that was asked for, or None when there is none such.
 
     Args:
-        faces: as :meth:`FaceLandmarker.detect` returns them.
-        face_index: 0 is the largest.
+        faces: as :meth:`FaceLandmarker.detect` or :func:`order_faces` returns them.
+        face_index: 0 is the first.
         box: left, top, right, bottom in pixels; when given, the face that overlaps it most, whatever its
             index.
     """

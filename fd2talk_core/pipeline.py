@@ -20,12 +20,13 @@ from . import configs
 from .audio import AudioEncoder, read_audio
 from .checkpoint import find_checkpoint, load_checkpoint
 from .coefficients import MotionMode
+from .detail import DEFAULT_DETAIL
 from .errors import FD2TalkError
 from .face_model import FaceModel, default_face_model
 from .landmarks import FaceLandmarker
 from .motion import sample_motion
 from .reference import NoFacePolicy, encode_reference
-from .sampler import PasteMask, iter_decoded_frames, iter_latents
+from .sampler import MotionField, iter_decoded_frames, iter_latents
 from .video import VideoWriter
 
 Progress = Callable[[str, int, int], None]
@@ -132,6 +133,7 @@ class FD2TalkPipeline:
         pose_intensity: float = 1.0,
         motion_mode: MotionMode = "relative",
         paste_back: bool = True,
+        detail: float = DEFAULT_DETAIL,
         face_index: int = 0,
         no_face: NoFacePolicy = "error",
         progress: Progress | None = None,
@@ -148,6 +150,7 @@ class FD2TalkPipeline:
             expression_intensity, pose_intensity: scale of the motion.
             motion_mode: ``"relative"`` starts where the portrait looks, ``"absolute"`` is the paper's.
             paste_back: put the moving head back into the whole picture, or give the square crop.
+            detail: how much fine detail is taken from the portrait, 0..1.
             face_index: which face, 0 is the largest.
             no_face: ``"error"`` or ``"whole_image"``.
             progress: called with (stage, done, total).
@@ -190,8 +193,10 @@ class FD2TalkPipeline:
             face_model=self.face_model,
             callback=report("frames"),
         )
-        mask = PasteMask.of_motion(reference, expression, pose, motion_mode, self.face_model)
-        frames = iter_decoded_frames(self.autoencoder, latents, reference, paste_back=paste_back, mask=mask)
+        field = MotionField.of_motion(reference, expression, pose, motion_mode, self.face_model)
+        frames = iter_decoded_frames(
+            self.autoencoder, latents, reference, paste_back=paste_back, field=field, detail=detail
+        )
         return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate))
 
 

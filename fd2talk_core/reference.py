@@ -16,11 +16,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .correspondence import pixel_centers, reference_flow
+from .correspondence import Correspondence, pixel_centers
 from .errors import FD2TalkError
 from .face_model import FaceModel
 from .fitting import FaceFit, fit_landmarks
-from .landmarks import Face, FaceLandmarker, Square, check_picture, pick_face
+from .landmarks import (
+    FACE_ORDERS,
+    Face,
+    FaceLandmarker,
+    FaceOrder,
+    Square,
+    check_picture,
+    order_faces,
+    pick_face,
+)
 
 Box = tuple[float, float, float, float]
 NoFacePolicy = Literal["error", "whole_image"]
@@ -163,7 +172,9 @@ def crop_portrait(
     face_model: FaceModel,
     *,
     face_index: int = 0,
+    face_order: FaceOrder = "largest",
     box: Box | None = None,
+    mask: Tensor | None = None,
     margin: float = 1.0,
     no_face: NoFacePolicy = "error",
     size: int = 256,
@@ -174,11 +185,13 @@ def crop_portrait(
         image: ``[H, W, 3]`` in 0..1 (``[1, H, W, 3]``, grey or RGBA also).
         landmarker: finds the faces.
         face_model: is fitted, and whose camera frames the crop.
-        face_index: which face, 0 is the largest.
+        face_index: which face, counted from 0 in ``face_order``.
+        face_order: ``"largest"`` first, ``"left_to_right"`` or ``"top_to_bottom"``.
         box: left, top, right, bottom in pixels: take the face there, whatever its index.
+        mask: ``[H, W]`` over the picture: take the face that it covers most, whatever its index.
         margin: 1 shows what the camera shows; 1.3 shows 1.3 times as much.
-        no_face: ``"error"``, or ``"whole_image"``: take the box, or without one the whole picture, as the
-            crop, with neutral coefficients.
+        no_face: ``"error"``, or ``"whole_image"``: take the box or the mask's extent, or without either the
+            whole picture, as the crop, with neutral coefficients.
         size: side of the crop in pixels.
 
     Raises:
@@ -186,7 +199,12 @@ def crop_portrait(
     """
     picture = check_picture(image, "portrait")
     _check_choices(face_index, box, margin, no_face, size)
-    face = _choose(landmarker, picture, face_index, box, no_face)
+    if mask is not None:
+        if box is not None:
+            raise FD2TalkError("A box and a mask say which face, but only one of them can: leave one out.")
+        mask = check_mask(mask, picture)
+        box = _extent(mask)
+    face = _choose(landmarker, picture, face_index, face_order, box, mask, no_face)
     if face is None:
         transform = CropTransform.of_square(*_whole(picture, box), size)
         return PortraitCrop(
@@ -211,7 +229,9 @@ def encode_reference(
     face_model: FaceModel,
     *,
     face_index: int = 0,
+    face_order: FaceOrder = "largest",
     box: Box | None = None,
+    mask: Tensor | None = None,
     margin: float = 1.0,
     no_face: NoFacePolicy = "error",
     size: int = 256,
@@ -229,7 +249,9 @@ def encode_reference(
         landmarker,
         face_model,
         face_index=face_index,
+        face_order=face_order,
         box=box,
+        mask=mask,
         margin=margin,
         no_face=no_face,
         size=size,
@@ -293,9 +315,7 @@ def paste_back(
 
 
 @torch.no_grad()
-def head_mask(
-    reference: Reference, face_model: FaceModel, expression: Tensor, pose: Tensor, *, size: int = 48
-) -> Tensor:
+def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
     """Where each frame can differ from the portrait, for :func:`paste_back`: the head, and what it moves.
 
     The fitted mesh in the frame, and every place that the correspondence between mesh and portrait displaces
@@ -304,25 +324,14 @@ def head_mask(
 
     Args:
         reference: the portrait.
-        face_model: whose coefficients these are.
-        expression: ``[F, D_exp]``, β of the frames.
-        pose: ``[F, 6]``, p of the frames.
-        size: side of the mask in pixels.
+        flow: of F frames, see :func:`fd2talk_core.correspondence.reference_flow`.
 
     Returns:
-        ``[F, size, size]`` in 0..1; all 1 when the portrait's face was not found.
-
-    Raises:
-        FD2TalkError: when the reference was fitted with another face model.
+        ``[F, m, m]`` in 0..1, of the flow's size; all 1 when the portrait's face was not found.
     """
-    if reference.face_model != face_model.name:
-        raise FD2TalkError(
-            f"The reference was fitted with the face model {reference.face_model!r}, not {face_model.name!r}."
-        )
+    size = flow.grid.shape[1]
     if not reference.face_found:
-        return torch.ones(len(pose), size, size)
-    portrait = (reference.identity, reference.expression, reference.pose)
-    flow = reference_flow(face_model, *portrait, expression.cpu(), pose.cpu(), size, supersample=1)
+        return torch.ones(len(flow.grid), size, size)
     displaced = (flow.grid - pixel_centers(size, flow.grid)).norm(dim=-1) * (
         reference.crop_transform.size / 2
     )
@@ -332,9 +341,11 @@ def head_mask(
 
 
 def _widened(covered: Tensor) -> Tensor:
-    """``[F, m, m]`` grown by two cells, of which the outer fades."""
-    grown = F.max_pool2d(covered[:, None], 5, stride=1, padding=2)
-    return F.avg_pool2d(F.pad(grown, (1,) * 4, mode="replicate"), 3, stride=1)[:, 0]
+    """``[F, m, m]`` grown by a 24th of the crop's side, of which the outer half fades."""
+    reach = max(1, round(covered.shape[-1] / 24))
+    fade = 2 * (reach // 2) + 1
+    grown = F.max_pool2d(covered[:, None], 2 * reach + 1, stride=1, padding=reach)
+    return F.avg_pool2d(F.pad(grown, (fade // 2,) * 4, mode="replicate"), fade, stride=1)[:, 0]
 
 
 def latent_preview(latents: Tensor, reference: Reference) -> Tensor:
@@ -418,12 +429,58 @@ def _check_choices(face_index: int, box: Box | None, margin: float, no_face: str
         raise FD2TalkError(f"The box is {box}, but left, top, right, bottom in pixels is needed.")
 
 
+def check_mask(mask: Tensor, picture: Tensor) -> Tensor:
+    """One mask over a picture, as ``[H, W]`` float32 on the CPU.
+
+    Args:
+        mask: ``[H, W]`` or ``[1, H, W]``, over 0 where it covers.
+        picture: ``[H, W, 3]``.
+
+    Raises:
+        FD2TalkError: for several masks, a mask of another size, or one that covers nothing.
+    """
+    if mask.ndim == 3 and mask.shape[0] > 1:
+        raise FD2TalkError(f"The mask is a batch of {mask.shape[0]}, but one is needed: pick one of them.")
+    mask = mask.detach().reshape(mask.shape[-2:]).float().cpu()
+    if not (mask > 0).any():
+        raise FD2TalkError("The mask is empty: paint over the face in the mask editor, or disconnect it.")
+    if mask.shape != picture.shape[:2]:
+        raise FD2TalkError(
+            f"The mask is {mask.shape[1]} x {mask.shape[0]} pixels, but the portrait is {picture.shape[1]} x "
+            f"{picture.shape[0]}: they must be of one size."
+        )
+    return mask
+
+
+def _extent(mask: Tensor) -> Box:
+    """The box of what a mask covers."""
+    rows, columns = (mask > 0).any(dim=1).nonzero(), (mask > 0).any(dim=0).nonzero()
+    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+
+
+def _under(mask: Tensor, faces: list[Face]) -> Face | None:
+    """The face whose landmarks a mask covers most."""
+    covered = []
+    for face in faces:
+        x, y = face.landmarks[:, :2].floor().long().unbind(dim=1)
+        inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+        covered.append(float((mask[y[inside], x[inside]] > 0).float().sum()))
+    best = max(covered, default=0.0)
+    return faces[covered.index(best)] if best > 0 else None
+
+
 def _choose(
-    landmarker: FaceLandmarker, picture: Tensor, face_index: int, box: Box | None, no_face: NoFacePolicy
+    landmarker: FaceLandmarker,
+    picture: Tensor,
+    face_index: int,
+    face_order: FaceOrder,
+    box: Box | None,
+    mask: Tensor | None,
+    no_face: NoFacePolicy,
 ) -> Face | None:
     """The face that was asked for; None is the whole image, by its policy."""
-    faces = landmarker.detect(picture)
-    face = pick_face(faces, face_index, box)
+    faces = order_faces(landmarker.detect(picture), face_order)
+    face = pick_face(faces, face_index, box) if mask is None else _under(mask, faces)
     if face is None and box is not None:
         face = landmarker.detect_in_box(picture, box)
     if face is not None or (no_face == "whole_image" and not faces):
@@ -436,12 +493,11 @@ def _choose(
     if box is not None:
         if no_face == "whole_image":
             return None
-        raise FD2TalkError(
-            f"No face lies in the box {tuple(map(round, box))}; faces were found at {_places(faces)}."
-        )
+        where = f"in the box {tuple(map(round, box))}" if mask is None else "under the mask"
+        raise FD2TalkError(f"No face lies {where}; faces were found at {_places(faces)}.")
     raise FD2TalkError(
         f"Face {face_index} was asked for, but the portrait has {len(faces)} "
-        f"(0 to {len(faces) - 1}, largest first), at {_places(faces)}."
+        f"(0 to {len(faces) - 1}, {FACE_ORDERS[face_order]}), at {_places(faces)}."
     )
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
 from .coefficients import CoefficientSequence, MotionMode, apply_to_portrait
-from .correspondence import align_reference
+from .correspondence import Correspondence, align_reference, reference_flow
+from .detail import DEFAULT_DETAIL, PortraitDetail
 from .diffusion import Callback, NoiseMode, ddim_sample, frame_noise, sampling_timesteps
 from .errors import FD2TalkError
 from .face_model import FaceModel, default_face_model
@@ -29,6 +30,9 @@ DEFAULT_STEPS = 8
 
 LARGEST_BATCH = {"cpu": 16, "cuda": 64, "mps": 16}
 """Frames denoised together at most: beyond these nothing is gained."""
+
+FIELD_SIZE = 96
+"""Cells a side of a :class:`MotionField`: lips are about five high, and the displacement is smooth."""
 
 DECODED_TOGETHER = {"cpu": 2, "cuda": 16, "mps": 4}
 """The decoder's large pictures leave a processor's cache soon: there batches make it slower."""
@@ -201,9 +205,9 @@ class _Job:
 
 
 @dataclass(frozen=True, eq=False)
-class PasteMask:
-    """Where the frames of a clip can differ from the portrait, drawn a few frames at a time as they are pasted
-    back: the head and what it moves. Elsewhere the picture stays as it is, in its full resolution.
+class MotionField:
+    """Where every place of a clip's frames lies in the portrait, drawn a few frames at a time as they are
+    decoded.
 
     Attributes:
         reference: the portrait.
@@ -224,18 +228,30 @@ class PasteMask:
         pose: CoefficientSequence,
         motion_mode: MotionMode = "relative",
         face_model: FaceModel | None = None,
-    ) -> PasteMask:
-        """The mask of a clip that :func:`iter_latents` makes from the same arguments."""
+    ) -> MotionField:
+        """The field of a clip that :func:`iter_latents` makes from the same arguments.
+
+        Raises:
+            FD2TalkError: when the reference was fitted with another face model.
+        """
+        face_model = face_model or default_face_model()
+        if reference.face_model != face_model.name:
+            raise FD2TalkError(
+                f"The reference was fitted with the face model {reference.face_model!r}, not "
+                f"{face_model.name!r}."
+            )
         motion = apply_to_portrait(expression, pose, reference.expression, reference.pose, motion_mode)
-        return cls(reference, face_model or default_face_model(), *motion)
+        return cls(reference, face_model, *motion)
 
     @property
     def num_frames(self) -> int:
         return len(self.pose)
 
-    def draw(self, start: int, stop: int) -> Tensor:
-        """``[stop - start, m, m]`` in 0..1, over the crop."""
-        return head_mask(self.reference, self.face_model, self.expression[start:stop], self.pose[start:stop])
+    def draw(self, start: int, stop: int) -> Correspondence:
+        """The correspondence of some frames, :data:`FIELD_SIZE` cells a side."""
+        portrait = (self.reference.identity, self.reference.expression, self.reference.pose)
+        motion = (self.expression[start:stop].cpu(), self.pose[start:stop].cpu())
+        return reference_flow(self.face_model, *portrait, *motion, FIELD_SIZE, supersample=1)
 
 
 def decode_frames(
@@ -251,7 +267,8 @@ def iter_decoded_frames(
     reference: Reference,
     *,
     paste_back: bool = True,
-    mask: PasteMask | None = None,
+    field: MotionField | None = None,
+    detail: float = DEFAULT_DETAIL,
     frames_per_batch: int | None = None,
     callback: Callback | None = None,
 ) -> Iterator[Tensor]:
@@ -263,7 +280,10 @@ def iter_decoded_frames(
         latents: ``[F, d, h, w]``, or chunks of it as :func:`iter_latents` gives them.
         reference: the portrait.
         paste_back: put the crops back into the whole picture.
-        mask: of the same clip: paste back only what moves. Without it the whole crop is pasted, its edge faded.
+        field: of the same clip: paste back only what moves, with the portrait's own detail. Without it the
+            whole crop is pasted, its edge faded.
+        detail: how much of the fine detail that the autoencoder loses is taken from the portrait, 0..1; see
+            :class:`fd2talk_core.detail.PortraitDetail`. Needs the field.
         frames_per_batch: None goes by the device. When memory runs out, the batch is halved.
         callback: called with the frames done and to do (of chunks that are still being made: those that have
             come).
@@ -281,11 +301,13 @@ def iter_decoded_frames(
         _check_latents(latents, reference)
     batch = frames_per_batch or DECODED_TOGETHER.get(autoencoder.device.type, 2)
     chunks = iter([latents]) if whole else latents
-    if whole and mask is not None and mask.num_frames != len(latents):
+    if whole and field is not None and field.num_frames != len(latents):
         raise FD2TalkError(
-            f"There are {len(latents)} latents, but the paste mask is of {mask.num_frames} frames."
+            f"There are {len(latents)} latents, but the motion field is of {field.num_frames} frames."
         )
-    return _decode_chunks(autoencoder, chunks, reference, paste_back, mask, batch, callback)
+    if not 0 <= detail <= 1:
+        raise FD2TalkError(f"detail is {detail}, but a strength between 0 and 1 is needed.")
+    return _decode_chunks(autoencoder, chunks, reference, paste_back, field, detail, batch, callback)
 
 
 @torch.no_grad()
@@ -294,11 +316,15 @@ def _decode_chunks(
     chunks: Iterator[Tensor],
     reference: Reference,
     paste_back: bool,
-    mask: PasteMask | None,
+    field: MotionField | None,
+    detail: float,
     batch: int,
     callback: Callback | None,
 ) -> Iterator[Tensor]:
     portrait = reference.latent[None].to(autoencoder.device, autoencoder.dtype)
+    fine = None
+    if field is not None and detail:
+        fine = PortraitDetail.of(autoencoder, reference, detail, paste_back)
     previous: tuple[Tensor, Tensor] | None = None
     done = expected = 0
     for latents in chunks:
@@ -309,10 +335,16 @@ def _decode_chunks(
             nonlocal previous
             part = latents[frames[0] : frames[-1] + 1]
             decoded, previous = _decode_distinct(autoencoder, part, portrait, previous)
+            if field is None:
+                return paste_into_picture(decoded, reference) if paste_back else decoded
+            flow = field.draw(first + frames[0], first + frames[-1] + 1)
+            if fine is not None:
+                decoded = fine.add_to(decoded, flow)
             if not paste_back:
                 return decoded
-            drawn = None if mask is None else mask.draw(first + frames[0], first + frames[-1] + 1)
-            return paste_into_picture(decoded, reference, mask=drawn)
+            return paste_into_picture(
+                decoded, reference if fine is None else fine.reference, mask=head_mask(reference, flow)
+            )
 
         for frames, pictures in in_batches(range(len(latents)), batch, work):
             done += len(frames)

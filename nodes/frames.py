@@ -12,7 +12,7 @@ from .types import Expression, PortraitReference, Pose, advanced
 
 NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
 FPS_KEY = "fd2talk_fps"
-MASK_KEY = "fd2talk_mask"
+FIELD_KEY = "fd2talk_motion_field"
 """Beside ``samples`` in our LATENT: the frame rate of the motion. Latents from elsewhere need not have it."""
 
 
@@ -121,7 +121,7 @@ class FD2TalkUNetSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if noise_mode not in NOISE_MODES:
             raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
-        from ..fd2talk_core.sampler import PasteMask, sample_latents
+        from ..fd2talk_core.sampler import MotionField, sample_latents
 
         latents = sample_latents(
             host.load_network("unet", checkpoint),
@@ -136,17 +136,17 @@ class FD2TalkUNetSampler(io.ComfyNode):
             motion_mode=motion_mode,
             callback=host.Progress(reference),
         )
-        mask = PasteMask.of_motion(reference, expression, pose, motion_mode)
-        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps, MASK_KEY: mask})
+        field = MotionField.of_motion(reference, expression, pose, motion_mode)
+        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps, FIELD_KEY: field})
 
 
-def _mask_of(samples: dict, reference):
+def _field_of(samples: dict, reference):
     """What the sampler said moves; not where a LATENT node dropped it or changed the frames' number, nor for
     another portrait.
     """
-    mask = samples.get(MASK_KEY)
-    fits = mask is not None and mask.num_frames == len(samples["samples"]) and mask.reference is reference
-    return mask if fits else None
+    field = samples.get(FIELD_KEY)
+    fits = field is not None and field.num_frames == len(samples["samples"]) and field.reference is reference
+    return field if fits else None
 
 
 def _decoder_inputs() -> list[io.Input]:
@@ -165,6 +165,17 @@ def _decoder_inputs() -> list[io.Input]:
             label_on="whole picture",
             label_off="crop",
             tooltip="Put the moving head back into the whole picture, or give the square crop.",
+        ),
+        advanced(
+            io.Float.Input(
+                "detail",
+                default=0.85,
+                min=0.0,
+                max=1.0,
+                step=0.05,
+                tooltip="How much fine detail, which the latents lose, is taken from the portrait and moved "
+                "along with the head. 0 shows the network's frames as they are.",
+            )
         ),
     ]
 
@@ -197,7 +208,7 @@ class DecodeFrames(io.ComfyNode):
         return host.fingerprint_checkpoint("autoencoder", autoencoder)
 
     @classmethod
-    def execute(cls, samples, reference, autoencoder, paste_back=True) -> io.NodeOutput:
+    def execute(cls, samples, reference, autoencoder, paste_back=True, detail=0.85) -> io.NodeOutput:
         from ..fd2talk_core.sampler import decode_frames
 
         frames = decode_frames(
@@ -205,7 +216,8 @@ class DecodeFrames(io.ComfyNode):
             samples["samples"],
             reference,
             paste_back=paste_back,
-            mask=_mask_of(samples, reference),
+            field=_field_of(samples, reference),
+            detail=detail,
             callback=host.Progress(),
         )
         return io.NodeOutput(host.to_host(frames))
@@ -257,7 +269,9 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         return host.fingerprint_checkpoint("autoencoder", autoencoder)
 
     @classmethod
-    def execute(cls, samples, reference, autoencoder, paste_back=True, audio=None, fps=0.0) -> io.NodeOutput:
+    def execute(
+        cls, samples, reference, autoencoder, paste_back=True, detail=0.85, audio=None, fps=0.0
+    ) -> io.NodeOutput:
         rate = fps or samples.get(FPS_KEY)
         if not rate:
             raise FD2TalkError("These latents do not say their frame rate; set fps to that of the motion.")
@@ -271,7 +285,8 @@ class FD2TalkDecodeVideo(io.ComfyNode):
                 samples["samples"],
                 reference,
                 paste_back=paste_back,
-                mask=_mask_of(samples, reference),
+                field=_field_of(samples, reference),
+                detail=detail,
                 callback=host.Progress(),
             ):
                 writer.write(chunk)
