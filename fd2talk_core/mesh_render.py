@@ -211,7 +211,7 @@ def _spread(lengths: Tensor) -> tuple[Tensor, Tensor]:
 def _span(
     box: Tensor, x0: Tensor, second: Tensor, second_step: Tensor, third: Tensor, third_step: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """First column and number of columns in which all three weights of a row can be positive, with some slack.
+    """First column and number of columns in which all weights of a row can be positive, with some slack.
 
     The weights grow by a step a pixel, from what they are at ``x0``; what lies outside, about half of the
     box, need not be tried pixel by pixel.

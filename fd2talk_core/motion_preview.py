@@ -83,7 +83,7 @@ def preview_motion(
     Raises:
         FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
     """
-    motion = _agreed(face_model, expression, pose)
+    motion = agreed_motion(face_model, expression, pose)
     if view not in VIEWS:
         raise FD2TalkError(f"The view is {view!r}, but one of {list(VIEWS)} is needed.")
     if size < 16:
@@ -95,9 +95,14 @@ def preview_motion(
     return MotionPreview(chunks, motion.num_frames, motion.fps)
 
 
-def _agreed(
+def agreed_motion(
     face_model: FaceModel, expression: CoefficientSequence | None, pose: CoefficientSequence | None
 ) -> CoefficientSequence:
+    """Either of the two, which are known to fit each other then: their length and rate are those of the clip.
+
+    Raises:
+        FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
+    """
     motion = expression or pose
     if motion is None:
         raise FD2TalkError("There is no motion to preview: connect an expression, a pose, or both.")
