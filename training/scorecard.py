@@ -31,7 +31,7 @@ from fd2talk_core.lip_expert import LipExpert
 from fd2talk_core.motion import sample_motion
 from fd2talk_core.pipeline import read_image
 from fd2talk_core.reference import CropTransform, Reference, encode_reference
-from fd2talk_core.sampler import decode_frames, sample_latents
+from fd2talk_core.sampler import MotionField, decode_frames, sample_latents
 
 from .autoencoder import save_grid
 from .conditions import face_region
@@ -124,7 +124,9 @@ class Weights:
     ) -> Tensor:
         """Frames ``[F, 3, S, S]`` in 0..1 of the crop."""
         latents = sample_latents(self.unet, reference, expression, pose, seed=0, motion_mode=mode)
-        return decode_frames(self.autoencoder, latents, reference, paste_back=False).movedim(-1, 1)
+        field = MotionField.of_motion(reference, expression, pose, mode, self.face_model)
+        frames = decode_frames(self.autoencoder, latents, reference, paste_back=False, field=field)
+        return frames.movedim(-1, 1)
 
 
 # ---- set A: frames -----------------------------------------------------------------------------------------
