@@ -33,9 +33,9 @@ def main() -> int:
     with ComfyUIServer(
         ROOT / "demo" / "comfyui", python, port=options.port if options.serve else None
     ) as server:
-        for file in (EXAMPLES / "portrait.png", EXAMPLES / "speech.wav", options.portrait, options.voice):
+        for file in (*EXAMPLES.glob("*.*"), options.portrait, options.voice):
             shutil.copy(file, server.folder("input"))
-        graph = json.loads((ROOT / "workflows" / "talking_portrait.api.json").read_text(encoding="utf-8"))
+        graph = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text(encoding="utf-8"))
         for node in graph.values():
             if node["class_type"] == "LoadImage":
                 node["inputs"]["image"] = options.portrait.name

@@ -78,8 +78,8 @@ def _write_inputs(folder: Path) -> None:
 
 @pytest.fixture
 def graph() -> dict:
-    """``workflows/talking_portrait.api.json`` as users have it, with the untrained networks and few steps."""
-    text = (ROOT / "workflows" / "talking_portrait.api.json").read_text(encoding="utf-8")
+    """``workflows/api/talking_portrait.json`` as users have it, with the untrained networks and few steps."""
+    text = (ROOT / "workflows" / "api" / "talking_portrait.json").read_text(encoding="utf-8")
     return small(json.loads(text))
 
 

@@ -126,7 +126,7 @@ def test_the_workflow_runs_in_the_page_and_its_video_plays(page: Any, comfyui: C
 def test_the_api_workflow_is_what_the_page_would_post(page: Any) -> None:
     load(page, json.loads(WORKFLOW.read_text(encoding="utf-8")), shipped=True)
     posted = page.evaluate("async () => (await app.graphToPrompt()).output")
-    given = json.loads(WORKFLOW.with_suffix(".api.json").read_text(encoding="utf-8"))
+    given = json.loads((WORKFLOW.parent / "api" / WORKFLOW.name).read_text(encoding="utf-8"))
 
     def essence(prompt: dict) -> dict:
         return {name: (node["class_type"], without_defaults(node["inputs"])) for name, node in prompt.items()}

@@ -288,8 +288,9 @@ def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
 
 
 def test_the_readmes_client_gets_the_video(comfyui: ComfyUIServer, graph: dict, tmp_path: Path) -> None:
-    (tmp_path / "workflows").mkdir()
-    (tmp_path / "workflows" / "talking_portrait.api.json").write_text(json.dumps(graph), encoding="utf-8")
+    file = tmp_path / "workflows" / "api" / "talking_portrait.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(graph), encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     (client,) = [block for block in blocks if "/prompt" in block]
     client = client.replace("http://127.0.0.1:8188", comfyui.url)

@@ -1,0 +1,314 @@
+"""``python scripts/workflows.py``: write the graphs of ``workflows/`` and ``subgraphs/`` as described here.
+
+A graph is written as the page opens it (``workflows/NAME.json``) and as the API takes it
+(``workflows/api/NAME.json``), from one description and the running host's own ``/object_info``. Run it again
+after a node's sockets or widgets have changed; a test holds the files to what this writes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from scripts.comfyui import ComfyUIServer  # noqa: E402
+from scripts.environment import ROOT, prepare, say  # noqa: E402
+from scripts.graphs import SIDE_COLOR, Graph, Group, Node, Open  # noqa: E402
+
+BLUEPRINT = "Talking portrait"
+CONSENT = "Use portraits and voices of people who agreed to it, and say that the video is generated."
+EXAMPLES = """The files named here lie in the pack's `example_inputs` folder: put them into ComfyUI's `input`
+folder, or choose your own."""
+NOTES = {
+    "talking_portrait": (
+        "Talking portrait",
+        """
+1. Choose a portrait and a recording.
+2. Press **Run**.
+
+The motion preview is ready long before the frames are. Set another **seed** in ExpDiT or PoseDiT until you
+like it; only what depends on it runs again.
+""",
+    ),
+    "custom_pose": (
+        "Your own head motion",
+        """
+The face follows the voice, the head follows a **file**: one that Save Motion wrote, an iPhone's Live Link
+Face CSV, or SadTalker's .mat.
+
+Retime Motion gives it the length and the frame rate of the speech; *rotation* and *shift* in Scale Motion
+say how much of it is used. When another file is chosen, the portrait and the expression are not made again.
+""",
+    ),
+    "motion_preview": (
+        "Motion without a portrait",
+        """
+No frame is rendered here, so a change is seen within seconds: try seeds, **intensity** and the tools under
+*FD2Talk/sequences*, and watch the mesh speak.
+
+Save Motion keeps what you like; load it in the graph `custom_pose`, or in any other.
+""",
+    ),
+    "upscale_and_restore": (
+        "Larger and sharper",
+        """
+The face's square crop is made twice as large (256 → 512 px) by *lanczos*, which needs no file.
+
+**With a model:** put a face restorer (GFPGAN or RestoreFormer, made for faces of 512 px) or any upscaler
+(Real-ESRGAN, SPAN, ...) into `models/upscale_models`. Choose it in the first purple node, select both purple
+nodes and press **Ctrl+B**. While they are purple they are stepped over, and nothing asks for a file. An
+upscaler enlarges once more: set *scale_by* to 1 then.
+
+For the whole picture instead of the crop, set *paste_back* in Decode Frames.
+""",
+    ),
+    "batch_of_voices": (
+        "Many voices, one portrait",
+        """
+Made to be posted once a recording. From the pack's folder, while ComfyUI runs:
+
+```
+python workflows/render_folder.py portrait.png voices/ -o videos/
+```
+
+It uploads the portrait once and then each recording, posts `workflows/api/batch_of_voices.json` with that
+file's name, and fetches the MP4s. The portrait is encoded for the first voice only. Frames stream into the
+file, so recordings may be long.
+""",
+    ),
+}
+"""Title and text of the note in each graph, by the graph's name."""
+
+
+def portrait(graph: Graph) -> Node:
+    return graph.node("LoadImage", "Portrait", image="portrait.png", height=320)
+
+
+def voice(graph: Graph) -> Node:
+    return graph.node("LoadAudioWav2Vec", "Voice", audio_file="speech.wav", height=190)
+
+
+def saved(graph: Graph, frames, sound, fps, prefix: str) -> list[Node]:
+    """Frames and sound as an MP4, shown in the page."""
+    video = graph.node("CreateVideo", images=frames, audio=sound, fps=fps)
+    return [
+        video,
+        graph.node("SaveVideo", video=video["VIDEO"], filename_prefix=f"fd2talk/{prefix}", height=400),
+    ]
+
+
+def talking_portrait(graph: Graph) -> None:
+    picture, heard = portrait(graph), voice(graph)
+    reference = graph.node("EncodeReference", image=picture["IMAGE"])
+    expression = graph.node("ExpDiT", features=heard["features"])
+    pose = graph.node("PoseDiT", features=heard["features"])
+    motion = {"expression": expression["expression"], "pose": pose["pose"]}
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=420)
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
+    video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
+    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    graph.lay_out(
+        [
+            Group("1 · Who speaks", [[picture], [reference]]),
+            Group("2 · What is said, and how it moves", [[heard, note], [expression, pose]]),
+        ],
+        [Group("3 · The frames", [[latents]]), Group("Look at the motion first", [[preview]], SIDE_COLOR)],
+        [Group("4 · The video", [[frames, *video]])],
+    )
+
+
+def custom_pose(graph: Graph) -> None:
+    picture, heard = portrait(graph), voice(graph)
+    reference = graph.node("EncodeReference", image=picture["IMAGE"])
+    expression = graph.node("ExpDiT", features=heard["features"])
+    file = graph.node("FD2TalkLoadCoefficients", "Head motion from a file", motion_file="nods_and_turns.json")
+    pose = graph.node(
+        "FD2TalkRetime",
+        "As long as the speech",
+        pose=file["pose"],
+        features=heard["features"],
+        method="loop",
+    )
+    size = graph.node("FD2TalkScaleMotion", "How much the head moves", pose=pose["pose"])
+    motion = {"expression": expression["expression"], "pose": size["pose"]}
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=420)
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
+    video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
+    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    graph.lay_out(
+        [
+            Group("1 · Who speaks", [[picture], [reference]]),
+            Group("2 · What is said", [[heard], [expression]]),
+            Group("About this graph", [[note]], SIDE_COLOR),
+        ],
+        [Group("3 · How the head moves", [[file, pose, size]])],
+        [Group("4 · The frames", [[latents]]), Group("Look at the motion first", [[preview]], SIDE_COLOR)],
+        [Group("5 · The video", [[frames, *video]])],
+    )
+
+
+def motion_preview(graph: Graph) -> None:
+    heard = voice(graph)
+    expression = graph.node("ExpDiT", features=heard["features"])
+    pose = graph.node("PoseDiT", features=heard["features"])
+    blinks = graph.node("FD2TalkAddBlinks", expression=expression["expression"])
+    calm = graph.node("FD2TalkSmoothMotion", "Calmer head", pose=pose["pose"], seconds=0.12)
+    motion = {"expression": blinks["expression"], "pose": calm["pose"]}
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=460)
+    file = graph.node("FD2TalkSaveCoefficients", **motion, filename_prefix="fd2talk/motion")
+    note = graph.note(*NOTES[graph.name], EXAMPLES)
+    graph.lay_out(
+        [Group("1 · What is said", [[heard, note]])],
+        [Group("2 · How face and head move", [[expression, pose]])],
+        [Group("3 · Edited by hand", [[blinks, calm]])],
+        [Group("4 · Look, and keep it", [[preview, file]], SIDE_COLOR)],
+    )
+
+
+def upscale_and_restore(graph: Graph) -> None:
+    picture, heard = portrait(graph), voice(graph)
+    reference = graph.node("EncodeReference", image=picture["IMAGE"])
+    expression = graph.node("ExpDiT", features=heard["features"])
+    pose = graph.node("PoseDiT", features=heard["features"])
+    motion = {"expression": expression["expression"], "pose": pose["pose"]}
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    frames = graph.node(
+        "DecodeFrames", samples=latents["latents"], reference=reference["reference"], paste_back=False
+    )
+    large = graph.node(
+        "ImageScaleBy", "Upscale 2 x", image=frames["frames"], upscale_method="lanczos", scale_by=2.0
+    )
+    # chosen by the user: the host has no model of its own to name here
+    model = graph.node("UpscaleModelLoader", "Restorer or upscaler", model_name="GFPGANv1.4.pth", bypass=True)
+    restored = graph.node(
+        "ImageUpscaleWithModel",
+        "Restore",
+        upscale_model=model["UPSCALE_MODEL"],
+        image=large["IMAGE"],
+        bypass=True,
+    )
+    video = saved(graph, restored["IMAGE"], heard["audio"], heard["frame rate"], graph.name)
+    note = graph.note(*NOTES[graph.name], CONSENT)
+    graph.lay_out(
+        [
+            Group("1 · Who speaks", [[picture], [reference]]),
+            Group("2 · What is said, and how it moves", [[heard], [expression, pose]]),
+        ],
+        [Group("3 · The frames", [[latents, frames]])],
+        [
+            Group("4 · Larger", [[large]]),
+            Group("5 · With a model: Ctrl+B", [[model, restored]], SIDE_COLOR),
+            Group("About this graph", [[note]], SIDE_COLOR),
+        ],
+        [Group("6 · The video", [video])],
+    )
+
+
+def batch_of_voices(graph: Graph) -> None:
+    picture, heard = portrait(graph), voice(graph)
+    reference = graph.node("EncodeReference", image=picture["IMAGE"])
+    expression = graph.node("ExpDiT", features=heard["features"])
+    pose = graph.node("PoseDiT", features=heard["features"])
+    latents = graph.node(
+        "FD2TalkUNetSampler",
+        reference=reference["reference"],
+        expression=expression["expression"],
+        pose=pose["pose"],
+        height=440,
+    )
+    video = graph.node(
+        "FD2TalkDecodeVideo",
+        samples=latents["latents"],
+        reference=reference["reference"],
+        audio=heard["audio"],
+    )
+    file = graph.node(
+        "SaveVideo", video=video["video"], filename_prefix="fd2talk/batch_of_voices", height=400
+    )
+    note = graph.note(*NOTES[graph.name], CONSENT)
+    graph.lay_out(
+        [
+            Group("1 · Who speaks", [[picture], [reference]]),
+            Group("2 · What is said, and how it moves", [[heard], [expression, pose]]),
+        ],
+        [Group("3 · The frames", [[latents]]), Group("About this graph", [[note]], SIDE_COLOR)],
+        [Group("4 · The video", [[video, file]])],
+    )
+
+
+WORKFLOWS: dict[str, Callable[[Graph], None]] = {
+    describe.__name__: describe
+    for describe in (talking_portrait, custom_pose, motion_preview, upscale_and_restore, batch_of_voices)
+}
+
+
+def blueprint(object_info: dict[str, dict]) -> dict:
+    """The whole way from a picture and a recording to frames, as one node to drop in."""
+    graph = Graph("talking_portrait", object_info)
+    heard = graph.node("LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), height=190)
+    reference = graph.node("EncodeReference", image=Open("portrait"), face_index=Open("face_index"))
+    expression = graph.node(
+        "ExpDiT", features=heard["features"], seed=Open("seed"), intensity=Open("expression_intensity")
+    )
+    pose = graph.node("PoseDiT", features=heard["features"], seed=Open("seed"), intensity=Open("head_motion"))
+    latents = graph.node(
+        "FD2TalkUNetSampler",
+        reference=reference["reference"],
+        expression=expression["expression"],
+        pose=pose["pose"],
+        seed=Open("seed"),
+        steps=Open("steps"),
+        height=440,
+    )
+    frames = graph.node(
+        "DecodeFrames",
+        samples=latents["latents"],
+        reference=reference["reference"],
+        paste_back=Open("paste_back"),
+    )
+    video = graph.node("CreateVideo", images=frames["frames"], audio=heard["audio"], fps=heard["frame rate"])
+    graph.lay_out(
+        [Group("Who speaks", [[reference]]), Group("What is said", [[heard]])],
+        [Group("How face and head move", [[expression, pose]])],
+        [Group("The frames", [[latents]])],
+        [Group("The video", [[frames, video]])],
+    )
+    return graph.blueprint(
+        BLUEPRINT,
+        "A portrait (IMAGE) and a recording (AUDIO) become a talking-head video.",
+        {"video": video["VIDEO"], "frames": frames["frames"]},
+    )
+
+
+def text_of(content: dict) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def files(object_info: dict[str, dict]) -> dict[Path, str]:
+    """Every file by its path in the repository, for a host that answers ``object_info``."""
+    written = {}
+    for name, describe in WORKFLOWS.items():
+        graph = Graph(name, object_info)
+        describe(graph)
+        written[Path("workflows", f"{name}.json")] = text_of(graph.ui())
+        written[Path("workflows", "api", f"{name}.json")] = text_of(graph.api())
+    written[Path("subgraphs", f"{BLUEPRINT}.json")] = text_of(blueprint(object_info))
+    return written
+
+
+def main() -> int:
+    with ComfyUIServer(ROOT / "demo" / "comfyui", prepare()) as server:
+        for path, text in files(server.get("/object_info")).items():
+            (ROOT / path).parent.mkdir(exist_ok=True)
+            (ROOT / path).write_text(text, encoding="utf-8")
+            say(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
