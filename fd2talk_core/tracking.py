@@ -7,7 +7,6 @@ at rest has t near 0. Frames without a face are filled by a policy that never ch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -196,16 +195,17 @@ def read_motion(
         )
     if face_model.expression_dim != len(ARKIT_NAMES):
         raise FD2TalkError(
-            f"The face model {face_model.name!r} has {face_model.expression_dim} expression coefficients, but "
-            f"the landmarker scores ARKit's {len(ARKIT_NAMES)}: motion can be read for an ARKit face model only."
+            f"The face model {face_model.name!r} has {face_model.expression_dim} expression coefficients, "
+            f"but the landmarker scores ARKit's {len(ARKIT_NAMES)}: motion can be read for an ARKit face "
+            "model only."
         )
     if not track.found.any():
         raise FD2TalkError(_nowhere(track.num_frames, 0, None))
     gaps = tuple((~track.found).nonzero()[:, 0].tolist())
     if gaps and missing == "error":
         raise FD2TalkError(
-            f"No face was found in {len(gaps)} of {track.num_frames} frames ({_ranges(gaps)}): cut them out, or "
-            "set missing faces to 'hold' or 'interpolate'."
+            f"No face was found in {len(gaps)} of {track.num_frames} frames ({_ranges(gaps)}): cut them out, "
+            "or set missing faces to 'hold' or 'interpolate'."
         )
     expression, pose = _fit(track, face_model, callback)
     before, after, weight = _neighbours(track.found, missing)
@@ -259,8 +259,8 @@ def _face(landmarks: Tensor, blendshapes: Tensor) -> Face:
 
 
 def _neighbours(found: Tensor, missing: MissingPolicy) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of F frames the seen frames before and after (numbered among the seen) and the weight ``[F, 1]``
-    of the one after.
+    """For each of F frames the seen frames before and after (numbered among the seen), and the weight
+    ``[F, 1]`` of the one after.
     """
     seen = found.nonzero()[:, 0]
     frames = torch.arange(len(found))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import audio, frames, host, motion, preview, reference, sequences
+from . import audio, frames, host, motion, preview, reference, sequences, tracking
 
 
 class FD2TalkExtension(ComfyExtension):
@@ -15,5 +15,5 @@ class FD2TalkExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_folders()
-        topics = (audio, motion, reference, frames, preview, sequences)
+        topics = (audio, motion, reference, frames, preview, sequences, tracking)
         return [node for topic in topics for node in topic.NODES]

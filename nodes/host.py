@@ -6,9 +6,10 @@ The node classes know the host's schema; all else about it is known here alone, 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import InputImpl, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.utils import get_executing_context
 from PIL import Image
+from server import PromptServer
 from torch import Tensor, nn
 
 from ..fd2talk_core import configs
@@ -30,6 +33,7 @@ from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face_model import FaceModel, default_face_model
 from ..fd2talk_core.landmarks import FaceLandmarker
 from ..fd2talk_core.reference import Reference, latent_preview
+from ..fd2talk_core.video_frames import VideoFrames
 
 MODELS = "fd2talk"
 """Name of our folder under ``models/`` and in ``extra_model_paths.yaml``; one folder a network lies in it."""
@@ -308,3 +312,26 @@ def one_image(image: Tensor) -> Tensor:
 def video_from_file(path: Path) -> Any:
     """The host's VIDEO on a file, which stays on disk."""
     return InputImpl.VideoFromFile(str(path))
+
+
+def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:
+    """The pictures of the host's VIDEO one at a time, their number and frames a second.
+
+    A file is read as it is needed. Newer hosts can cut a video (read so too) or crop it (held whole then).
+    """
+    if isinstance(video, InputImpl.VideoFromFile):
+        window = getattr(video, "get_active_trim_window", None)
+        frames = VideoFrames(video.get_stream_source(), *(window() if window else ()))
+        if sorted(video.get_dimensions()) == sorted((frames.width, frames.height)):
+            return frames, frames.num_frames, frames.fps
+    parts = video.get_components()
+    return parts.images, len(parts.images), round(float(parts.frame_rate), 3)
+
+
+def tell(text: str) -> ui.PreviewText:
+    """Say something on the running node, in the log, and in the prompt's history."""
+    logging.info("[FD2Talk] %s", text)
+    running = get_executing_context()
+    if running is not None and getattr(PromptServer, "instance", None) is not None:
+        PromptServer.instance.send_progress_text(text, running.node_id)
+    return ui.PreviewText(text)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
+from ..fd2talk_core.landmarks import FACE_ORDERS
 from ..fd2talk_core.reference import encode_reference
 from . import host
 from .types import BoundingBox, PortraitReference, advanced
 
 NO_FACE = {"error": "error", "use whole image": "whole_image"}
+ORDERS = {words: order for order, words in FACE_ORDERS.items()}
 
 
 def read_box(text: str) -> tuple[float, float, float, float] | None:
@@ -29,9 +31,35 @@ def read_box(text: str) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
-def box_of(box: dict) -> tuple[float, float, float, float]:
-    """The host's BOUNDING_BOX as left, top, right, bottom."""
-    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+def box_of(box: dict | list, face_index: int = 0) -> tuple[float, float, float, float]:
+    """The host's BOUNDING_BOX as left, top, right, bottom.
+
+    Args:
+        box: one box, a list of boxes, or a list of such lists, one a picture (the first that has any counts).
+        face_index: which of a list.
+
+    Raises:
+        FD2TalkError: when there is no such box.
+    """
+    if isinstance(box, dict):
+        return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+    if box and isinstance(box[0], list):
+        box = next((boxes for boxes in box if boxes), [])
+    if not box:
+        raise FD2TalkError("The bounding box input holds no boxes: no face was found there.")
+    if face_index >= len(box):
+        raise FD2TalkError(
+            f"Face {face_index} was asked for, but the bounding box input holds {len(box)} "
+            f"(0 to {len(box) - 1})."
+        )
+    return box_of(box[face_index])
+
+
+def chosen_box(
+    bounding_box: dict | list | None, face_box: str, face_index: int
+) -> tuple[float, float, float, float] | None:
+    """The box of the socket, else that of the text, else None."""
+    return read_box(face_box) if bounding_box is None else box_of(bounding_box, face_index)
 
 
 class EncodeReference(io.ComfyNode):
@@ -57,7 +85,8 @@ class EncodeReference(io.ComfyNode):
                     default=0,
                     min=0,
                     max=63,
-                    tooltip="Which face, when there are several: 0 is the largest, 1 the next.",
+                    tooltip="Which face, when there are several: 0 is the largest, 1 the next, or as "
+                    "face_order counts them.",
                 ),
                 io.Float.Input(
                     "margin",
@@ -86,7 +115,22 @@ class EncodeReference(io.ComfyNode):
                 BoundingBox.Input(
                     "bounding_box",
                     optional=True,
-                    tooltip="Which face, by a box from another node; it takes the place of the text above.",
+                    tooltip="Which face, by a box from another node; it takes the place of the text above. "
+                    "Of several boxes, face_index says which.",
+                ),
+                io.Mask.Input(
+                    "face_mask",
+                    optional=True,
+                    tooltip="Which face, by painting over it: the mask of the portrait, in its size.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "face_order",
+                        options=list(ORDERS),
+                        default="largest first",
+                        optional=True,
+                        tooltip="How face_index counts the faces.",
+                    )
                 ),
             ],
             outputs=[
@@ -112,17 +156,30 @@ class EncodeReference(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, autoencoder, face_index, margin, no_face, face_box="", bounding_box=None
+        cls,
+        image,
+        autoencoder,
+        face_index,
+        margin,
+        no_face,
+        face_box="",
+        bounding_box=None,
+        face_mask=None,
+        face_order="largest first",
     ) -> io.NodeOutput:
         if no_face not in NO_FACE:
             raise FD2TalkError(f"no_face is {no_face!r}, but one of {list(NO_FACE)} is needed.")
+        if face_order not in ORDERS:
+            raise FD2TalkError(f"face_order is {face_order!r}, but one of {list(ORDERS)} is needed.")
         reference = encode_reference(
             host.one_image(image),
             host.load_network("autoencoder", autoencoder),
             host.face_landmarker(),
             host.face_model(),
             face_index=face_index,
-            box=box_of(bounding_box) if bounding_box else read_box(face_box),
+            face_order=ORDERS[face_order],
+            box=chosen_box(bounding_box, face_box, face_index),
+            mask=face_mask,
             margin=margin,
             no_face=NO_FACE[no_face],
         )

@@ -13,7 +13,12 @@ Pose = io.Custom("FD2TALK_POSE")
 PortraitReference = io.Custom("FD2TALK_REFERENCE")
 """A :class:`~fd2talk_core.reference.Reference`."""
 BoundingBox = io.Custom("BOUNDING_BOX")
-"""Newer hosts' ``{"x", "y", "width", "height"}`` in pixels; named here so that older hosts load too."""
+"""Newer hosts' ``{"x", "y", "width", "height"}`` in pixels, or lists of them, one list a picture; named here
+so that older hosts load too."""
+
+
+FaceLandmarks = io.Custom("FACE_LANDMARKS")
+"""Newer hosts' ``{"frames": [[face, ...], ...], ...}``, MediaPipe's landmarks and scores of every face."""
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:
