@@ -33,6 +33,8 @@ class AudioEncoderOptions:
         seconds: length of a training clip.
         noise: part of the clips that get white noise, between 5 and 40 dB under the speech.
         gain: largest change of loudness in dB, either way.
+        speed: largest change of speed, as a share either way. Pitch and formants go with it, as if another
+            person spoke (Ko et al. 2015, "Audio augmentation for speech recognition").
         held_out_seconds: taken of each held-out clip.
         held_out_clips: how many are taken.
         filters: how the first convolution starts: ``random``, or ``mel``, see :func:`start_as_mel_filters`.
@@ -41,11 +43,14 @@ class AudioEncoderOptions:
     seconds: float = 2.0
     noise: float = 0.5
     gain: float = 12.0
+    speed: float = 0.0
     held_out_seconds: float = 6.0
     held_out_clips: int = 32
     filters: str = "random"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.speed < 1:
+            raise FD2TalkError(f"speed is {self.speed}, but a share of at least 0 and under 1 is needed.")
         if self.filters not in ("random", "mel"):
             raise FD2TalkError(f"filters is {self.filters!r}, but it is one of: random, mel.")
 
@@ -91,11 +96,16 @@ class AudioEncoderStage(Stage):
     def encoder(self) -> AudioEncoder:
         return self.networks["classifier"].encoder
 
-    def targets(self, clip: SpeechClip, first: int, num_samples: int) -> Tensor:
-        """Phoneme numbers at the instants that the encoder's outputs stand for, -100 where none is known."""
+    def targets(self, clip: SpeechClip, first: int, num_samples: int, speed: float = 1.0) -> Tensor:
+        """Phoneme numbers at the instants that the encoder's outputs stand for, -100 where none is known.
+
+        Args:
+            first: the clip's sample that comes first.
+            num_samples: that the encoder hears, ``speed`` of the clip's samples each.
+        """
         encoder = self.encoder
         count = encoder.num_features(num_samples)
-        instants = first + torch.arange(count) * encoder.stride + encoder.receptive_field / 2
+        instants = first + (torch.arange(count) * encoder.stride + encoder.receptive_field / 2) * speed
         starts = torch.tensor([p[1] for p in clip.phonemes]) * SAMPLE_RATE
         ends = torch.tensor([p[2] for p in clip.phonemes]) * SAMPLE_RATE
         numbers = torch.tensor([self.number[p[0]] for p in clip.phonemes])
@@ -107,14 +117,18 @@ class AudioEncoderStage(Stage):
         options = self.options
         clip, start = self.windows.draw(generator)
         first = round(start / clip.fps * SAMPLE_RATE)
-        waveform = clip.waveform[first : first + self.num_samples].float()
-        waveform = F.pad(waveform, (0, self.num_samples - waveform.shape[0]))
-        level, noisy, gain = torch.rand(3, generator=generator).tolist()
+        level, noisy, gain, change = torch.rand(4, generator=generator).tolist()
+        speed = 1 + options.speed * (2 * change - 1)
+        heard = round(self.num_samples * speed)
+        waveform = clip.waveform[first : first + heard].float()
+        waveform = F.pad(waveform, (0, heard - waveform.shape[0]))
+        if heard != self.num_samples:
+            waveform = F.interpolate(waveform[None, None], self.num_samples, mode="linear")[0, 0]
         if noisy < options.noise:
             noise = torch.randn(self.num_samples, generator=generator)
             waveform = waveform + noise * waveform.std() * 10 ** (-(5 + 35 * level) / 20)
         waveform = waveform * 10 ** (options.gain * (2 * gain - 1) / 20)
-        return {"waveform": waveform, "targets": self.targets(clip, first, self.num_samples)}
+        return {"waveform": waveform, "targets": self.targets(clip, first, self.num_samples, speed)}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = self.networks["classifier"](batch["waveform"]).float()
