@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,11 @@ def command(*arguments: object) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     print("$ python -m", " ".join(map(str, arguments)), flush=True)
     done = subprocess.run(line, env=environment, check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise FD2TalkError(
+            f"python -m {arguments[0]} was ended from outside ({name}); the same command goes on where it was."
+        )
     if done.returncode:
         raise FD2TalkError(f"python -m {arguments[0]} failed; what it said stands above.")
 

@@ -29,7 +29,6 @@ from fd2talk_core.flops import count_flops
 from fd2talk_core.landmarks import FaceLandmarker
 from fd2talk_core.lip_expert import LipExpert
 from fd2talk_core.motion import sample_motion
-from fd2talk_core.pipeline import read_image
 from fd2talk_core.reference import CropTransform, Reference, encode_reference
 from fd2talk_core.sampler import MotionField, decode_frames, sample_latents
 
@@ -51,9 +50,9 @@ from .measures import (
     ssim,
 )
 from .motion import draw_motion, mouth_basis, mouth_opening
+from .portraits import EXAMPLES, portraits
 from .sources import PictureSet, SpeechSet, load_pictures, load_speech, need_weights
 
-EXAMPLES = Path(__file__).parent.parent / "example_inputs"
 TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
 """Where Debian's pocketsphinx-testdata puts real speech with its words."""
 
@@ -328,7 +327,7 @@ def score_real_speech(weights: Weights, texts: Sequence[SpokenText], pictures_fo
     for spoken in texts:
         phonemes = align_phonemes(spoken)
         features = weights.audio_encoder.encode(spoken.waveform, SAMPLE_RATE, 25.0)
-        expression = sample_motion(weights.expression, features, seed=0)
+        expression, _ = weights.sequences(features, seed=0)
         opening = mouth_opening(weights.face_model, identity, expression.values)
         result = lip_closure(opening, expression.fps, phonemes)
         if result.closures:
@@ -369,11 +368,6 @@ def _draw_speech(curves: Sequence, picture: Path) -> None:
 # ---- set B: portraits --------------------------------------------------------------------------------------
 
 
-def default_portraits() -> list[tuple[str, Tensor]]:
-    """The portraits in ``example_inputs/``, by name."""
-    return [(path.stem, read_image(path)) for path in sorted(EXAMPLES.glob("*.png"))]
-
-
 def score_portraits(
     weights: Weights,
     portraits: Sequence[tuple[str, Tensor]],
@@ -389,7 +383,7 @@ def score_portraits(
     """
     landmarker = FaceLandmarker()
     found, jaw, angles, upper, rows, names = [], [], [], [], [], []
-    missing = []
+    missing, by_axis = [], []
     for number, (name, image) in enumerate(portraits):
         waveform = speech[number % len(speech)][: round(seconds * SAMPLE_RATE)]
         features = weights.audio_encoder.encode(waveform, SAMPLE_RATE, 25.0)
@@ -416,6 +410,9 @@ def score_portraits(
             jaw_open = ARKIT_NAMES.index("jawOpen")
             jaw.append(correlation(blendshapes[:, jaw_open], wanted_expression[seen, jaw_open]))
             angles.append(angle_error(fit.pose[:, :3], wanted_pose[seen, :3]))
+            by_axis.append(
+                [angle_error(fit.pose[:, i : i + 1], wanted_pose[seen, i : i + 1]) for i in range(3)]
+            )
         upper.append(upper_face_similarity(weights, reference, frames, wanted_expression, wanted_pose))
         chosen = torch.linspace(0, len(frames) - 1, 6).round().long()
         rows.append(torch.cat([reference.crop.movedim(-1, 0)[None], frames[chosen]]))
@@ -423,6 +420,7 @@ def score_portraits(
     if not rows:
         return [Row("B portraits: face found in the output", None, 1.0, note=f"no face found in {missing}")]
     save_grid(rows, pictures_folder / "B-portraits.png")
+    axes = torch.tensor(by_axis).mean(dim=0).tolist() if by_axis else [float("nan")] * 3
     note = f"{', '.join(names)}" + (f"; no face in {', '.join(missing)}" if missing else "")
     return [
         Row("B portraits: face found in the output", float(torch.cat(found).mean()), 1.0, note=note),
@@ -432,8 +430,16 @@ def score_portraits(
             sum(angles) / len(angles) if angles else None,
             5.0,
             "low",
+            ", ".join(
+                f"{name} {value:.1f}" for name, value in zip(("pitch", "yaw", "roll"), axes, strict=True)
+            ),
         ),
-        Row("B identity: upper face, aligned SSIM", sum(upper) / len(upper), 0.7),
+        Row(
+            "B identity: upper face, aligned SSIM",
+            sum(upper) / len(upper),
+            0.7,
+            note=", ".join(f"{name} {value:.2f}" for name, value in zip(names, upper, strict=True)),
+        ),
     ]
 
 
@@ -588,8 +594,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def score(weights: Weights, data: Path | None, speech_folder: Path, out: Path) -> list[Row]:
-    """All rows that can be measured with what is at hand; pictures go to ``out``."""
+def score(
+    weights: Weights, data: Path | None, speech_folder: Path, out: Path, faces: Path | None = None
+) -> list[Row]:
+    """All rows that can be measured with what is at hand; pictures go to ``out``.
+
+    Args:
+        data: folder with held-out shards.
+        speech_folder: transcribed recordings.
+        faces: folder of portraits beside those of :func:`~training.portraits.portraits`.
+    """
+    shown = portraits(faces)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     if data is not None:
@@ -609,10 +624,9 @@ def score(weights: Weights, data: Path | None, speech_folder: Path, out: Path) -
         rows.append(Row("C real speech", None, note=f"no transcribed speech in {speech_folder}"))
     voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
     voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
-    portraits = default_portraits()
-    rows += score_portraits(weights, portraits, voices, out)
+    rows += score_portraits(weights, shown, voices, out)
     reference = encode_reference(
-        portraits[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model, size=resolution(weights)
+        shown[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model, size=resolution(weights)
     )
     rows += score_flicker(weights, reference)
     rows += score_cost(weights, reference)
@@ -626,13 +640,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--speech", type=Path, default=TEST_SPEECH, help="folder with transcribed speech (set C)"
     )
+    parser.add_argument("--portraits", type=Path, help="folder of further portraits (set B)")
     parser.add_argument(
         "--out", type=Path, help="for scorecard.json, scorecard.txt and pictures; WEIGHTS/scorecard"
     )
     given = parser.parse_args(arguments)
     out = given.out or given.weights / "scorecard"
     try:
-        rows = score(Weights.load(given.weights), given.data, given.speech, out)
+        rows = score(Weights.load(given.weights), given.data, given.speech, out, given.portraits)
     except FD2TalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
