@@ -68,7 +68,8 @@ def command(*arguments: object) -> None:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise FD2TalkError(
-            f"python -m {arguments[0]} was ended from outside ({name}); the same command goes on where it was."
+            f"python -m {arguments[0]} was ended from outside ({name}); "
+            "the same command goes on where it was."
         )
     if done.returncode:
         raise FD2TalkError(f"python -m {arguments[0]} failed; what it said stands above.")
