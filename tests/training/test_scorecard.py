@@ -30,7 +30,7 @@ def frames() -> torch.Tensor:
 
 
 def test_a_perfect_copy_scores_perfectly(frames: torch.Tensor) -> None:
-    assert torch.isinf(psnr(frames, frames)).all()
+    assert psnr(frames, frames).min() > 58.9
     torch.testing.assert_close(ssim(frames, frames), torch.ones(3))
     curve = torch.rand(50)
     assert correlation(curve, curve) == pytest.approx(1)
@@ -52,7 +52,7 @@ def test_psnr_of_a_known_error_and_only_inside_the_mask(frames: torch.Tensor) ->
     spoilt[..., :16] = 0
     mask = torch.zeros(3, 1, 32, 32)
     mask[..., 16:] = 1
-    assert torch.isinf(psnr(spoilt, frames, mask)).all()
+    assert psnr(spoilt, frames, mask).min() > 58.9
     assert (psnr(spoilt, frames) < 12).all()
 
 
