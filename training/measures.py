@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
 
-
 ROUNDING_ERROR = 1 / (12 * 255**2)
 """Mean squared error of rounding 0..1 to 8 bits."""
 
@@ -28,8 +27,8 @@ def psnr(frames: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: ``[F, 1, H, W]``, weights of the pixels that count; all of them without it.
 
     Returns:
-        ``[F]``; at most 58.9 dB, where the error is that of rounding to 8 bits: pictures are not known better,
-        and one pair of equal ones would make every mean infinite.
+        ``[F]``; at most 58.9 dB, where the error is that of rounding to 8 bits: pictures are not known
+        better, and one pair of equal ones would make every mean infinite.
     """
     error = (frames - truth).square().mean(dim=1, keepdim=True)
     return -10 * torch.log10(_masked_mean(error, mask).clamp_min(ROUNDING_ERROR))

@@ -61,7 +61,7 @@ def test_unchanged_coefficients_give_the_identity(face: FaceModel, identity: Ten
 
 
 def test_a_shift_is_a_constant_displacement_on_the_face(face: FaceModel, identity: Tensor) -> None:
-    """A plane parallel to the picture at depth z moves by focal · t / z; the head's depths lie around the camera's
+    """A plane parallel to the picture at depth z moves by focal · t / z; the head lies around the camera's
     distance, so each place's own depth says its shift.
     """
     expression, pose = still(face)
@@ -81,7 +81,7 @@ def test_a_shift_is_a_constant_displacement_on_the_face(face: FaceModel, identit
 def paint(
     face: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor, size: int
 ) -> tuple[Tensor, Tensor]:
-    """A head with colours that are a function of the surface, on shoulders that stay: ``[F, 3, size, size]``."""
+    """A head whose colours are a function of the surface, on shoulders that stay: ``[F, 3, s, s]``."""
     vertices = pose_on_body(face, face(identity[None], expression), pose, torch.zeros(1, 6))
     raster = rasterize(project(vertices, face.camera), face.triangles, size * 2, cull_back_faces=True)
     place = raster.interpolate(face(identity[None], torch.zeros(1, face.expression_dim)), face.triangles)

@@ -1,4 +1,4 @@
-"""The whole method: from a portrait and a voice to a file, in constant memory, with bad input told in a sentence."""
+"""The whole way from a portrait and a voice to a file: constant memory, one sentence for bad input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEECH = ROOT / "example_inputs" / "speech.wav"
 
 
 def small_pipeline() -> FD2TalkPipeline:
-    """Seeded networks of the shape of ``tiny``, thinned: these tests are about the way, not about the picture."""
+    """Seeded networks of the shape of ``tiny``, thinned: the way is tested, not the picture."""
     autoencoder = configs.load_config("autoencoder", "tiny") | {
         "block_out_channels": [8, 8, 8],
         "encoder_blocks": [1, 1, 1],

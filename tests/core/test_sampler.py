@@ -1,4 +1,4 @@
-"""The sampler: what a frame becomes does not depend on its batch; memory that runs out; progress; wrong inputs."""
+"""The sampler: a frame does not depend on its batch; memory that runs out; progress; wrong inputs."""
 
 from __future__ import annotations
 
