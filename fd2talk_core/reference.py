@@ -272,7 +272,12 @@ def encode_reference(
 
 
 def paste_back(
-    frames: Tensor, reference: Reference, *, feather: float = 0.08, mask: Tensor | None = None
+    frames: Tensor,
+    reference: Reference,
+    *,
+    feather: float = 0.08,
+    mask: Tensor | None = None,
+    background: Tensor | None = None,
 ) -> Tensor:
     """Put moving crops back into the whole picture.
 
@@ -283,12 +288,14 @@ def paste_back(
             picture's border needs none and has none.
         mask: optional ``[F or 1, m, m]`` in 0..1 over the crop (see :func:`head_mask`): where it is 0 the
             picture stays as it is, in its full resolution.
+        background: optional ``[F or 1, H, W, 3]`` to be put into in place of the reference's own picture,
+            such as the frames in which another person of the same picture speaks.
 
     Returns:
-        ``[F, H, W, 3]``; pixels outside the crop are the picture's own.
+        ``[F, H, W, 3]``; pixels outside the crop are the picture's or the background's own.
 
     Raises:
-        FD2TalkError: when frames and reference differ in size, or feather is out of range.
+        FD2TalkError: when frames, reference and background differ in size, or feather is out of range.
     """
     picture, transform = reference.picture, reference.crop_transform
     if frames.ndim != 4 or frames.shape[1:] != reference.crop.shape:
@@ -300,7 +307,15 @@ def paste_back(
         raise FD2TalkError(f"feather is {feather}, but a share of the crop between 0 and 0.5 is needed.")
     height, width = picture.shape[:2]
     left, top, right, bottom = rectangle = transform.covered(height, width)
-    whole = picture.to(frames).expand(frames.shape[0], -1, -1, -1).clone()
+    if background is None:
+        background = picture[None]
+    if len(background) not in (1, len(frames)) or background.shape[1:] != picture.shape:
+        needed = _size_of(picture.expand(len(frames), -1, -1, -1))
+        raise FD2TalkError(
+            f"The background is {_size_of(background)}, but {needed} (or 1 such picture) is needed: as many "
+            "and as large as what is pasted into it."
+        )
+    whole = background.to(frames).expand(frames.shape[0], -1, -1, -1).clone()
     if right > left and bottom > top:
         weight = _edge_weight(transform, height, width, feather).to(frames)[None, ..., None]
         if mask is not None:
@@ -395,6 +410,12 @@ def resample(images: Tensor, start: tuple[float, ...], step: float, size: tuple[
     region = images[..., top : top + rows.shape[1], left : left + columns.shape[1], :]
     planes = region.movedim(-1, -3).contiguous()  # whole planes make two plain matrix products
     return (rows.to(planes) @ planes @ columns.to(planes).T).movedim(-3, -1)
+
+
+def _size_of(pictures: Tensor) -> str:
+    """``20 pictures of 640 x 480``."""
+    count, height, width = pictures.shape[:3]
+    return f"{count} picture{'s' if count > 1 else ''} of {width} x {height}"
 
 
 def _cubic_weights(size: int, source: int, start: float, step: float) -> tuple[Tensor, int]:

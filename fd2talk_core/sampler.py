@@ -8,13 +8,14 @@ batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
+from .backdrop import Backdrop
 from .coefficients import CoefficientSequence, MotionMode, apply_to_portrait
 from .correspondence import Correspondence, align_reference, reference_flow
 from .detail import DEFAULT_DETAIL, PortraitDetail
@@ -267,6 +268,7 @@ def iter_decoded_frames(
     reference: Reference,
     *,
     paste_back: bool = True,
+    background: Tensor | Iterable[Tensor] | None = None,
     field: MotionField | None = None,
     detail: float = DEFAULT_DETAIL,
     frames_per_batch: int | None = None,
@@ -280,6 +282,9 @@ def iter_decoded_frames(
         latents: ``[F, d, h, w]``, or chunks of it as :func:`iter_latents` gives them.
         reference: the portrait.
         paste_back: put the crops back into the whole picture.
+        background: what they are put into in place of the portrait's own picture: one picture
+            ``[1, H, W, 3]``, or one a frame, together or one at a time; so a second person speaks in the
+            frames of the first.
         field: of the same clip: paste back only what moves, with the portrait's own detail. Without it the
             whole crop is pasted, its edge faded.
         detail: how much of the fine detail that the autoencoder loses is taken from the portrait, 0..1; see
@@ -307,7 +312,14 @@ def iter_decoded_frames(
         )
     if not 0 <= detail <= 1:
         raise FD2TalkError(f"detail is {detail}, but a strength between 0 and 1 is needed.")
-    return _decode_chunks(autoencoder, chunks, reference, paste_back, field, detail, batch, callback)
+    backdrop = None
+    if background is not None:
+        if not paste_back:
+            raise FD2TalkError("A background was given, but the frames are to be crops: set paste back.")
+        backdrop = Backdrop(background, reference, len(latents) if whole else None)
+    return _decode_chunks(
+        autoencoder, chunks, reference, paste_back, backdrop, field, detail, batch, callback
+    )
 
 
 @torch.no_grad()
@@ -316,6 +328,7 @@ def _decode_chunks(
     chunks: Iterator[Tensor],
     reference: Reference,
     paste_back: bool,
+    backdrop: Backdrop | None,
     field: MotionField | None,
     detail: float,
     batch: int,
@@ -335,15 +348,19 @@ def _decode_chunks(
             nonlocal previous
             part = latents[frames[0] : frames[-1] + 1]
             decoded, previous = _decode_distinct(autoencoder, part, portrait, previous)
+            behind = None if backdrop is None else backdrop.take(first + frames[0], first + frames[-1] + 1)
             if field is None:
-                return paste_into_picture(decoded, reference) if paste_back else decoded
+                return paste_into_picture(decoded, reference, background=behind) if paste_back else decoded
             flow = field.draw(first + frames[0], first + frames[-1] + 1)
             if fine is not None:
                 decoded = fine.add_to(decoded, flow)
             if not paste_back:
                 return decoded
             return paste_into_picture(
-                decoded, reference if fine is None else fine.reference, mask=head_mask(reference, flow)
+                decoded,
+                reference if fine is None else fine.reference,
+                mask=head_mask(reference, flow),
+                background=behind,
             )
 
         for frames, pictures in in_batches(range(len(latents)), batch, work):

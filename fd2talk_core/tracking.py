@@ -149,10 +149,13 @@ def track_from_landmarks(
         raise FD2TalkError("The face landmarks hold no frames: connect the output of a face landmark node.")
     faces: list[Face | None] = []
     last: Face | None = None
+    alone = False
     for number, frame in enumerate(frames):
         present = sorted((_host_face(face, number) for face in frame), key=lambda face: -face.area)
-        alone = len(present) == 1
-        face = pick_face(present, face_index, box) if last is None else nearest_face(present, last, alone)
+        if last is None:
+            face, alone = pick_face(present, face_index, box), len(present) == 1
+        else:
+            face = nearest_face(present, last, alone and len(present) == 1)
         last = face or last
         faces.append(face)
     track = FaceTrack.of_faces(faces)

@@ -189,7 +189,15 @@ class DecodeFrames(io.ComfyNode):
             category="FD2Talk/frames",
             description="Turns latents into pictures, beside the portrait's own latent, and puts them back"
             " into the whole picture. For clips of many minutes use Decode Video.",
-            inputs=_decoder_inputs(),
+            inputs=[
+                *_decoder_inputs(),
+                io.Image.Input(
+                    "background",
+                    optional=True,
+                    tooltip="Pictures to put the head into in place of the portrait's own: one, or one a "
+                    "frame. For two people in one picture, the first one's frames.",
+                ),
+            ],
             outputs=[
                 io.Image.Output(
                     "frames",
@@ -208,7 +216,9 @@ class DecodeFrames(io.ComfyNode):
         return host.fingerprint_checkpoint("autoencoder", autoencoder)
 
     @classmethod
-    def execute(cls, samples, reference, autoencoder, paste_back=True, detail=0.85) -> io.NodeOutput:
+    def execute(
+        cls, samples, reference, autoencoder, paste_back=True, detail=0.85, background=None
+    ) -> io.NodeOutput:
         from ..fd2talk_core.sampler import decode_frames
 
         frames = decode_frames(
@@ -216,6 +226,7 @@ class DecodeFrames(io.ComfyNode):
             samples["samples"],
             reference,
             paste_back=paste_back,
+            background=background,
             field=_field_of(samples, reference),
             detail=detail,
             callback=host.Progress(),
@@ -250,6 +261,12 @@ class FD2TalkDecodeVideo(io.ComfyNode):
                         tooltip="Frames a second; 0 takes the rate that the motion was made for.",
                     )
                 ),
+                io.Video.Input(
+                    "background",
+                    optional=True,
+                    tooltip="A video to put the head into in place of the portrait's own picture, as long as "
+                    "this one: for two people in one picture, the video of the first.",
+                ),
             ],
             outputs=[
                 io.Video.Output(
@@ -270,7 +287,15 @@ class FD2TalkDecodeVideo(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, samples, reference, autoencoder, paste_back=True, detail=0.85, audio=None, fps=0.0
+        cls,
+        samples,
+        reference,
+        autoencoder,
+        paste_back=True,
+        detail=0.85,
+        audio=None,
+        fps=0.0,
+        background=None,
     ) -> io.NodeOutput:
         rate = fps or samples.get(FPS_KEY)
         if not rate:
@@ -278,6 +303,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         from ..fd2talk_core.sampler import iter_decoded_frames
 
         check_fps(rate)
+        behind = None if background is None else host.background_of(background, len(samples["samples"]), rate)
         path, _ = host.temp_file("fd2talk/video", ".mp4")
         with VideoWriter(path, rate, host.audio_of(audio) if audio else None) as writer:
             for chunk in iter_decoded_frames(
@@ -285,6 +311,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
                 samples["samples"],
                 reference,
                 paste_back=paste_back,
+                background=behind,
                 field=_field_of(samples, reference),
                 detail=detail,
                 callback=host.Progress(),

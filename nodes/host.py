@@ -328,6 +328,23 @@ def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:
     return parts.images, len(parts.images), round(float(parts.frame_rate), 3)
 
 
+def background_of(video: Any, num_frames: int, fps: float) -> Iterable[Tensor]:
+    """The pictures of a VIDEO that a clip is pasted into.
+
+    Raises:
+        FD2TalkError: when it has another frame rate or another length.
+    """
+    frames, count, rate = frames_of(video)
+    if abs(rate - fps) > 0.002:
+        raise FD2TalkError(f"The background video runs at {rate:g} fps, but the clip at {fps:g} fps.")
+    if count != num_frames:
+        raise FD2TalkError(
+            f"The background video has {count} frames, but the clip has {num_frames}: make both from "
+            "recordings of one length (add silence to the shorter one)."
+        )
+    return frames
+
+
 def tell(text: str) -> ui.PreviewText:
     """Say something on the running node, in the log, and in the prompt's history."""
     logging.info("[FD2Talk] %s", text)
