@@ -65,6 +65,28 @@ upscaler enlarges once more: set *scale_by* to 1 then.
 For the whole picture instead of the crop, set *paste_back* in Decode Frames.
 """,
     ),
+    "driving_video": (
+        "The head of another video",
+        """
+The face follows the voice, the head follows a person in a **driving video**: another recording of somebody
+talking, seen from the front. Its sound and its face are not used; wire *expression* as well to take both.
+
+Retime Motion plays it there and back until the speech ends. Frames that show no face are filled from those
+before and after; *filled* says how many.
+""",
+    ),
+    "two_people": (
+        "Two people in one picture",
+        """
+The left person speaks first, the right one answers. Each has a lane of the same length: where the other
+speaks, that recording is turned down to nothing.
+
+Faces are counted from left to right. **Where the two part** is a line between the heads: left of it the
+frames of the left person are shown, right of it those of the right one.
+
+For two lanes that you have already (a podcast), load them in place of *Lane, left* and *Lane, right*.
+""",
+    ),
     "batch_of_voices": (
         "Many voices, one portrait",
         """
@@ -209,6 +231,108 @@ def upscale_and_restore(graph: Graph) -> None:
     )
 
 
+def driving_video(graph: Graph) -> None:
+    picture, heard = portrait(graph), voice(graph)
+    reference = graph.node("EncodeReference", image=picture["IMAGE"])
+    expression = graph.node("ExpDiT", features=heard["features"])
+    film = graph.node("LoadVideo", "Driving video", file="driving.mp4", height=240)
+    motion_of_film = graph.node(
+        "FD2TalkCoefficientsFromVideo", video=film["VIDEO"], missing_faces="interpolate"
+    )
+    pose = graph.node(
+        "FD2TalkRetime",
+        "As long as the speech",
+        pose=motion_of_film["pose"],
+        features=heard["features"],
+        method="loop",
+    )
+    motion = {"expression": expression["expression"], "pose": pose["pose"]}
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=420)
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
+    video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
+    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    graph.lay_out(
+        [
+            Group("1 · Who speaks", [[picture], [reference]]),
+            Group("2 · What is said", [[heard], [expression]]),
+            Group("About this graph", [[note]], SIDE_COLOR),
+        ],
+        [Group("3 · How the head moves", [[film, motion_of_film, pose]])],
+        [Group("4 · The frames", [[latents]]), Group("Look at the motion first", [[preview]], SIDE_COLOR)],
+        [Group("5 · The video", [[frames, *video]])],
+    )
+
+
+def two_people(graph: Graph) -> None:
+    picture = graph.node("LoadImage", "Two people", image="two_people.png", height=320)
+    files = [
+        graph.node("LoadAudio", f"Voice, {side}", audio=file, height=110)
+        for side, file in (("left", "speech.wav"), ("right", "reply.wav"))
+    ]
+    # a recording turned down to nothing is a pause of exactly its length, so that the lanes cannot part
+    pauses = [
+        graph.node("AudioAdjustVolume", f"Pause while {other} speaks", audio=file["AUDIO"], volume=-100)
+        for other, file in zip(("left", "right"), files, strict=True)
+    ]
+    order = ((files[0], pauses[1]), (pauses[0], files[1]), (files[0], files[1]))
+    lanes = [
+        graph.node("AudioConcat", title, audio1=first["AUDIO"], audio2=second["AUDIO"])
+        for title, (first, second) in zip(("Lane, left", "Lane, right", "Sound"), order, strict=True)
+    ]
+    people, halves = [], []
+    for index, side in enumerate(("left", "right")):
+        heard = graph.node(
+            "LoadAudioWav2Vec",
+            f"What is heard, {side}",
+            recording=lanes[index]["AUDIO"],
+            audio_file="speech.wav",
+            height=190,
+        )
+        reference = graph.node(
+            "EncodeReference",
+            f"Who speaks, {side}",
+            image=picture["IMAGE"],
+            face_index=index,
+            face_order="left to right",
+        )
+        expression = graph.node("ExpDiT", features=heard["features"], seed=index)
+        pose = graph.node("PoseDiT", features=heard["features"], seed=index)
+        latents = graph.node(
+            "FD2TalkUNetSampler",
+            reference=reference["reference"],
+            expression=expression["expression"],
+            pose=pose["pose"],
+            height=440,
+        )
+        frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
+        people.append([[heard, reference], [expression, pose], [latents], [frames]])
+        halves.append((heard, frames))
+    (heard, left), (_, right) = halves
+    line = graph.node("PrimitiveInt", "Where the two part (pixels from the left)", value=512)
+    # the host cuts a width and height beyond the picture to what there is
+    half = graph.node(
+        "ImageCrop", "Right part", image=right["frames"], width=16384, height=16384, x=line["INT"], y=0
+    )
+    both = graph.node(
+        "ImageCompositeMasked",
+        "Right part over the left person's frames",
+        destination=left["frames"],
+        source=half["IMAGE"],
+        x=line["INT"],
+        y=0,
+    )
+    video = saved(graph, both["IMAGE"], lanes[2]["AUDIO"], heard["frame rate"], graph.name)
+    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    graph.lay_out(
+        [Group("1 · The picture", [[picture]]), Group("About this graph", [[note]], SIDE_COLOR)],
+        [Group("2 · Who speaks when", [[*files, *pauses, *lanes]])],
+        [Group("3 · The left person", people[0]), Group("4 · The right person", people[1])],
+        [Group("5 · Both in one picture", [[line, half, both]])],
+        [Group("6 · The video", [video])],
+    )
+
+
 def batch_of_voices(graph: Graph) -> None:
     picture, heard = portrait(graph), voice(graph)
     reference = graph.node("EncodeReference", image=picture["IMAGE"])
@@ -243,7 +367,15 @@ def batch_of_voices(graph: Graph) -> None:
 
 WORKFLOWS: dict[str, Callable[[Graph], None]] = {
     describe.__name__: describe
-    for describe in (talking_portrait, custom_pose, motion_preview, upscale_and_restore, batch_of_voices)
+    for describe in (
+        talking_portrait,
+        custom_pose,
+        driving_video,
+        motion_preview,
+        upscale_and_restore,
+        two_people,
+        batch_of_voices,
+    )
 }
 
 

@@ -11,6 +11,7 @@ import urllib.request
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,7 +27,8 @@ from tests.host.media import lag, play, speech, write_wav
 pytestmark = pytest.mark.host
 
 NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
-FRAMES = frame_count(Fraction(SECONDS), FPS)
+REPLY = 0.5
+"""Seconds that the second of two people speaks."""
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,7 @@ def test_the_template_browser_shows_each_with_its_picture(comfyui: ComfyUIServer
 
 def with_inputs(comfyui: ComfyUIServer) -> None:
     """The example files that the graphs name, where a test's own small ones do not stand for them."""
+    write_wav(comfyui.folder("input") / "reply.wav", speech(REPLY), 16000)
     for file in (ROOT / "example_inputs").iterdir():
         target = comfyui.folder("input") / file.name
         if not target.exists():
@@ -161,12 +164,30 @@ def test_it_runs_and_has_every_frame(watcher: Watcher, name: str) -> None:
     videos = videos_of(watcher.server, graph, watcher.run(graph))
     shown = {node["class_type"] for node in graph.values()} & {"SaveVideo", "Coeff3DMMPreview"}
     assert videos.keys() == shown
+    said = [speech(SECONDS), speech(REPLY)] if name == "two_people" else [speech(SECONDS)]
+    said = torch.cat(said).numpy()
     for path in videos.values():
         video = play(path)
-        assert len(video.frames) == FRAMES
+        assert len(video.frames) == frame_count(Fraction(len(said), 16000), FPS)
         assert video.sound_start == 0
-        shift, likeness = lag(video.sound.mean(axis=0), speech(SECONDS).numpy())
+        shift, likeness = lag(video.sound.mean(axis=0), said)
         assert shift == 0 and likeness > 0.98
+
+
+def test_each_of_two_people_moves_with_their_own_voice(watcher: Watcher) -> None:
+    """The left person's frames left of the line, the right one's right of it, and the picture around them."""
+    with_inputs(watcher.server)
+    graph = small(of_api("two_people"))
+    videos = videos_of(watcher.server, graph, watcher.run(graph))
+    both = play(videos["SaveVideo"]).frames.astype(int)
+    from PIL import Image
+
+    given = np.asarray(Image.open(ROOT / "example_inputs" / "two_people.png"), dtype=int)
+    assert both.shape[1:] == given.shape
+    changed = np.abs(both - given).max(axis=3) > 40
+    left, right = changed[:, :, :512].mean(), changed[:, :, 512:].mean()
+    assert left > 0.05 and right > 0.05, "an untrained network draws noise where each head is"
+    assert changed[:, :20, 490:534].mean() < 0.02, "nothing moves on the wall between them"
 
 
 def upscaler(scale: int = 2, features: int = 8) -> dict[str, torch.Tensor]:
