@@ -77,7 +77,15 @@ def write_glb(
         "skins": [{"joints": [1, 2], "skeleton": 1}],
         "meshes": [mesh],
         "materials": [
-            {"name": "clay", "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.7}}
+            {
+                "name": "clay",
+                "pbrMetallicRoughness": {
+                    # darker than the preview, whose light is weaker than what a viewer sets up
+                    "baseColorFactor": [0.6, 0.6, 0.6, 1.0],
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 0.8,
+                },
+            }
         ],
         "animations": [
             {

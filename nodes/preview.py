@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
+from ..fd2talk_core.gltf import write_glb
 from ..fd2talk_core.motion_preview import VIEWS, preview_motion
 from ..fd2talk_core.video import VideoWriter
 from . import host
+from .curves import curves_ui
 from .types import Expression, PortraitReference, Pose
 
 
@@ -18,8 +20,8 @@ class Coeff3DMMPreview(io.ComfyNode):
             node_id="Coeff3DMMPreview",
             display_name="Preview Motion (3DMM)",
             category="FD2Talk/motion",
-            description="Shows the expression and the pose on the face model, in seconds and with the "
-            "sound, before any frame is denoised.",
+            description="Shows the expression and the pose on the face model, in seconds, with the sound "
+            "and as curves, before any frame is denoised; writes them as an animated GLB too.",
             is_output_node=True,
             inputs=[
                 Expression.Input(
@@ -45,28 +47,42 @@ class Coeff3DMMPreview(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     "frames", display_name="frames", tooltip="The shaded mesh, one picture a frame."
-                )
+                ),
+                io.String.Output(
+                    "model_file",
+                    display_name="GLB",
+                    tooltip="The moving head as an animated GLB in the output folder, with a shape key by "
+                    "every ARKit name: for Preview 3D & Animation, or Blender.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, view, size, expression=None, pose=None, reference=None, audio=None) -> io.NodeOutput:
-        chunks = []
-        path, saved = host.temp_file("fd2talk/preview", ".mp4")
+        face_model = host.face_model()
+        identity = reference.identity if reference is not None else None
         preview = preview_motion(
-            host.face_model(),
+            face_model,
             expression,
             pose,
-            identity=reference.identity if reference is not None else None,
+            identity=identity,
             view=view,
             size=size,
             callback=host.Progress(),
         )
+        path, saved = host.temp_file("fd2talk/preview", ".mp4")
+        chunks = []
         with VideoWriter(path, preview.fps, host.audio_of(audio) if audio else None) as writer:
             for chunk in preview.chunks:
                 writer.write(chunk)
                 chunks.append(chunk)
-        return io.NodeOutput(host.to_host(torch.cat(chunks)), ui=ui.PreviewVideo([saved]))
+        # the host's 3D viewer reads from the output folder only
+        glb, saved_glb = host.output_file("fd2talk/motion", ".glb")
+        write_glb(glb, face_model, expression, pose, identity=identity)
+        shown = {**ui.PreviewVideo([saved]).as_dict(), **curves_ui(expression, pose)}
+        return io.NodeOutput(
+            host.to_host(torch.cat(chunks)), "/".join((saved_glb.subfolder, saved_glb.filename)), ui=shown
+        )
 
 
 NODES = [Coeff3DMMPreview]

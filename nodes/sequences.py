@@ -12,6 +12,7 @@ from ..fd2talk_core.coefficients import CoefficientSequence, frame_count
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.sequence_files import READERS, WRITERS, load_motion, save_motion
 from . import host
+from .curves import curves_ui
 from .types import Expression, Features, Pose, advanced
 
 CATEGORY = "FD2Talk/sequences"
@@ -19,6 +20,11 @@ UNPLUGGED = object()
 NO_COEFFICIENT = "none"
 NOTHING = "Nothing to work on: connect an expression, a pose or both."
 KINDS = ("expression", "pose")
+
+
+def _with_curves(*values: Any) -> io.NodeOutput:
+    """A node's outputs, and their curves for the page to draw in the node."""
+    return io.NodeOutput(*values, ui=curves_ui(*values))
 
 
 def _amount(name: str, default: float, low: float, high: float, step: float, tooltip: str) -> io.Float.Input:
@@ -129,7 +135,7 @@ class FD2TalkLoadCoefficients(io.ComfyNode):
     @classmethod
     def execute(cls, motion_file, fps) -> io.NodeOutput:
         motion = load_motion(host.input_file(motion_file), fps or None)
-        return io.NodeOutput(*(host.value_or_block(motion.require, kind) for kind in KINDS))
+        return _with_curves(*(host.value_or_block(motion.require, kind) for kind in KINDS))
 
 
 class FD2TalkSaveCoefficients(io.ComfyNode):
@@ -212,7 +218,7 @@ class _EditNode(io.ComfyNode):
     def execute(cls, expression=None, pose=None, **widgets) -> io.NodeOutput:
         if expression is None and pose is None:
             raise FD2TalkError(NOTHING)
-        return io.NodeOutput(
+        return _with_curves(
             *(
                 cls.edit(sequence, **widgets)
                 if sequence is not None
@@ -467,7 +473,7 @@ class FD2TalkSplice(io.ComfyNode):
         pairs = {"expression": (first_expression, second_expression), "pose": (first_pose, second_pose)}
         if all(None in pair for pair in pairs.values()):
             raise FD2TalkError("Nothing to join: connect two expressions, two poses or both.")
-        return io.NodeOutput(
+        return _with_curves(
             *(
                 edit.splice(*pair, blend)
                 if None not in pair
@@ -502,7 +508,7 @@ class FD2TalkMixExpression(io.ComfyNode):
 
     @classmethod
     def execute(cls, first_expression, second_expression, **shares) -> io.NodeOutput:
-        return io.NodeOutput(edit.mix(first_expression, second_expression, shares))
+        return _with_curves(edit.mix(first_expression, second_expression, shares))
 
 
 class FD2TalkMixPose(io.ComfyNode):
@@ -528,7 +534,7 @@ class FD2TalkMixPose(io.ComfyNode):
 
     @classmethod
     def execute(cls, first_pose, second_pose, **shares) -> io.NodeOutput:
-        return io.NodeOutput(edit.mix(first_pose, second_pose, shares))
+        return _with_curves(edit.mix(first_pose, second_pose, shares))
 
 
 class FD2TalkAddBlinks(io.ComfyNode):
@@ -581,7 +587,7 @@ class FD2TalkAddBlinks(io.ComfyNode):
 
     @classmethod
     def execute(cls, expression, times, seed, per_minute, strength, replace_existing) -> io.NodeOutput:
-        return io.NodeOutput(
+        return _with_curves(
             edit.add_blinks(
                 expression,
                 times=edit.parse_times(times) or None,
@@ -615,7 +621,7 @@ class FD2TalkLookAt(io.ComfyNode):
 
     @classmethod
     def execute(cls, expression, yaw, pitch) -> io.NodeOutput:
-        return io.NodeOutput(edit.look_at(expression, math.radians(yaw), math.radians(pitch)))
+        return _with_curves(edit.look_at(expression, math.radians(yaw), math.radians(pitch)))
 
 
 class FD2TalkConstantPose(io.ComfyNode):
@@ -633,7 +639,7 @@ class FD2TalkConstantPose(io.ComfyNode):
     @classmethod
     def execute(cls, pitch, yaw, roll, x, y, z, seconds, fps, features=None) -> io.NodeOutput:
         angles = [math.radians(angle) for angle in (pitch, yaw, roll)]
-        return io.NodeOutput(edit.constant_pose(*_length(seconds, fps, features), angles, (x, y, z)))
+        return _with_curves(edit.constant_pose(*_length(seconds, fps, features), angles, (x, y, z)))
 
 
 class FD2TalkIdleMotion(io.ComfyNode):
@@ -662,7 +668,7 @@ class FD2TalkIdleMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, seed, amount, speed, seconds, fps, features=None) -> io.NodeOutput:
-        return io.NodeOutput(edit.idle_motion(*_length(seconds, fps, features), seed, amount, speed))
+        return _with_curves(edit.idle_motion(*_length(seconds, fps, features), seed, amount, speed))
 
 
 NODES = [
