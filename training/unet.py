@@ -18,6 +18,7 @@ from torch import Tensor
 from fd2talk_core import configs
 from fd2talk_core.autoencoder import FrameAutoencoder
 from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.correspondence import MASK_NAMES
 from fd2talk_core.diffusion import (
     TRAIN_STEPS,
     ddim_sample,
@@ -50,6 +51,9 @@ class UNetOptions:
             uniform.
         reference_noise: noise on the reference latent and its warped form, in standard deviations, so that
             the network does not trust every detail of them.
+        face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and on
+            top of that in those of the inside of the mouth and the eyeballs, where the reference cannot simply
+            be moved. They need alignment, whose masks say where that is.
         held_out_pairs: what the validation looks at.
     """
 
@@ -59,6 +63,8 @@ class UNetOptions:
     steps: int = 6
     visited: float = 0.5
     reference_noise: float = 0.0
+    face_weight: float = 0.0
+    mouth_eyes_weight: float = 0.0
     held_out_pairs: int = 48
 
     def __post_init__(self) -> None:
@@ -155,7 +161,8 @@ class UNetStage(Stage):
             reference_latent=batch["reference"],
             warped=batch.get("warped"),
         )
-        error = (estimate.float() - frame).square().mean(dim=(1, 2, 3))
+        error = (estimate.float() - frame).square().mean(dim=1)
+        error = (error * self._weights(batch)).mean(dim=(1, 2))
         late = t < TRAIN_STEPS // 2
         losses = {"loss": error.mean()}
         # how well it refines, and how well it guesses from noise: two different curves
@@ -163,6 +170,16 @@ class UNetStage(Stage):
             if part.any():
                 losses[name] = error[part].mean()
         return losses
+
+    def _weights(self, batch: dict[str, Tensor]) -> Tensor | float:
+        """Of the cells, ``[B, h, w]`` with mean 1 over a picture."""
+        options = self.options
+        if "warped" not in batch or not (options.face_weight or options.mouth_eyes_weight):
+            return 1.0
+        masks = dict(zip(MASK_NAMES, batch["warped"][:, batch["frame"].shape[1] :].unbind(1), strict=True))
+        inner = torch.maximum(masks["mouth"], masks["eyes"])
+        weights = 1 + options.face_weight * masks["coverage"] + options.mouth_eyes_weight * inner
+        return weights / weights.mean(dim=(1, 2), keepdim=True)
 
     @torch.no_grad()
     def sample_frames(self, indices: list[int]) -> Tensor:
