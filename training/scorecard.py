@@ -344,6 +344,26 @@ def score_real_speech(weights: Weights, texts: Sequence[SpokenText], pictures_fo
     ]
 
 
+def real_speech_rows(weights: Weights, texts: Sequence[SpokenText], folder: Path, out: Path) -> list[Row]:
+    """The rows of set C, or one that says what is missing."""
+    if not texts:
+        return [
+            Row(
+                "C real speech",
+                None,
+                note=f"no transcribed speech in {folder}; Debian's pocketsphinx-testdata has some",
+            )
+        ]
+    try:
+        return score_real_speech(weights, texts, out)
+    except ModuleNotFoundError as error:
+        return [
+            Row(
+                "C real speech", None, note=f"needs the Python package {error.name}: pip install {error.name}"
+            )
+        ]
+
+
 def _draw_speech(curves: Sequence, picture: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -514,17 +534,21 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
     steps = unet.info.steps
     latent = reference.latent[None]
     motion = torch.zeros(1, unet.config.motion_dim)
-    aligned = align_reference(
-        unet,
-        weights.face_model,
-        latent,
-        reference.crop.movedim(-1, 0),
-        reference.identity,
-        reference.expression,
-        reference.pose,
-        reference.expression[None],
-        reference.pose[None],
-    )
+
+    def align() -> Tensor | None:
+        return align_reference(
+            unet,
+            weights.face_model,
+            latent,
+            reference.crop.movedim(-1, 0),
+            reference.identity,
+            reference.expression,
+            reference.pose,
+            reference.expression[None],
+            reference.pose[None],
+        )
+
+    aligned = align()
     cache = unet.make_cache(motion, latent)
     waveform = torch.zeros(round(seconds * SAMPLE_RATE))
     features = encoder.encode(waveform, SAMPLE_RATE, 25.0)
@@ -535,22 +559,14 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
         "decoder": lambda: autoencoder.decode(latent, latent),
     }
     share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0}
-    if unet.config.reference_alignment == "warp_image":
-        crop = reference.crop.movedim(-1, 0)[None]
-        parts["reference encoder"], share["reference encoder"] = lambda: unet.crop_encoder(crop), 1.0
     work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
     times = {name: _seconds(call) * share[name] for name, call in parts.items()}
-    times["alignment"] = _seconds(
-        lambda: reference_flow(
-            weights.face_model,
-            reference.identity,
-            reference.expression,
-            reference.pose,
-            reference.expression[None],
-            reference.pose[None],
-            latent.shape[-1],
-        )
-    )
+    if unet.config.reference_alignment == "warp_image":
+        crop = reference.crop.movedim(-1, 0)[None]
+        work["reference encoder"] = count_flops(lambda: unet.crop_encoder(crop)) / 1e9
+    # the mesh's correspondence and, where the UNet wants it, the reference encoder
+    times["alignment"] = _seconds(align)
+    times["detail"] = _detail_seconds(weights, reference) - times["decoder"]
     return [
         Row("size of all weights (MB)", megabytes, 40, "low"),
         Row(
@@ -568,6 +584,19 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
             ", ".join(f"{name} {value:.3f}" for name, value in times.items()),
         ),
     ]
+
+
+def _detail_seconds(weights: Weights, reference: Reference, frames: int = 4) -> float:
+    """Seconds a frame of decoding with the portrait's detail."""
+    latents = reference.latent + 1e-3 * torch.arange(frames).view(-1, 1, 1, 1)
+    motion = reference.expression.expand(frames, -1), reference.pose.expand(frames, -1)
+    field = MotionField(reference, weights.face_model, *motion)
+    return (
+        _seconds(
+            lambda: decode_frames(weights.autoencoder, latents, reference, paste_back=False, field=field), 1
+        )
+        / frames
+    )
 
 
 def _seconds(call: Callable[[], object], times: int = 3) -> float:
@@ -615,13 +644,7 @@ def score(
     else:
         rows.append(Row("A frames and motion", None, note="give --data with held-out shards"))
     texts = read_spoken_texts(speech_folder) if speech_folder.is_dir() else []
-    if texts:
-        try:
-            rows += score_real_speech(weights, texts, out)
-        except ModuleNotFoundError:
-            rows.append(Row("C real speech", None, note="needs: pip install pocketsphinx"))
-    else:
-        rows.append(Row("C real speech", None, note=f"no transcribed speech in {speech_folder}"))
+    rows += real_speech_rows(weights, texts, speech_folder, out)
     voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
     voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
     rows += score_portraits(weights, shown, voices, out)
