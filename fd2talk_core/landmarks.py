@@ -386,7 +386,7 @@ def pick_face(
 
     Args:
         faces: as :meth:`FaceLandmarker.detect` or :func:`order_faces` returns them.
-        face_index: 0 is the first.
+        face_index: 0 is the first, of those that count (see :func:`counted_faces`).
         box: left, top, right, bottom in pixels; when given, the face that overlaps it most, whatever its
             index.
     """
@@ -394,7 +394,13 @@ def pick_face(
         overlaps = [_intersection(face.box_xyxy, box) for face in faces]
         best = max(overlaps, default=0.0)
         return faces[overlaps.index(best)] if best > 0 else None
-    return faces[face_index] if 0 <= face_index < len(faces) else None
+    counted = counted_faces(faces)
+    return counted[face_index] if 0 <= face_index < len(counted) else None
+
+
+def counted_faces(faces: list[Face]) -> list[Face]:
+    """Those that are surely faces; where none is, all: a pattern that resembles one shifts no one's number."""
+    return [face for face in faces if face.score >= _PRESENCE_SCORE_UNDETECTED] or faces
 
 
 def nearest_face(faces: list[Face], to: Face, anywhere: bool = False) -> Face | None:

@@ -27,6 +27,7 @@ from .landmarks import (
     FaceOrder,
     Square,
     check_picture,
+    counted_faces,
     order_faces,
     pick_face,
 )
@@ -516,6 +517,7 @@ def _choose(
             return None
         where = f"in the box {tuple(map(round, box))}" if mask is None else "under the mask"
         raise FD2TalkError(f"No face lies {where}; faces were found at {_places(faces)}.")
+    faces = counted_faces(faces)
     raise FD2TalkError(
         f"Face {face_index} was asked for, but the portrait has {len(faces)} "
         f"(0 to {len(faces) - 1}, {FACE_ORDERS[face_order]}), at {_places(faces)}."

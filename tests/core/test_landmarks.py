@@ -18,6 +18,7 @@ from fd2talk_core.coefficients import ARKIT_NAMES
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.landmarks import (
     MODEL_PATH,
+    Face,
     FaceLandmarker,
     Square,
     _anchors,
@@ -134,6 +135,15 @@ def test_faces_come_largest_first_and_are_picked_by_index_or_box() -> None:
     assert pick_face(faces) is large and pick_face(faces, 1) is small and pick_face(faces, 2) is None
     assert pick_face(faces, 0, (1250, 400, 1400, 600)) is small
     assert pick_face(faces, 0, (900, 0, 1000, 50)) is None
+
+
+def test_a_pattern_that_resembles_a_face_is_not_counted_beside_a_sure_one() -> None:
+    sure, doubtful = (
+        Face((x, 0.0, x + 9.0, 9.0), torch.zeros(478, 3), torch.zeros(52), score)
+        for x, score in ((50.0, 0.99), (0.0, 0.8))
+    )
+    assert pick_face([doubtful, sure], 0) is sure and pick_face([doubtful, sure], 1) is None
+    assert pick_face([doubtful, sure], box=(0, 0, 9, 9)) is doubtful and pick_face([doubtful]) is doubtful
 
 
 @pytest.mark.parametrize("degrees", [-40, 30, 75])

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fd2talk_core.correspondence import reference_flow
+from fd2talk_core.backdrop import Backdrop
+from fd2talk_core.correspondence import reference_flow, warp_reference
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.landmarks import FaceLandmarker
@@ -167,6 +168,33 @@ class TestChoosing:
         assert crop(picture).face.centre[0] < 700
         assert crop(picture, face_index=1).face.centre[0] > 1300
         assert crop(picture, box=(1350, 200, 1450, 300)).face.centre[0] > 1300
+
+    def test_faces_are_counted_in_the_order_that_was_asked_for(self) -> None:
+        picture = with_two_faces().flip(1)  # the large face on the right, below the small one
+        assert crop(picture, face_order="left_to_right").face.centre[0] < 700
+        assert crop(picture, face_order="top_to_bottom", face_index=1).face.centre[0] > 1200
+        with pytest.raises(FD2TalkError, match=r"has 2 \(0 to 1, left to right\)"):
+            crop(picture, face_order="left_to_right", face_index=2)
+        with pytest.raises(FD2TalkError, match="order of faces is 'random'"):
+            crop(picture, face_order="random")
+
+    def test_a_mask_says_which_face(self) -> None:
+        picture = with_two_faces()
+        mask = torch.zeros(1080, 1920)
+        mask[230:290, 1380:1420] = 1  # a stroke over the small face
+        assert crop(picture, mask=mask[None]).face.centre[0] > 1300
+        with pytest.raises(FD2TalkError, match="No face lies under the mask; faces were found at"):
+            crop(picture, mask=mask.flip(0))
+        with pytest.raises(FD2TalkError, match="The mask is empty: paint over the face"):
+            crop(picture, mask=torch.zeros(64, 64))
+        with pytest.raises(FD2TalkError, match="mask is 64 x 64 pixels, but the portrait is 1920 x 1080"):
+            crop(picture, mask=torch.ones(64, 64))
+        with pytest.raises(FD2TalkError, match="only one of them can"):
+            crop(picture, mask=mask, box=(0, 0, 100, 100))
+        with pytest.raises(FD2TalkError, match="batch of 2"):
+            crop(picture, mask=mask.expand(2, -1, -1))
+        empty = crop(portrait()[250:], no_face="whole_image", mask=torch.ones(262, 512))
+        assert empty.face is None and empty.crop_transform.box == (0.0, -125.0, 512.0, 387.0)
 
     def test_what_is_not_there_is_said_with_what_is(self) -> None:
         picture = with_two_faces()
@@ -426,6 +454,122 @@ class TestHeadMask:
         assert torch.allclose(corner, same, atol=1e-3)
         x, y = (round(value) for value in cropped().face.centre)
         assert pasted[0, y, x].max() < 1e-3
+
+
+class TestSmallFaceInALargePhoto:
+    """1080p with the portrait at a third of its size: the head turns, the rest stays to the bit."""
+
+    @staticmethod
+    @lru_cache
+    def photo() -> torch.Tensor:
+        noise = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+        canvas = F.interpolate(noise, size=(1080, 1920), mode="bilinear")[0].movedim(0, -1) * 0.6 + 0.2
+        canvas[600:771, 1400:1571] = resized(portrait(), 171, 171)
+        canvas[500:671, 300:471] = resized(portrait().flip(1), 171, 171)
+        return canvas.contiguous()
+
+    @classmethod
+    @lru_cache
+    def speaker(cls, face_index: int) -> Reference:
+        return encode_reference(
+            cls.photo(),
+            HalvingEncoder(),
+            landmarker(),
+            face_model(),
+            face_index=face_index,
+            face_order="left_to_right",
+        )
+
+    @classmethod
+    @lru_cache
+    def turned(cls, face_index: int, yaw: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Crops of the head as the mesh says that it turns, and their mask."""
+        whole = cls.speaker(face_index)
+        pose = whole.pose.repeat(3, 1)
+        pose[:, 1] += torch.tensor([0.0, yaw / 2, yaw])
+        portrait_ = (whole.identity, whole.expression, whole.pose)
+        still = whole.expression.repeat(3, 1)
+        fine = reference_flow(face_model(), *portrait_, still, pose, 256, supersample=1)
+        crops = warp_reference(whole.crop.movedim(-1, 0)[None].expand(3, -1, -1, -1), fine.grid)
+        flow = reference_flow(face_model(), *portrait_, still, pose, 96, supersample=1)
+        return crops.movedim(1, -1).clamp(0, 1), head_mask(whole, flow)
+
+    def test_the_head_moves_and_the_rest_stays(self) -> None:
+        whole = self.speaker(1)
+        crops, mask = self.turned(1, 0.35)
+        pasted = paste_back(crops, whole, mask=mask)
+        assert pasted.shape == (3, 1080, 1920, 3)
+        assert psnr(pasted[0], self.photo()) > 45  # at rest it is the photo
+        left, top, right, bottom = whole.crop_transform.covered(1080, 1920)
+        changed = (pasted - self.photo()).abs().amax(dim=-1)
+        outside = changed.clone()
+        outside[:, top:bottom, left:right] = 0
+        assert not outside.any()
+        x, y = (left + right) // 2, (top + bottom) // 2
+        assert changed[2, y - 20 : y + 20, x - 20 : x + 20].max() > 0.1  # and turned, it is not
+        seen = [landmarker().detect_in_box(frame, whole.crop_transform.box) for frame in pasted]
+        nose = [float(face.landmarks[1, 0] - face.centre[0]) for face in seen]
+        assert nose[0] < nose[1] < nose[2]
+
+    def test_no_seam_shows_at_the_crops_edge_or_the_masks(self) -> None:
+        whole = self.speaker(1)
+        mask = self.turned(1, 0.35)[1]
+        smooth = torch.full((1080, 1920, 3), 0.3)
+        pasted = paste_back(torch.full((3, 256, 256, 3), 0.7), replace(whole, picture=smooth), mask=mask)
+        step = max(pasted.diff(dim=1).abs().max(), pasted.diff(dim=2).abs().max())
+        assert step < 0.12  # a hard edge would be 0.4
+        assert pasted[2].max() == pytest.approx(0.7, abs=1e-3)
+
+    def test_two_people_speak_in_one_picture(self) -> None:
+        first, second = self.speaker(0), self.speaker(1)
+        assert first.crop_transform.box[2] < second.crop_transform.box[0]
+        one = paste_back(self.turned(0, -0.3)[0], first, mask=self.turned(0, -0.3)[1])
+        crops, mask = self.turned(1, 0.35)
+        both = paste_back(crops, second, mask=mask, background=one)
+        alone = paste_back(crops, second, mask=mask)
+        half = 900
+        assert torch.equal(both[:, :, :half], one[:, :, :half])
+        assert torch.equal(both[:, :, half:], alone[:, :, half:])
+        still = paste_back(crops, second, mask=mask, background=one[:1])
+        assert torch.equal(still[2, :, :half], one[0, :, :half])
+
+    def test_a_background_of_another_size_or_length_is_told(self) -> None:
+        whole = reference(portrait(), 226, 130, 240)
+        frames = torch.zeros(3, 256, 256, 3)
+        with pytest.raises(
+            FD2TalkError, match="background is 2 pictures of 512 x 512, but 3 pictures of 512 x"
+        ):
+            paste_back(frames, whole, background=torch.zeros(2, 512, 512, 3))
+        with pytest.raises(FD2TalkError, match="background is 3 pictures of 512 x 256"):
+            paste_back(frames, whole, background=torch.zeros(3, 256, 512, 3))
+
+
+class TestBackdrop:
+    def test_pictures_come_in_order_and_can_be_taken_again(self) -> None:
+        whole = reference(portrait(), 226, 130, 240)
+        numbered = (torch.full((512, 512, 3), i, dtype=torch.uint8) for i in range(6))
+        backdrop = Backdrop(numbered, whole, 6)
+        for start, stop in ((0, 4), (0, 2), (2, 4), (4, 6)):
+            taken = backdrop.take(start, stop) * 255
+            assert taken[:, 0, 0, 0].round().tolist() == list(range(start, stop))
+        with pytest.raises(FD2TalkError, match="has 6 frames, but the clip has 6|has 6 frames"):
+            backdrop.take(6, 7)
+
+    def test_wrong_lengths_and_sizes_are_told(self) -> None:
+        whole = reference(portrait(), 226, 130, 240)
+        with pytest.raises(FD2TalkError, match="background has 4 frames, but the clip has 6: make both"):
+            Backdrop(torch.zeros(4, 512, 512, 3), whole, 6)
+        with pytest.raises(FD2TalkError, match="background has 2 frames, but the clip has 3"):
+            Backdrop(iter(torch.zeros(2, 512, 512, 3)), whole, 3).take(0, 3)
+        with pytest.raises(
+            FD2TalkError, match="background is 512 x 500 pixels, but the portrait's picture is"
+        ):
+            Backdrop(torch.zeros(1, 500, 512, 3), whole, 3).take(0, 1)
+
+    def test_one_picture_stands_behind_all_frames_and_an_even_video_behind_an_odd_picture(self) -> None:
+        odd = replace(reference(portrait(), 226, 130, 240), picture=portrait()[:301, :333])
+        assert Backdrop(torch.zeros(1, 301, 333, 3), odd, 9).take(5, 9).shape == (4, 301, 333, 3)
+        assert Backdrop(iter(torch.zeros(2, 302, 334, 3)), odd, 2).take(0, 2).shape == (2, 301, 333, 3)
 
 
 class TestLatentPreview:
