@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..fd2talk_core import sequence_edit as edit
 from ..fd2talk_core.coefficients import CoefficientSequence, frame_count
 from ..fd2talk_core.errors import FD2TalkError
+from ..fd2talk_core.pose_curve import parse_keyframes, pose_from_keyframes
 from ..fd2talk_core.sequence_files import READERS, WRITERS, load_motion, save_motion
 from . import host
 from .curves import curves_ui
@@ -642,6 +643,35 @@ class FD2TalkConstantPose(io.ComfyNode):
         return _with_curves(edit.constant_pose(*_length(seconds, fps, features), angles, (x, y, z)))
 
 
+class FD2TalkPoseCurve(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FD2TalkPoseCurve",
+            display_name="Pose Curve",
+            category=CATEGORY,
+            description="Head motion drawn by hand in the node: a smooth curve through a few points.",
+            inputs=[
+                io.String.Input(
+                    "keyframes",
+                    default='{"yaw": [[0, 0], [1.5, 15], [3.5, -10], [5, 0]]}',
+                    tooltip="The points that are drawn, as JSON: for pitch, yaw, roll (degrees), x, y, z "
+                    "(1 is about 10 cm) a list of [seconds, value].",
+                ),
+                *_length_inputs(),
+            ],
+            outputs=[Pose.Output("pose", display_name="pose", tooltip="The head's motion.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, keyframes=None) -> bool | str:
+        return host.check(parse_keyframes, keyframes or "")
+
+    @classmethod
+    def execute(cls, keyframes, seconds, fps, features=None) -> io.NodeOutput:
+        return _with_curves(pose_from_keyframes(parse_keyframes(keyframes), *_length(seconds, fps, features)))
+
+
 class FD2TalkIdleMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -687,5 +717,6 @@ NODES = [
     FD2TalkAddBlinks,
     FD2TalkLookAt,
     FD2TalkConstantPose,
+    FD2TalkPoseCurve,
     FD2TalkIdleMotion,
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import torch
 from PIL import Image
 
 from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.pose_curve import pose_from_keyframes
 from fd2talk_core.sequence_edit import add_blinks, idle_motion
-from fd2talk_core.sequence_files import save_motion
+from fd2talk_core.sequence_files import load_motion, save_motion
 from scripts.comfyui import ComfyUIServer
 from tests.host.media import play, speech, write_wav
 from tests.host.test_browser import PICTURE, VIDEOS, browser, complaints, page  # noqa: F401, fixtures
@@ -196,3 +199,53 @@ def test_the_hosts_3d_viewer_shows_the_glb(page: Any, comfyui: ComfyUIServer, ta
     page.wait_for_timeout(3000)
     assert complaints(page) == []
     keep(page, "preview_3d.png")
+
+
+POSE_CURVE = {
+    "1": {
+        "class_type": "FD2TalkPoseCurve",
+        "inputs": {"keyframes": '{"yaw": [[0, 0], [4, 0]]}', "seconds": 4.0, "fps": FPS},
+    },
+    "2": {"class_type": "FD2TalkSaveCoefficients", "inputs": {"filename_prefix": "drawn", "format": "json"}},
+}
+POSE_CURVE["2"]["inputs"]["pose"] = ["1", 0]
+
+
+def test_a_pose_is_drawn_by_hand(page: Any, comfyui: ComfyUIServer) -> None:  # noqa: F811
+    page.evaluate("(graph) => app.loadApiJson(graph, 'drawn')", POSE_CURVE)
+    page.wait_for_timeout(2000)  # the page moves the graph into view once more
+    editor = page.locator(".fd2talk-curves", has=page.locator("[data-axis=yaw]")).locator("canvas")
+    box = editor.bounding_box()
+
+    def at(seconds: float, degrees: float) -> tuple[float, float]:
+        x, y = seconds / 4 * box["width"], (0.5 - degrees / 90) * box["height"]
+        return box["x"] + x, box["y"] + y
+
+    def drawn() -> dict:
+        widgets = "app.graph.getNodeById(1).widgets"
+        return json.loads(page.evaluate(f"() => {widgets}.find(({{ name }}) => name === 'keyframes').value"))
+
+    page.mouse.click(*at(1, 20))  # a point is added
+    page.mouse.move(*at(1, 20))  # and moved
+    page.mouse.down()
+    page.mouse.move(*at(2, -30), steps=4)
+    page.mouse.up()
+    (start, moved, end) = drawn()["yaw"]
+    assert (start, end) == ([0, 0], [4, 0]) and moved == pytest.approx([2, -30], abs=1)
+    page.mouse.click(*at(3, 10))
+    page.mouse.click(*at(3, 10), button="right")  # and removed
+    assert drawn() == {"yaw": [start, moved, end]}
+    page.locator("[data-axis=pitch]").click()
+    page.mouse.click(*at(1, 15))
+    assert [point[1] for point in drawn()["pitch"]] == pytest.approx([15], abs=1)
+
+    run(page, comfyui)
+    assert complaints(page) == []
+    columns = pixels(picture_of(page, 1), YAW).any(axis=0).mean()
+    assert columns > 0.3, "what was drawn is shown as the node's motion"
+    (outputs,) = [entry["outputs"] for entry in comfyui.get("/history?max_items=1").values()]
+    pose = load_motion(comfyui.path_of(outputs["2"]["motion"][0])).pose
+    expected = pose_from_keyframes(drawn(), round(4 * FPS), FPS)
+    torch.testing.assert_close(pose.values, expected.values)
+    assert pose.values[:, 1].min() == pytest.approx(math.radians(moved[1]), abs=0.02)
+    keep(page, "pose_curve.png")
