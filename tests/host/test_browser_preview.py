@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from fd2talk_core.sequence_edit import add_blinks, idle_motion
 from fd2talk_core.sequence_files import load_motion, save_motion
 from scripts.comfyui import ComfyUIServer
 from tests.host.media import play, speech, write_wav
-from tests.host.test_browser import PICTURE, VIDEOS, browser, complaints, page  # noqa: F401, fixtures
+from tests.host.test_browser import VIDEOS, browser, complaints, opened, page, shoot  # noqa: F401, fixtures
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
@@ -154,7 +153,7 @@ def test_the_preview_plays_with_its_curves_under_it_and_an_edit_changes_them(
     )
     assert first == ["mouth opening", "pitch", "roll", "blinks"]
     page.evaluate(press)
-    keep(page, "preview.png")
+    shoot(page, "preview.png")
 
     # thrice the motion of the head: other curves after the next run, and the loaded file's are what they were
     page.evaluate(
@@ -183,14 +182,6 @@ def playhead(picture: np.ndarray) -> float:
     return (column - margin) / (picture.shape[1] - 2 * margin)
 
 
-def keep(page: Any, name: str) -> None:  # noqa: F811
-    folder = os.environ.get(PICTURE)
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.wait_for_timeout(1000)
-        page.screenshot(path=str(Path(folder) / name))
-
-
 def test_the_hosts_3d_viewer_shows_the_glb(page: Any, comfyui: ComfyUIServer, talk: Path) -> None:  # noqa: F811
     with page.expect_response(lambda answer: ".glb" in answer.url, timeout=240_000) as fetched:
         page.evaluate("(graph) => app.loadApiJson(graph, 'preview')", GRAPH)
@@ -198,7 +189,7 @@ def test_the_hosts_3d_viewer_shows_the_glb(page: Any, comfyui: ComfyUIServer, ta
     assert fetched.value.ok and fetched.value.body()[:4] == b"glTF"
     page.wait_for_timeout(3000)
     assert complaints(page) == []
-    keep(page, "preview_3d.png")
+    shoot(page, "preview_3d.png")
 
 
 POSE_CURVE = {
@@ -248,4 +239,4 @@ def test_a_pose_is_drawn_by_hand(page: Any, comfyui: ComfyUIServer) -> None:  # 
     expected = pose_from_keyframes(drawn(), round(4 * FPS), FPS)
     torch.testing.assert_close(pose.values, expected.values)
     assert pose.values[:, 1].min() == pytest.approx(math.radians(moved[1]), abs=0.02)
-    keep(page, "pose_curve.png")
+    shoot(page, "pose_curve.png")
