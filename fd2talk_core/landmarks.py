@@ -399,7 +399,7 @@ def pick_face(
 
 
 def counted_faces(faces: list[Face]) -> list[Face]:
-    """Those that are surely faces; where none is, all: a pattern that resembles one shifts no one's number."""
+    """Those that are surely faces, or all where none is: what only resembles one shifts no one's number."""
     return [face for face in faces if face.score >= _PRESENCE_SCORE_UNDETECTED] or faces
 
 
