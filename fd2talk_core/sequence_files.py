@@ -43,7 +43,7 @@ from .live_link import read_live_link, write_live_link
 
 FORMAT = "fd2talk-sequence"
 FORMAT_VERSION = 1
-OPEN_FACE_MODEL = "anny-arkit"
+OPEN_FACE_MODEL = "anny-arkit52"
 """The face model that ships; a pose is in its units, and 52 coefficients with ARKit's names are its."""
 KINDS = ("expression", "pose")
 MAX_BYTES = 512 << 20

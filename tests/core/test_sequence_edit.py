@@ -15,7 +15,7 @@ from fd2talk_core.coefficients import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES, Coef
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import default_face_model, rotation_matrix
 
-FACE_MODEL = "anny-arkit"
+FACE_MODEL = "anny-arkit52"
 MOUTH = torch.tensor([name in MOUTH_NAMES for name in ARKIT_NAMES])
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32)
@@ -311,7 +311,7 @@ def test_axes_and_groups_are_taken_one_by_one() -> None:
 def test_what_does_not_fit_together_is_named() -> None:
     basel = CoefficientSequence("expression", torch.zeros(9, 52), 25, "bfm-52")
     message = sentence(edit.mix, face(9), basel, 0.5)
-    assert "'anny-arkit'" in message and "'bfm-52'" in message
+    assert f"'{FACE_MODEL}'" in message and "'bfm-52'" in message
     assert "9 frames at 25 fps and the second 8 at 25: retime" in sentence(edit.mix, face(9), face(8), 0.5)
     assert "9 frames at 25 fps and the second 9 at 30: retime" in sentence(
         edit.mix, face(9), face(9, fps=30), 0.5

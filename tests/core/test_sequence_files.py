@@ -27,7 +27,7 @@ from fd2talk_core.sequence_files import load_motion, load_sequence, save_motion,
 
 RATES = (1, 12, 23.976, 24, 25, 29.97, 30, 50, 59.94, 60, 120)
 EXACT = (".safetensors", ".npz", ".json")
-FACE_MODEL = "anny-arkit"
+FACE_MODEL = "anny-arkit52"
 
 
 def expression(frames: int = 40, fps: float = 25.0, seed: int = 0) -> CoefficientSequence:
@@ -488,3 +488,10 @@ def test_damaged_files_load_or_say_so(
     else:
         for sequence in (motion.expression, motion.pose):
             assert sequence is None or torch.isfinite(sequence.values).all()
+
+
+def test_the_open_face_model_is_the_one_that_ships() -> None:
+    """Poses made here, and recordings by ARKit's names, must be taken by the networks that ship."""
+    from fd2talk_core.face_model import default_face_model
+
+    assert sequence_files.OPEN_FACE_MODEL == default_face_model().name

@@ -15,7 +15,7 @@ from scripts.comfyui import ComfyUIServer
 
 pytestmark = pytest.mark.host
 
-FACE_MODEL = "anny-arkit"
+FACE_MODEL = "anny-arkit52"
 FORMATS = ("safetensors", "npz", "json", "csv")
 
 
