@@ -81,7 +81,7 @@ class ComfyUIServer:
             raise
         return self
 
-    def _wait_until_ready(self, seconds: float = 180) -> None:
+    def _wait_until_ready(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._process.poll() is not None:

@@ -81,8 +81,8 @@ before and after; *filled* says how many.
 The left person speaks first, the right one answers. Each has a lane of the same length: where the other
 speaks, that recording is turned down to nothing.
 
-Faces are counted from left to right. **Where the two part** is a line between the heads: left of it the
-frames of the left person are shown, right of it those of the right one.
+Faces are counted from left to right. The left person's frames are the **background** of the right one's, so
+that both move in one picture.
 
 For two lanes that you have already (a podcast), load them in place of *Lane, left* and *Lane, right*.
 """,
@@ -280,7 +280,7 @@ def two_people(graph: Graph) -> None:
         graph.node("AudioConcat", title, audio1=first["AUDIO"], audio2=second["AUDIO"])
         for title, (first, second) in zip(("Lane, left", "Lane, right", "Sound"), order, strict=True)
     ]
-    people, halves = [], []
+    people, shown = [], {}
     for index, side in enumerate(("left", "right")):
         heard = graph.node(
             "LoadAudioWav2Vec",
@@ -305,31 +305,23 @@ def two_people(graph: Graph) -> None:
             pose=pose["pose"],
             height=440,
         )
-        frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
+        frames = graph.node(
+            "DecodeFrames",
+            f"Frames, {side}",
+            samples=latents["latents"],
+            reference=reference["reference"],
+            **shown,
+        )
+        # the second head is put into the pictures in which the first one moves already
+        shown = {"background": frames["frames"]}
         people.append([[heard, reference], [expression, pose], [latents], [frames]])
-        halves.append((heard, frames))
-    (heard, left), (_, right) = halves
-    line = graph.node("PrimitiveInt", "Where the two part (pixels from the left)", value=512)
-    # the host cuts a width and height beyond the picture to what there is
-    half = graph.node(
-        "ImageCrop", "Right part", image=right["frames"], width=16384, height=16384, x=line["INT"], y=0
-    )
-    both = graph.node(
-        "ImageCompositeMasked",
-        "Right part over the left person's frames",
-        destination=left["frames"],
-        source=half["IMAGE"],
-        x=line["INT"],
-        y=0,
-    )
-    video = saved(graph, both["IMAGE"], lanes[2]["AUDIO"], heard["frame rate"], graph.name)
+    video = saved(graph, frames["frames"], lanes[2]["AUDIO"], heard["frame rate"], graph.name)
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
     graph.lay_out(
         [Group("1 · The picture", [[picture]]), Group("About this graph", [[note]], SIDE_COLOR)],
         [Group("2 · Who speaks when", [[*files, *pauses, *lanes]])],
         [Group("3 · The left person", people[0]), Group("4 · The right person", people[1])],
-        [Group("5 · Both in one picture", [[line, half, both]])],
-        [Group("6 · The video", [video])],
+        [Group("5 · The video", [video])],
     )
 
 
@@ -382,7 +374,9 @@ WORKFLOWS: dict[str, Callable[[Graph], None]] = {
 def blueprint(object_info: dict[str, dict]) -> dict:
     """The whole way from a picture and a recording to frames, as one node to drop in."""
     graph = Graph("talking_portrait", object_info)
-    heard = graph.node("LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), height=190)
+    heard = graph.node(
+        "LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), audio_file="", height=190
+    )
     reference = graph.node("EncodeReference", image=Open("portrait"), face_index=Open("face_index"))
     expression = graph.node(
         "ExpDiT", features=heard["features"], seed=Open("seed"), intensity=Open("expression_intensity")

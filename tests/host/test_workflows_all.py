@@ -175,7 +175,7 @@ def test_it_runs_and_has_every_frame(watcher: Watcher, name: str) -> None:
 
 
 def test_each_of_two_people_moves_with_their_own_voice(watcher: Watcher) -> None:
-    """The left person's frames left of the line, the right one's right of it, and the picture around them."""
+    """Both heads move in one video, and the picture around them stays."""
     with_inputs(watcher.server)
     graph = small(of_api("two_people"))
     videos = videos_of(watcher.server, graph, watcher.run(graph))
