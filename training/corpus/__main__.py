@@ -79,10 +79,19 @@ def make(options: argparse.Namespace) -> None:
         (write_video_shard, (out / f"videos-{n:06d}.tar", n, size, seed, split))
         for n in range(options.videos)
     ]
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), _worked()
     pictures = sum(_work(tasks, options.workers, "picture shards"))
     if pictures:
-        print(f"{pictures} pictures, {pictures / (time.perf_counter() - began):.1f} a second", flush=True)
+        rate, work = pictures / (time.perf_counter() - began), (_worked() - worked) / pictures
+        print(f"{pictures} pictures, {rate:.1f} a second; {work:.3f} s of a core each", flush=True)
+
+
+def _worked() -> float:
+    """Processor seconds of the processes that have ended: what a picture costs on a machine that has other
+    things to do.
+    """
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _work(tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], workers: int, what: str) -> list[Any]:

@@ -1,0 +1,67 @@
+"""A stage in a process of its own, forked from a server that has everything imported: what a launcher and a
+``kill -9`` do, without the seconds that each import takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULES = [
+    *(f"training.{name}" for name in ("audio_encoder", "lip_expert", "motion", "autoencoder", "unet")),
+    "transformers.models.wav2vec2.modeling_wav2vec2",
+    "matplotlib.backends.backend_agg",
+    "kornia.metrics",
+    "scipy.spatial",
+    "skimage.draw",
+]
+
+
+def preload() -> None:
+    """Called in the server by importing this module there."""
+    sys.path.insert(0, str(ROOT))
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+def run(stage: str, arguments: list[str], environment: dict[str, str], kill_at: int) -> None:
+    """The stage's command line; with ``kill_at`` the process is killed within that step, after its gradient
+    and before anything is saved of it.
+    """
+    import torch
+
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    if kill_at:
+        from training.trainer import Trainer
+
+        update = Trainer.update_ema
+
+        def kill(self: Trainer) -> None:
+            if self.step == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            update(self)
+
+        Trainer.update_ema = kill
+    sys.exit(importlib.import_module(f"training.{stage}").main(arguments))
+
+
+def context() -> multiprocessing.context.BaseContext:
+    """Of processes that begin with the imports done."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(["stage_process_preloaded"])
+    return found
+
+
+def start(stage: str, arguments: list[str], kill_at: int = 0, **environment: str):
+    """A started process."""
+    process = context().Process(
+        target=run, args=(stage, arguments, {"ACCELERATE_USE_CPU": "true", **environment}, kill_at)
+    )
+    process.start()
+    return process

@@ -1,0 +1,134 @@
+"""One command, from nothing to a talking video."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fd2talk_core.audio import read_audio
+from fd2talk_core.checkpoint import NETWORKS, read_header
+from training import everything
+from training.portraits import EXAMPLES
+
+ROOT = Path(__file__).parents[2]
+ROWS = [
+    "A frames: PSNR on the face (dB)",
+    "A frames: PSNR over copying (dB)",
+    "A frames: SSIM on the face",
+    "A motion: correlation of mouth opening",
+    "A motion: lip error, still mouth = 1",
+    "C real speech: lips shut at p, b, m",
+    "C real speech: open at open vowels",
+    "B portraits: face found in the output",
+    "B portraits: jawOpen seen against ours",
+    "B portraits: head angles, mean error (°)",
+    "B identity: upper face, aligned SSIM",
+    "pose variety across seeds (rad)",
+    "beat alignment with prosody",
+    "flicker where nothing moves (255ths)",
+    "size of all weights (MB)",
+    "GFLOP a frame",
+    "seconds a frame",
+]
+"""The table of the issue that the shipped weights are held to, row by row."""
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_talking_video(tmp_path: Path) -> None:
+    if not os.environ.get("CI") and not shutil.which("espeak-ng"):
+        pytest.skip("espeak-ng is not installed here")
+    line = [sys.executable, "-m", "training.everything", "--config", "smoke", "--runs", str(tmp_path)]
+    line += ["--workers", "2"]
+    before, began = os.times(), time.monotonic()
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    after = os.times()
+    assert done.returncode == 0, done.stderr[-3000:]
+    worked = sum(getattr(after, k) - getattr(before, k) for k in ("children_user", "children_system"))
+    print(f"smoke: {time.monotonic() - began:.0f} s, of which {worked:.0f} s of a core")
+    # two cores have 600 s of work in five minutes; wall time would judge what else the machine does
+    assert worked < 500
+
+    run = tmp_path / "smoke"
+    for stage in everything.STAGES:
+        lines = (run / stage / "losses.jsonl").read_text().splitlines()
+        losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+        third = len(losses) // 3
+        assert third >= 3 and sum(losses[-third:]) < 0.95 * sum(losses[:third]), (stage, losses)
+        report = json.loads((run / stage / "report.json").read_text())
+        assert report["samples_per_second"] > 0 and 0 <= report["waiting"] < 0.5
+        assert re.search(
+            rf"{stage}: \d+ steps in .* samples/s, waiting for data .*%, device use", done.stdout
+        )
+        assert (run / stage / "curves.png").stat().st_size > 5000
+    for name in NETWORKS:
+        assert "seed 0" in read_header(run / "weights" / f"{name}.safetensors")[2].trained_on
+    assert re.search(r"\d+ pictures, [\d.]+ a second", done.stdout)
+
+    check_video(run / "talking.mp4")
+    card = json.loads((run / "weights" / "scorecard" / "scorecard.json").read_text())
+    names = [row["name"] for row in card]
+    for wanted in ROWS:
+        if wanted.startswith("C ") and "C real speech" in names:
+            continue  # Debian's recordings are not installed here; the row says so
+        assert any(name.startswith(wanted) for name in names), wanted
+    text = (run / "weights" / "README.md").read_text()
+    assert "## Scorecard" in text and all(stage in text for stage in everything.STAGES)
+
+    # done already: the second call keeps all of it and only speaks and scores again
+    assert everything.train_stage(as_run(tmp_path), "unet", None)["stage"] == "unet"
+
+
+def as_run(folder: Path) -> everything.Run:
+    run = folder / "smoke"
+    return everything.Run("smoke", "smoke", folder, run / "data", run / "weights", 0, 1, 1)
+
+
+def check_video(path: Path) -> None:
+    """It is as long as the sound, the picture changes, and the sound is the one it was given."""
+    import av
+
+    with av.open(str(path)) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    waveform, rate = read_audio(EXAMPLES / "speech.wav")
+    assert len(frames) == round(waveform.shape[-1] / rate * 25)
+    moved = [
+        float(torch.from_numpy(a).sub(torch.from_numpy(b).float()).abs().mean())
+        for a, b in zip(frames, frames[1:], strict=False)
+    ]
+    assert max(moved) > 0.05
+    heard = read_audio(path)[0]
+    assert abs(heard.shape[-1] / read_audio(path)[1] - waveform.shape[-1] / rate) < 0.1
+    assert heard.abs().max() > 0.05
+
+
+def test_what_is_done_is_kept_and_what_is_missing_is_named(tmp_path: Path, capsys, monkeypatch) -> None:
+    run = as_run(tmp_path)
+    for stage in everything.STAGES:
+        (run.folder / stage).mkdir(parents=True)
+        (run.folder / stage / "report.json").write_text("{}")
+    called = []
+    monkeypatch.setattr(everything, "command", lambda *arguments: called.append(arguments[0]))
+    assert everything.main(["--config", "smoke", "--runs", str(tmp_path)]) == 2
+    assert called == ["training.corpus", "training.corpus"]  # no stage is trained again
+    assert "lacks" in capsys.readouterr().err
+    assert everything.main(["--config", "smoke", "--minutes", "lips=3"]) == 2
+    assert "STAGE=MINUTES" in capsys.readouterr().err
+    assert everything.main(["--config", "nowhere", "--runs", str(tmp_path)]) == 2
+    assert "There is no configuration nowhere" in capsys.readouterr().err
+
+
+def test_a_part_that_fails_or_is_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for code, sentence in ((2, "what it said stands above"), (-9, "SIGKILL.*goes on where it was")):
+        done = subprocess.CompletedProcess([], code)
+        monkeypatch.setattr(everything.subprocess, "run", lambda *_, done=done, **__: done)
+        with pytest.raises(everything.FD2TalkError, match=sentence):
+            everything.command("training.unet")

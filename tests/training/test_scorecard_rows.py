@@ -1,0 +1,476 @@
+"""Every row of the scorecard on a case whose answer is known: networks that copy the truth, and such that do
+nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import sys
+import types
+import zlib
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fd2talk_core import configs
+from fd2talk_core.audio import AudioFeatures, read_audio, to_mono_16k
+from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face_model import default_face_model
+from training import scorecard
+from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, pose_range
+from training.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
+from training.scorecard import Row, SpokenText, Weights
+from training.sources import PictureSet, SpeechClip, SpeechSet
+
+JAW = ARKIT_NAMES.index("jawOpen")
+SPOKEN = "unless to be rather cold hearted and rather selfish is to be ill disposed"
+
+
+class Fake:
+    """Weights whose networks are functions of the test's own."""
+
+    lip_expert = None
+
+    def __init__(self, sequences=None, talk=None) -> None:
+        self.face_model = default_face_model()
+        size = {"block_out_channels": [16, 24, 32], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1, 1]}
+        self.autoencoder = configs.build("autoencoder", "tiny", 0, **size).train(False)
+        self.autoencoder.info = CheckpointInfo(resolution=256)
+        self.audio_encoder = types.SimpleNamespace(encode=hear)
+        if sequences:
+            self.sequences = sequences
+        if talk:
+            self.talk = talk
+
+
+def hear(waveform: torch.Tensor, sample_rate: int, fps: float) -> AudioFeatures:
+    duration = Fraction(len(waveform), sample_rate)
+    return AudioFeatures(torch.zeros(max(1, round(duration * 25)), 4), duration, fps, "none")
+
+
+def pair(expression: torch.Tensor, pose: torch.Tensor) -> tuple[CoefficientSequence, CoefficientSequence]:
+    name = default_face_model().name
+    return (
+        CoefficientSequence("expression", expression, 25.0, name, ARKIT_NAMES),
+        CoefficientSequence("pose", pose, 25.0, name, POSE_NAMES),
+    )
+
+
+def values(rows: list[Row]) -> dict[str, float]:
+    return {row.name: row.value for row in rows}
+
+
+# ---- set A: frames
+
+
+@pytest.fixture(scope="module")
+def pictures() -> PictureSet:
+    """Two people of three pictures: noise of a colour of their own."""
+    rng = np.random.default_rng(0)
+    encoded = []
+    for _ in range(6):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    return PictureSet(
+        tuple(encoded),
+        torch.tensor([0, 0, 0, 1, 1, 1]),
+        torch.zeros(6, 80),
+        torch.linspace(0, 0.5, 6)[:, None].expand(-1, 52).contiguous(),
+        torch.zeros(6, 6),
+    )
+
+
+def test_frames_equal_to_the_truth_and_a_copied_reference(pictures: PictureSet, tmp_path: Path) -> None:
+    def truth(reference, expression, pose, mode):
+        assert mode == "absolute"  # held-out frames are made at their own coefficients
+        which = [int((pictures.expression - row).abs().sum(dim=1).argmin()) for row in expression.values]
+        return torch.stack([pictures.read(i) for i in which]).float() / 255
+
+    perfect = values(scorecard.score_frames(Fake(talk=truth), pictures, tmp_path))
+    assert perfect["A frames: PSNR on the face (dB)"] > 50
+    assert perfect["A frames: SSIM on the face"] == pytest.approx(1, abs=1e-4)
+
+    def copy(reference, expression, pose, mode):
+        return reference.crop.movedim(-1, 0).expand(expression.num_frames, -1, -1, -1)
+
+    rows = scorecard.score_frames(Fake(talk=copy), pictures, tmp_path)
+    copied = values(rows)
+    assert copied["A frames: PSNR over copying (dB)"] == pytest.approx(0, abs=1e-5)
+    assert copied["A frames: SSIM on the face"] < 0.1 and not any(row.met for row in rows)
+    # two independent noises of 0..1 differ by 1/6 in the mean square
+    assert copied["A frames: PSNR on the face (dB)"] == pytest.approx(10 * np.log10(6), abs=0.2)
+    gain = perfect["A frames: PSNR on the face (dB)"] - copied["A frames: PSNR on the face (dB)"]
+    assert perfect["A frames: PSNR over copying (dB)"] == pytest.approx(gain, abs=1e-4)
+    assert (tmp_path / "A-frames.png").stat().st_size > 1000
+
+
+# ---- set A: motion
+
+
+@pytest.fixture(scope="module")
+def speech() -> SpeechSet:
+    """One recording: pulses of noise, a head that nods between them, a jaw that follows a curve."""
+    time = torch.arange(150) / 25
+    expression, pose = torch.zeros(150, 52), torch.zeros(150, 6)
+    expression[:, JAW] = 0.4 + 0.4 * torch.sin(5 * time)
+    pose[:, 0] = 0.2 * torch.cos(torch.pi * 1.25 * (time - 0.4))
+    loud = (torch.arange(150) % 20 == 10).float().repeat_interleave(640)
+    noise = torch.randn(150 * 640, generator=torch.Generator().manual_seed(0)) * loud
+    clip = SpeechClip("a", noise * 0.1, (), expression, pose, torch.zeros(80), 25.0, torch.zeros(150, 4))
+    return SpeechSet((clip,))
+
+
+def test_motion_equal_to_the_truth(speech: SpeechSet, tmp_path: Path) -> None:
+    clip = speech.clips[0]
+
+    def sequences(features, seed):
+        pose = clip.pose.clone()
+        pose[:, 1] += 0.1 * seed
+        return pair(clip.expression, pose)
+
+    found = values(scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2))
+    assert found["A motion: correlation of mouth opening"] == pytest.approx(1)
+    assert found["A motion: lip error, still mouth = 1"] == pytest.approx(0, abs=1e-6)
+    # of three angles, one differs by 0.1 between the two samples
+    assert found["pose variety across seeds (rad)"] == pytest.approx(0.1 / 2**0.5 / 3, rel=1e-4)
+    rows = {row.name: row for row in scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2)}
+    assert rows["pose variety across seeds (rad)"].target == pytest.approx(pose_range(clip.pose) / 2)
+    beats = rows["beat alignment with prosody"]
+    energy = scorecard.frame_energy(clip.waveform, 150, 25.0)
+    assert beats.value == pytest.approx(beat_alignment(clip.pose, energy, 25.0))
+    assert beats.value > 0.5 and beats.met and beats.target == pytest.approx(beats.value / 2)
+
+
+def test_a_still_mouth_and_a_still_head(speech: SpeechSet, tmp_path: Path) -> None:
+    def sequences(features, seed):
+        return pair(torch.zeros(150, 52), torch.zeros(150, 6))
+
+    rows = scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2)
+    found = values(rows)
+    assert found["A motion: correlation of mouth opening"] == 0
+    assert found["A motion: lip error, still mouth = 1"] == pytest.approx(1)
+    assert found["pose variety across seeds (rad)"] == 0 and found["beat alignment with prosody"] == 0
+    assert not any(row.met for row in rows)
+
+
+def test_an_expert_that_hears_the_mouth_tells_shifts_and_a_deaf_one_does_not(
+    speech: SpeechSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = speech.clips[0]
+    jaw = clip.expression[:, JAW]
+    curve = torch.stack([jaw, torch.gradient(jaw)[0] * 5], dim=1)  # where it is in its period
+
+    def hears(expert, mouth, audio, stride=1):
+        return -(mouth.flatten(2) - audio).norm(dim=-1)[:, 2:-2]
+
+    expert = types.SimpleNamespace(config=types.SimpleNamespace(frames=5))
+    clip = replace(clip, features=curve, expression=curve)
+    told = []
+    for listen in (hears, lambda expert, mouth, audio, stride=1: torch.zeros(1, mouth.shape[1] - 4)):
+        monkeypatch.setattr("training.lip_expert.sync_over_clip", listen)
+        told.append(scorecard.shift_test(expert, clip, torch.eye(2)[:, None], 5))
+    assert told[0][1].float().mean() > 0.9 and told[0][0].float().mean() > 0.9
+    assert told[1][1].float().mean() == 0
+
+
+# ---- set C: real speech
+
+
+@pytest.fixture(scope="module")
+def spoken() -> SpokenText:
+    return SpokenText("speech", to_mono_16k(*read_audio(EXAMPLES / "speech.wav")), SPOKEN)
+
+
+def test_alignment_finds_the_words_where_they_are_loud(spoken: SpokenText) -> None:
+    pytest.importorskip("pocketsphinx")
+    phones = scorecard.align_phonemes(spoken)
+    names = [name for name, _, _ in phones]
+    assert {"b", "p", "d", "s", "l", "r"} <= set(names)
+    assert sum(name in BILABIALS for name in names) == 3  # to be, to be, disposed
+    assert all(a[2] == pytest.approx(b[1]) for a, b in zip(phones, phones[1:], strict=False))
+    duration = len(spoken.waveform) / 16000
+    assert phones[0][1] == 0 and duration - 0.1 < phones[-1][2] <= duration + 0.02
+    energy = scorecard.frame_energy(spoken.waveform, round(duration * 100), 100.0)
+    loud = {True: [], False: []}
+    for name, start, end in phones:
+        loud[name == "sil"].append(energy[round(start * 100) : round(end * 100)])
+    vowels = [energy[round(a * 100) : round(b * 100)] for n, a, b in phones if n in OPEN_VOWELS]
+    assert torch.cat(vowels).mean() > 3 * torch.cat(loud[True]).mean()
+
+
+def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
+    spoken: SpokenText, tmp_path: Path
+) -> None:
+    pytest.importorskip("pocketsphinx")
+    phones = scorecard.align_phonemes(spoken)
+
+    def mouth(opposite: bool):
+        def sequences(features, seed):
+            times = (torch.arange(features.num_frames) + 0.5) / 25
+            jaw = torch.full((len(times),), 0.4)
+            for name, start, end in phones:
+                if name in BILABIALS or name in OPEN_VOWELS:
+                    part = (times > start - 0.06) & (times < end + 0.06)
+                    jaw[part] = 0.0 if (name in BILABIALS) != opposite else 0.9
+            expression = torch.zeros(len(times), 52)
+            expression[:, JAW] = jaw
+            return pair(expression, torch.zeros(len(times), 6))
+
+        return sequences
+
+    good = scorecard.real_speech_rows(Fake(mouth(False)), [spoken], tmp_path, tmp_path)
+    assert [row.value for row in good] == [1.0, 1.0] and all(row.met for row in good)
+    assert good[0].note.startswith("3 ") and (tmp_path / "C-speech.png").exists()
+    bad = scorecard.real_speech_rows(Fake(mouth(True)), [spoken], tmp_path, tmp_path)
+    # neighbours within a frame of each other may count all the same
+    assert all(row.value <= 0.5 for row in bad) and not any(row.met for row in bad)
+
+
+def test_what_real_speech_needs_is_a_sentence(
+    spoken: SpokenText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = scorecard.real_speech_rows(Fake(), [], tmp_path, tmp_path)
+    assert row.value is None and row.met is None and "pocketsphinx-testdata" in row.note
+    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
+    (row,) = scorecard.real_speech_rows(Fake(), [spoken], tmp_path, tmp_path)
+    assert "pip install pocketsphinx" in row.note
+
+
+def test_transcribed_recordings_are_found(tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_bytes((EXAMPLES / "speech.wav").read_bytes())
+    (tmp_path / "test.transcription").write_text(f"<s> {SPOKEN} </s> (speech)\n<s> gone </s> (absent)\n")
+    (found,) = scorecard.read_spoken_texts(tmp_path)
+    assert found.text == SPOKEN and len(found.waveform) > 5 * 16000
+
+
+# ---- set B: portraits
+
+
+@pytest.fixture(scope="module")
+def drawn() -> types.SimpleNamespace:
+    """A person of the corpus, who can be drawn in any expression and pose."""
+    pytest.importorskip("embreex")
+    from training.corpus.appearance import random_look
+    from training.corpus.clips import random_identity
+    from training.corpus.pictures import photograph
+    from training.corpus.render import Person
+    from training.corpus.scenery import random_place
+
+    rng = np.random.default_rng(12)
+    place = replace(random_place(256, rng), finish="photo", grain=0.0)
+    look = replace(random_look(rng), glasses=None)
+    person = Person(look, 0.5 * random_identity(rng))
+
+    def draw(expression: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
+        shots = [
+            photograph(person, place, e, p, 256, rng)
+            for e, p in zip(expression.numpy(), pose.numpy(), strict=True)
+        ]
+        return torch.from_numpy(np.stack(shots)).float() / 255
+
+    return types.SimpleNamespace(draw=draw)
+
+
+def test_a_drawn_person_closes_the_loop(drawn: types.SimpleNamespace, tmp_path: Path) -> None:
+    """A renderer that does exactly what it is told: the landmarker sees our jaw and our angles."""
+    time = torch.arange(12) / 12
+    expression, pose = torch.zeros(12, 52), torch.zeros(12, 6)
+    expression[:, JAW] = 0.35 - 0.35 * torch.cos(2 * torch.pi * time)
+    pose[:, 0], pose[:, 1] = 0.15 * torch.sin(2 * torch.pi * time), 0.25 * torch.sin(4 * torch.pi * time)
+    portrait = drawn.draw(expression[:1], pose[:1])[0]
+
+    def talk(reference, expression, pose, mode):
+        assert mode == "relative"
+        # the crop of a drawn portrait is framed as the portrait is, but for what the fit moved
+        return drawn.draw(expression.values, pose.values).movedim(-1, 1)
+
+    weights = Fake(lambda features, seed: pair(expression, pose), talk)
+    rows = scorecard.score_portraits(weights, [("drawn", portrait)], [torch.zeros(8000)], tmp_path)
+    found = values(rows)
+    assert found["B portraits: face found in the output"] == 1
+    assert found["B portraits: jawOpen seen against ours"] > 0.9
+    assert found["B portraits: head angles, mean error (°)"] < 5
+    assert "pitch" in rows[2].note and "drawn" in rows[3].note
+
+
+def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
+    drawn: types.SimpleNamespace, tmp_path: Path
+) -> None:
+    portrait = drawn.draw(torch.zeros(1, 52), torch.zeros(1, 6))[0]
+    frames = 8
+
+    def still(features, seed):
+        return pair(torch.zeros(frames, 52), torch.zeros(frames, 6))
+
+    def copy(reference, expression, pose, mode):
+        return reference.crop.movedim(-1, 0).expand(frames, -1, -1, -1)
+
+    found = values(
+        scorecard.score_portraits(Fake(still, copy), [("drawn", portrait)], [torch.zeros(5120)], tmp_path)
+    )
+    assert found["B portraits: face found in the output"] == 1
+    assert found["B portraits: head angles, mean error (°)"] < 2
+    assert found["B identity: upper face, aligned SSIM"] > 0.85
+    assert found["B portraits: jawOpen seen against ours"] == pytest.approx(0, abs=0.5)
+
+    def grey(reference, expression, pose, mode):
+        return torch.full((frames, 3, 256, 256), 0.5)
+
+    rows = scorecard.score_portraits(Fake(still, grey), [("drawn", portrait)], [torch.zeros(5120)], tmp_path)
+    found = values(rows)
+    assert found["B portraits: face found in the output"] == 0
+    assert found["B portraits: jawOpen seen against ours"] is None
+    assert found["B identity: upper face, aligned SSIM"] < 0.7
+
+
+def test_a_picture_without_a_face_is_named(tmp_path: Path) -> None:
+    grey = torch.full((128, 128, 3), 0.5)
+    (row,) = scorecard.score_portraits(Fake(), [("wall", grey)], [torch.zeros(8000)], tmp_path)
+    assert row.value is None and "wall" in row.note
+
+
+def test_portraits_come_from_packages_and_a_folder(tmp_path: Path) -> None:
+    nowhere = tmp_path / "paintings.rcc"
+    names = [name for name, _ in portraits(paintings=nowhere)]
+    assert "portrait" in names and "grace_hopper" in names
+    Image.new("RGB", (20, 30), (255, 0, 0)).save(tmp_path / "mine.png")
+    name, picture = portraits(tmp_path, nowhere)[-1]
+    assert name == "mine" and picture.shape == (30, 20, 3) and picture[0, 0].tolist() == [1, 0, 0]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FD2TalkError, match="holds no portraits"):
+        portraits(tmp_path / "empty")
+
+
+def qt_resources(files: dict[str, bytes]) -> bytes:
+    """A Qt resource file of one folder ``x``, every other file compressed."""
+    names, offsets, data, nodes = b"", {}, b"", []
+    for name in ("x", *(f.partition("/")[2].replace("/", "|") for f in files)):
+        offsets[name] = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    nodes.append(struct.pack(">iHiiq", 0, 2, 1, 1, 0))
+    nodes.append(struct.pack(">iHiiq", offsets["x"], 2, len(files), 2, 0))
+    for number, (path, content) in enumerate(files.items()):
+        flags = number % 2
+        stored = struct.pack(">I", len(content)) + zlib.compress(content) if flags else content
+        name = offsets[path.partition("/")[2].replace("/", "|")]
+        nodes.append(struct.pack(">iHHHiq", name, flags, 0, 0, len(data), 0))
+        data += struct.pack(">I", len(stored)) + stored
+    at = 24
+    header = struct.pack(">4i", 3, at, at + 22 * len(nodes), at + 22 * len(nodes) + len(data))
+    return b"qres" + header + bytes(4) + b"".join(nodes) + data + names
+
+
+def test_qt_resources_are_read_and_broken_ones_refused(tmp_path: Path) -> None:
+    files = {"x/a": b"plain", "x/b": b"packed" * 50}
+    content = qt_resources(files)
+    assert read_qt_resources(content, tmp_path) == {"/x/a": b"plain", "/x/b": b"packed" * 50}
+    with pytest.raises(FD2TalkError, match="not a Qt resource"):
+        read_qt_resources(b"something else", tmp_path)
+    with pytest.raises(FD2TalkError, match="broken"):
+        read_qt_resources(content[:60], tmp_path)
+    path = tmp_path / "p.rcc"
+    path.write_bytes(content)
+    with pytest.raises(FD2TalkError, match="no painting called 'Mona Lisa'"):
+        puzzle(path, "Mona Lisa")
+
+
+def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def piece(colour: tuple[int, int, int]) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 40), colour).save(buffer, "WEBP", lossless=True)
+        return buffer.getvalue()
+
+    board = """ "Mona Lisa" "width": 100, "height": 60
+        "pixmapfile" : "image/a.webp", "x" : "0.3", "y" : "0.5"
+        "pixmapfile" : "image/b.webp", "x" : "0.5", "y" : "0.5" """
+    files = {
+        "/r/board/1.qml": board.encode(),
+        "/r/image/a.webp": piece((255, 0, 0)),
+        "/r/image/b.webp": piece((0, 0, 255)),
+    }
+    monkeypatch.setattr("training.portraits.read_qt_resources", lambda content, path: files)
+    (tmp_path / "p.rcc").write_bytes(b"")
+    picture = puzzle(tmp_path / "p.rcc", "Mona Lisa")
+    assert picture.shape == (40, 40, 3)
+    assert (picture[:, :20] == torch.tensor([1.0, 0, 0])).all() and (picture[:, 20:, 2] == 1).all()
+
+
+# ---- flicker, size and speed
+
+
+@pytest.fixture(scope="module")
+def reference(drawn: types.SimpleNamespace):
+    from fd2talk_core.landmarks import FaceLandmarker
+    from fd2talk_core.reference import encode_reference
+
+    fake = Fake()
+    portrait = drawn.draw(torch.zeros(1, 52), torch.zeros(1, 6))[0]
+    return encode_reference(portrait, fake.autoencoder, FaceLandmarker(), fake.face_model, size=64)
+
+
+def test_flicker_of_a_still_and_of_a_blinking_picture(reference) -> None:
+    def still(reference, expression, pose, mode):
+        # it is asked for with motion that nobody sees, so that no frame is a copy by definition
+        assert not torch.equal(expression.values[0], expression.values[1]) and mode == "absolute"
+        assert (expression.values - reference.expression).abs().max() < 1e-3
+        return torch.full((expression.num_frames, 3, 16, 16), 0.5)
+
+    def blinking(reference, expression, pose, mode):
+        frames = still(reference, expression, pose, mode)
+        frames[1::2] += 2 / 255
+        return frames
+
+    (row,) = scorecard.score_flicker(Fake(talk=still), reference)
+    assert row.value == 0 and row.met
+    (row,) = scorecard.score_flicker(Fake(talk=blinking), reference)
+    assert row.value == pytest.approx(2, rel=1e-4) and row.met is False
+
+
+def test_size_and_operations_of_known_networks(reference, tmp_path: Path) -> None:
+    face_model = default_face_model()
+    small = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "condition_dim": 32, "audio_dim": 128}
+    networks = {
+        "audio_encoder": configs.build("audio_encoder", "tiny", 0),
+        "expression": configs.build("expression", "tiny", 0, **small),
+        "pose": configs.build("pose", "tiny", 0, **small),
+        "autoencoder": Fake().autoencoder,
+        "unet": configs.build(
+            "unet",
+            "tiny",
+            0,
+            sample_size=8,
+            block_out_channels=[16, 32, 32],
+            attention_head_dim=16,
+            reference_alignment="none",
+            reference_encoder=None,
+            alignment_channels=0,
+        ),
+    }
+    for steps in (4, 8):
+        info = CheckpointInfo(face_model=face_model.name, resolution=64, native_fps=25.0, steps=steps)
+        for name, network in networks.items():
+            save_checkpoint(network, tmp_path / f"{name}.safetensors", info)
+        weights = Weights.load(tmp_path)
+        size, work, seconds = scorecard.score_cost(weights, reference, seconds=0.4)
+        assert size.value == pytest.approx(
+            sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) / 1e6
+        )
+        parts = {n: float(v) for n, v in (part.rsplit(" ", 1) for part in work.note.split(", "))}
+        assert work.name.endswith(f"{steps} steps") and work.met
+        assert sum(parts.values()) == pytest.approx(work.value, abs=0.02)
+        if steps == 4:
+            once = parts["UNet"]
+        stages = {part.rsplit(" ", 1)[0] for part in seconds.note.split(", ")}
+        assert stages >= {"audio", "motion", "UNet", "decoder", "alignment", "detail"} and seconds.value > 0
+    assert parts["UNet"] == pytest.approx(2 * once, rel=0.1)
+    # a convolution of 3 x 3 over the crop is two operations a weight and pixel: less than that is a lie
+    assert parts["decoder"] > 1e-9 * 2 * 9 * 16 * 3 * 16 * 16
