@@ -235,7 +235,7 @@ def driving_video(graph: Graph) -> None:
     picture, heard = portrait(graph), voice(graph)
     reference = graph.node("EncodeReference", image=picture["IMAGE"])
     expression = graph.node("ExpDiT", features=heard["features"])
-    film = graph.node("LoadVideo", "Driving video", file="driving.mp4", height=240)
+    film = graph.node("LoadVideo", "Driving video", file="driving.mp4", height=370)
     motion_of_film = graph.node(
         "FD2TalkCoefficientsFromVideo", video=film["VIDEO"], missing_faces="interpolate"
     )

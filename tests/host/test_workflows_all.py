@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from fd2talk_core.coefficients import frame_count
+from fd2talk_core.video import VideoWriter
 from scripts.comfyui import PACK_NAME, ComfyUIServer
 from scripts.environment import ROOT
 from scripts.graphs import is_widget
@@ -137,9 +138,12 @@ def test_the_template_browser_shows_each_with_its_picture(comfyui: ComfyUIServer
 
 def with_inputs(comfyui: ComfyUIServer) -> None:
     """The example files that the graphs name, where a test's own small ones do not stand for them."""
-    write_wav(comfyui.folder("input") / "reply.wav", speech(REPLY), 16000)
+    folder = comfyui.folder("input")
+    write_wav(folder / "reply.wav", speech(REPLY), 16000)
+    with VideoWriter(folder / "driving.mp4", 25) as writer:
+        writer.write(torch.from_numpy(play(ROOT / "example_inputs" / "driving.mp4").frames[:8]).float() / 255)
     for file in (ROOT / "example_inputs").iterdir():
-        target = comfyui.folder("input") / file.name
+        target = folder / file.name
         if not target.exists():
             shutil.copy(file, target)
 
