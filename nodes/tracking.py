@@ -73,6 +73,7 @@ class FD2TalkCoefficientsFromVideo(io.ComfyNode):
                         min=0.0,
                         max=2.0,
                         step=0.01,
+                        optional=True,
                         tooltip="Seconds over which the head's jitter is taken out, without delay; 0 is as "
                         "read.",
                     )
@@ -84,6 +85,7 @@ class FD2TalkCoefficientsFromVideo(io.ComfyNode):
                         min=0.0,
                         max=2.0,
                         step=0.01,
+                        optional=True,
                         tooltip="The same for the face; more than a few hundredths slurs lips and blinks.",
                     )
                 ),

@@ -83,8 +83,7 @@ def test_a_driving_video_is_read_as_the_core_reads_it(
     watcher: Watcher, comfyui: ComfyUIServer, files: Path, as_images: bool
 ) -> None:
     outputs = watcher.run(reading(as_images=as_images, fps=RATE))
-    (saved,) = [entry for entries in outputs["save"].values() for entry in entries if isinstance(entry, dict)]
-    motion = load_motion(comfyui.path_of(saved))
+    motion = load_motion(comfyui.path_of(outputs["save"]["motion"][0]))
     track = follow_face(VideoFrames(files / "driving.mp4"), FaceLandmarker.load())
     expected = read_motion(track, RATE, default_face_model(), missing="interpolate")
     assert motion.pose.fps == RATE and motion.pose.num_frames == motion.expression.num_frames == FRAMES
@@ -150,12 +149,21 @@ def person(name: str, face_index: int, voice: str, background: list | None = Non
                 "seed": 1,
                 "steps": 2,
                 "motion_mode": "relative",
+                "eta": 0.0,
+                "noise_mode": "shared",
+                "frames_per_batch": 0,
             },
         ),
         "frames": (
             "DecodeFrames",
-            {"samples": at("sampler"), "reference": at("reference"), "autoencoder": SET, "paste_back": True}
-            | wires,
+            {
+                "samples": at("sampler"),
+                "reference": at("reference"),
+                "autoencoder": SET,
+                "paste_back": True,
+                "detail": 0.85,
+                **wires,
+            },
         ),
         "saved": ("SaveImage", {"images": at("frames"), "filename_prefix": f"faces/{name}"}),
     }
