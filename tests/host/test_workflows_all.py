@@ -176,22 +176,20 @@ def test_it_runs_and_has_every_frame(watcher: Watcher, name: str) -> None:
         assert video.sound_start == 0
         shift, likeness = lag(video.sound.mean(axis=0), said)
         assert shift == 0 and likeness > 0.98
+    if name == "two_people":
+        check_that_both_heads_move(play(videos["SaveVideo"]).frames)
 
 
-def test_each_of_two_people_moves_with_their_own_voice(watcher: Watcher) -> None:
-    """Both heads move in one video, and the picture around them stays."""
-    with_inputs(watcher.server)
-    graph = small(of_api("two_people"))
-    videos = videos_of(watcher.server, graph, watcher.run(graph))
-    both = play(videos["SaveVideo"]).frames.astype(int)
+def check_that_both_heads_move(frames: np.ndarray) -> None:
+    """Both move in one video, and the wall between them stays."""
     from PIL import Image
 
     given = np.asarray(Image.open(ROOT / "example_inputs" / "two_people.png"), dtype=int)
-    assert both.shape[1:] == given.shape
-    changed = np.abs(both - given).max(axis=3) > 40
+    assert frames.shape[1:] == given.shape
+    changed = np.abs(frames.astype(int) - given).max(axis=3) > 40
     left, right = changed[:, :, :512].mean(), changed[:, :, 512:].mean()
     assert left > 0.05 and right > 0.05, "an untrained network draws noise where each head is"
-    assert changed[:, :20, 490:534].mean() < 0.02, "nothing moves on the wall between them"
+    assert changed[:, :20, 490:534].mean() < 0.02
 
 
 def upscaler(scale: int = 2, features: int = 8) -> dict[str, torch.Tensor]:
@@ -225,8 +223,9 @@ def test_the_restorer_is_stepped_over_until_there_is_one(watcher: Watcher, objec
     graph = small(described.api())
     node_of(graph, "LoadAudioWav2Vec")["fps"] = 2.0
     node_of(graph, "FD2TalkUNetSampler")["steps"] = 1
-    with pytest.raises(ValueError, match=r"GFPGANv1\.4\.pth"):
-        watcher.server.queue(graph)
+    # hosts differ in when they say so: as the graph is posted, or as the loader runs
+    with pytest.raises((ValueError, RuntimeError), match=r"GFPGANv1\.4\.pth"):
+        watcher.run(graph)
 
     models = watcher.server.folder("models/upscale_models")
     save_file(upscaler(), models / "small.safetensors")
