@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -111,6 +112,54 @@ def test_flite_times_are_the_ones_it_prints() -> None:
     phones = speech.speak(voice, TEXT).phones
     assert [p.name for p in phones[:-1]] == [name for name, _ in told[:-1]]
     np.testing.assert_allclose([p.end for p in phones[:-1]], [end for _, end in told[:-1]], atol=1e-9)
+
+
+def test_festival_times_are_the_ones_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    need(shutil.which("festival") is not None, "festival")
+    labels = []
+    execute = speech._execute
+
+    def spy(command: list[str], stdin: bytes = b"") -> bytes:
+        done = execute(command, stdin)
+        labels.extend((Path(command[-1]).parent / "s.lab").read_text().splitlines()[1:])
+        return done
+
+    monkeypatch.setattr(speech, "_execute", spy)
+    phones = speech.speak(speech.Voice("festival", "kal_diphone"), TEXT).phones
+    saved = np.array([float(line.split()[0]) for line in labels if line.strip()])
+    # every border is one of festival's own, and none but those between equal sounds is left out
+    assert all(np.abs(saved - phone.end).min() < 1e-6 for phone in phones[:-1])
+    assert len(phones) >= len(saved) - 2
+
+
+def test_espeak_times_are_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_speech()
+    replies = []
+    execute = speech._execute
+    monkeypatch.setattr(speech, "_execute", lambda *given: replies.append(execute(*given)) or replies[-1])
+    spoken = speech.speak(speech.Voice("espeak", "en-us+f2"), TEXT)
+    reply = json.loads(replies[0].partition(b"\n")[0])
+    starts = np.array([sample for _, sample in reply["events"]]) / reply["sample_rate"]
+    assert len(spoken.phones) > 20
+    assert all(np.abs(starts - phone.start).min() < 1e-6 for phone in spoken.phones[1:])
+
+
+def test_hibari_times_are_its_own_durations(monkeypatch: pytest.MonkeyPatch) -> None:
+    need(speech.available(speech.Voice("hibari", "heart")), "hibari")
+    speaker, session = speech._hibari_session()
+    told = []
+
+    class Spy:
+        def run(self, outputs, feed):
+            told.append(session.run(outputs, feed))
+            return told[-1]
+
+    monkeypatch.setattr(speech, "_hibari_session", lambda: (speaker, Spy()))
+    spoken = speech.speak(speech.Voice("hibari", "heart"), "My papa moved the big boat.")
+    hops = told[0][-1].reshape(-1)
+    ends = np.cumsum(hops) * 600 / spoken.sample_rate
+    assert len(told) == 1 and abs(len(spoken.waveform) - hops.sum() * 600) <= 600
+    assert all(np.abs(ends - phone.end).min() < 1e-6 for phone in spoken.phones[:-1])
 
 
 def test_ipa_joins_diphthongs_and_gives_marks_their_neighbours() -> None:
@@ -262,6 +311,20 @@ def test_people_differ_and_the_held_out_are_others(tmp_path: Path) -> None:
     )
     assert np.abs(a.identity - b.identity).max() > 0.5 and np.abs(a.identity - c.identity).max() > 0.5
     assert c.key.startswith("heldout") and a.text != c.text
+
+
+def test_webdataset_reads_the_shards(corpus: Path) -> None:
+    """Whoever streams with that library finds the same samples in them."""
+    need(importlib.util.find_spec("webdataset") is not None, "webdataset")
+    import webdataset
+
+    for name in ("clips-000000.tar", "frames-000000.tar"):
+        expected = {key: members for key, members in read_samples(corpus / name)}
+        found = list(webdataset.WebDataset(str(corpus / name), shardshuffle=False))
+        assert [sample["__key__"] for sample in found] == list(expected)
+        for sample in found:
+            members = expected[sample["__key__"]]
+            assert {k: sample[k] for k in sample if not k.startswith("__")} == members
 
 
 # ---- reading
