@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import weakref
 from functools import lru_cache
 from pathlib import Path
 
@@ -197,6 +198,20 @@ def test_a_callback_counts_frames_and_can_stop_the_work() -> None:
     with pytest.raises(KeyboardInterrupt):
         follow_face(frames(), landmarker(), callback=interrupt)
     assert len(drawn) == 2
+
+
+def test_pictures_are_let_go_as_the_video_is_read() -> None:
+    drawn: list[weakref.ref] = []
+
+    def frames():
+        for _ in range(6):
+            picture = portrait().clone()
+            drawn.append(weakref.ref(picture))
+            yield picture
+
+    alive = []
+    follow_face(frames(), landmarker(), callback=lambda *_: alive.append(sum(r() is not None for r in drawn)))
+    assert len(alive) == 6 and max(alive) <= 2
 
 
 def test_the_hosts_landmarks_are_taken() -> None:
