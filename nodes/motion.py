@@ -12,6 +12,7 @@ class _MotionNode(io.ComfyNode):
     """What the two share; the network is named by ``NETWORK``."""
 
     NETWORK: str
+    STEPS: int
     SEED_TOOLTIP: str
     INTENSITY_TOOLTIP: str
 
@@ -35,10 +36,10 @@ class _MotionNode(io.ComfyNode):
             ),
             io.Int.Input(
                 "steps",
-                default=8,
+                default=cls.STEPS,
                 min=1,
                 max=1000,
-                tooltip="Denoising steps. 8 are enough for 'tiny'; the paper takes 50.",
+                tooltip=f"Denoising steps. {cls.STEPS} suit 'tiny'; the paper takes 50.",
             ),
             io.Float.Input(
                 "guidance",
@@ -93,6 +94,7 @@ class _MotionNode(io.ComfyNode):
 
 class ExpDiT(_MotionNode):
     NETWORK = "expression"
+    STEPS = 2
     SEED_TOOLTIP = "Another seed gives another performance of the same words."
     INTENSITY_TOOLTIP = "Scale of the expression: 0 is a resting face, 1 the network's own, 2 twice as much."
 
@@ -117,6 +119,7 @@ class ExpDiT(_MotionNode):
 
 class PoseDiT(_MotionNode):
     NETWORK = "pose"
+    STEPS = 8
     SEED_TOOLTIP = "Another seed gives another way of moving the head."
     INTENSITY_TOOLTIP = (
         "Scale of the head motion about its mean: 0 holds the head still, 1 is the network's own."

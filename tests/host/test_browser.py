@@ -17,7 +17,7 @@ from tests.host.conftest import FPS, SET, unavailable
 
 pytestmark = [pytest.mark.host, pytest.mark.browser]
 
-NAMES = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+NAMES = sorted(path.stem for path in (ROOT / "workflows" / "api").glob("*.json"))
 WORKFLOW = ROOT / "workflows" / "talking_portrait.json"
 PICTURE = "FD2TALK_KEEP_PICTURES"
 """Environment variable: a folder that the screenshots are kept in."""
