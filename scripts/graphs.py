@@ -48,7 +48,7 @@ class Node:
         kind: the host's class name.
         info: the host's ``/object_info`` entry.
         inputs: widget values, wires and open inputs by name; what is not named keeps the host's default.
-        height: least height in the page, for pictures and videos shown in the node.
+        room: least width and height in the page, for what the node shows once it has run.
     """
 
     number: int
@@ -56,7 +56,7 @@ class Node:
     info: dict
     title: str
     inputs: dict[str, Any]
-    height: int = 0
+    room: tuple[int, int] = (0, 0)
     bypass: bool = False
     position: tuple[int, int] = (0, 0)
 
@@ -94,10 +94,11 @@ class Node:
 
     @property
     def size(self) -> tuple[int, int]:
-        if self.kind == "MarkdownNote":
-            return WIDTH, self.height
+        width, height = self.room
         rows = max(len(self.sockets), len(self.info["output"]))
-        return WIDTH, max(rows * SLOT + len(self.widget_values()) * WIDGET + 16, self.height)
+        # a note's only widget is its text
+        needed = 0 if self.kind == "MarkdownNote" else rows * SLOT + len(self.widget_values()) * WIDGET + 16
+        return max(WIDTH, width), max(needed, height)
 
     def widget_values(self) -> list[Any]:
         """The page's ``widgets_values``: with what it adds behind a seed and behind a picture's name."""
@@ -123,7 +124,7 @@ class Group:
 
     @property
     def width(self) -> int:
-        return len(self.stacks) * (WIDTH + GAP) - GAP + 2 * PADDING
+        return sum(wide_of(stack) + GAP for stack in self.stacks) - GAP + 2 * PADDING
 
     @property
     def height(self) -> int:
@@ -131,11 +132,13 @@ class Group:
 
     def place(self, x: int, y: int, width: int, height: int) -> None:
         self.box = (x, y, width, height)
-        for column, stack in enumerate(self.stacks):
+        left = x + PADDING
+        for stack in self.stacks:
             top = y + GROUP_TITLE + TITLE
             for node in stack:
-                node.position = (x + PADDING + column * (WIDTH + GAP), top)
+                node.position = (left, top)
                 top += node.size[1] + TITLE + GAP
+            left += wide_of(stack) + GAP
 
 
 @dataclass
@@ -145,22 +148,23 @@ class Graph:
     Args:
         name: of its files.
         object_info: the host's answer to ``/object_info``.
+        room: least width and height in the page of nodes by their class.
     """
 
     name: str
     object_info: dict[str, dict]
+    room: dict[str, tuple[int, int]] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
 
-    def node(
-        self, kind: str, title: str = "", *, height: int = 0, bypass: bool = False, **inputs: Any
-    ) -> Node:
+    def node(self, kind: str, title: str = "", *, bypass: bool = False, **inputs: Any) -> Node:
         """Add a node; inputs are widget values or wires (``other["its output"]``)."""
         if kind not in self.object_info:
             raise ValueError(f"The host has no node {kind}.")
         info = self.object_info[kind]
         title = title or info["display_name"] or kind
-        self.nodes.append(Node(len(self.nodes) + 1, kind, info, title, inputs, height, bypass))
+        room = self.room.get(kind, (0, 0))
+        self.nodes.append(Node(len(self.nodes) + 1, kind, info, title, inputs, room, bypass))
         return self.nodes[-1]
 
     def note(self, title: str, *texts: str) -> Node:
@@ -171,7 +175,7 @@ class Graph:
         rows = sum(math.ceil(len(line) / NOTE_COLUMNS) for line in text.splitlines() if line)
         height = rows * NOTE_ROW + (text.count("\n\n") + 3) * NOTE_ROW
         number = len(self.nodes) + 1
-        self.nodes.append(Node(number, "MarkdownNote", info, title, {"text": text}, height))
+        self.nodes.append(Node(number, "MarkdownNote", info, title, {"text": text}, (0, height)))
         return self.nodes[-1]
 
     def lay_out(self, *columns: Sequence[Group]) -> None:
@@ -447,6 +451,10 @@ class Graph:
         for node in self.nodes:
             add(node)
         return ordered
+
+
+def wide_of(stack: Sequence[Node]) -> int:
+    return max(node.size[0] for node in stack)
 
 
 def is_widget(spec: list) -> bool:

@@ -32,6 +32,14 @@ BARE_PAGE = {
 }
 """The host's settings under which nothing lies over the graph."""
 
+RUN_FPS = 5
+"""Frames a second that the graphs are run with: a picture shows only one of them."""
+
+SET_FPS = """(fps) => {
+  for (const node of app.graph._nodes)
+    if (node.type === "LoadAudioWav2Vec") node.widgets.find((widget) => widget.name === "fps").value = fps;
+}"""
+
 SHOW = """([scale, left, top]) => {
   app.canvas.ds.scale = scale;
   app.canvas.ds.offset = [left, top];
@@ -52,7 +60,7 @@ def main() -> int:
 
     from playwright.sync_api import sync_playwright
 
-    names = options.names or [path.stem for path in sorted((ROOT / "workflows").glob("*.json"))]
+    names = options.names or [path.stem for path in sorted((ROOT / "workflows" / "api").glob("*.json"))]
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with (
         ComfyUIServer(ROOT / "demo" / "comfyui", threads=options.threads) as server,
@@ -66,7 +74,19 @@ def main() -> int:
             picture(browser, server, name, options.run)
             say(f"pictured {name}")
         browser.close()
+    sign("talking_portrait.api", "For the API.\nIn the page, open\ntalking_portrait.")
     return 0
+
+
+def sign(name: str, text: str) -> None:
+    """What the template browser shows beside a file that is to be posted, since it lists every file."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    board = Image.new("RGB", (THUMBNAIL, THUMBNAIL // 2), (32, 36, 40))
+    middle = (THUMBNAIL / 2, THUMBNAIL / 4)
+    pen, font = ImageDraw.Draw(board), ImageFont.load_default(56)
+    pen.text(middle, text, (220, 225, 230), font, anchor="mm", align="center", spacing=20)
+    board.save(ROOT / "workflows" / f"{name}.jpg", quality=88)
 
 
 def picture(browser, server: ComfyUIServer, name: str, run: bool) -> None:
@@ -87,6 +107,7 @@ def picture(browser, server: ComfyUIServer, name: str, run: bool) -> None:
     page.add_style_tag(content=".comfy-menu { display: none !important }")
     page.evaluate("(graph) => app.loadGraphData(graph)", graph)
     if run:
+        page.evaluate(SET_FPS, RUN_FPS)
         before = len(server.get("/history"))
         page.evaluate("() => app.queuePrompt(0)")
         page.wait_for_function(
@@ -98,6 +119,7 @@ def picture(browser, server: ComfyUIServer, name: str, run: bool) -> None:
             timeout=3_600_000,
             polling=500,
         )
+        page.evaluate(SET_FPS, 25)
     page.evaluate(SHOW, [SCALE, MARGIN / SCALE, MARGIN / SCALE])
     page.wait_for_timeout(2500)
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

@@ -22,6 +22,22 @@ BLUEPRINT = "Talking portrait"
 CONSENT = "Use portraits and voices of people who agreed to it, and say that the video is generated."
 EXAMPLES = """The files named here lie in the pack's `example_inputs` folder: put them into ComfyUI's `input`
 folder, or choose your own."""
+ROOM = {
+    "LoadImage": (0, 320),
+    "LoadVideo": (0, 370),
+    "LoadAudio": (0, 110),
+    "LoadAudioWav2Vec": (0, 190),
+    "Coeff3DMMPreview": (410, 710),
+    "FD2TalkUNetSampler": (0, 480),
+    "SaveVideo": (0, 400),
+    "FD2TalkLoadCoefficients": (0, 265),
+    "FD2TalkCoefficientsFromVideo": (0, 420),
+    "FD2TalkRetime": (0, 285),
+    "FD2TalkScaleMotion": (0, 360),
+    "FD2TalkAddBlinks": (0, 380),
+    "FD2TalkSmoothMotion": (0, 240),
+}
+"""Least width and height of nodes that show pictures, videos or curves once they have run."""
 NOTES = {
     "talking_portrait": (
         "Talking portrait",
@@ -106,11 +122,11 @@ file, so recordings may be long.
 
 
 def portrait(graph: Graph) -> Node:
-    return graph.node("LoadImage", "Portrait", image="portrait.png", height=320)
+    return graph.node("LoadImage", "Portrait", image="portrait.png")
 
 
 def voice(graph: Graph) -> Node:
-    return graph.node("LoadAudioWav2Vec", "Voice", audio_file="speech.wav", height=190)
+    return graph.node("LoadAudioWav2Vec", "Voice", audio_file="speech.wav")
 
 
 def saved(graph: Graph, frames, sound, fps, prefix: str) -> list[Node]:
@@ -118,7 +134,7 @@ def saved(graph: Graph, frames, sound, fps, prefix: str) -> list[Node]:
     video = graph.node("CreateVideo", images=frames, audio=sound, fps=fps)
     return [
         video,
-        graph.node("SaveVideo", video=video["VIDEO"], filename_prefix=f"fd2talk/{prefix}", height=400),
+        graph.node("SaveVideo", video=video["VIDEO"], filename_prefix=f"fd2talk/{prefix}"),
     ]
 
 
@@ -128,8 +144,8 @@ def talking_portrait(graph: Graph) -> None:
     expression = graph.node("ExpDiT", features=heard["features"])
     pose = graph.node("PoseDiT", features=heard["features"])
     motion = {"expression": expression["expression"], "pose": pose["pose"]}
-    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=420)
-    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
     frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
     video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
@@ -157,8 +173,8 @@ def custom_pose(graph: Graph) -> None:
     )
     size = graph.node("FD2TalkScaleMotion", "How much the head moves", pose=pose["pose"])
     motion = {"expression": expression["expression"], "pose": size["pose"]}
-    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=420)
-    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
     frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
     video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
@@ -181,7 +197,7 @@ def motion_preview(graph: Graph) -> None:
     blinks = graph.node("FD2TalkAddBlinks", expression=expression["expression"])
     calm = graph.node("FD2TalkSmoothMotion", "Calmer head", pose=pose["pose"], seconds=0.12)
     motion = {"expression": blinks["expression"], "pose": calm["pose"]}
-    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=460)
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
     file = graph.node("FD2TalkSaveCoefficients", **motion, filename_prefix="fd2talk/motion")
     note = graph.note(*NOTES[graph.name], EXAMPLES)
     graph.lay_out(
@@ -198,7 +214,7 @@ def upscale_and_restore(graph: Graph) -> None:
     expression = graph.node("ExpDiT", features=heard["features"])
     pose = graph.node("PoseDiT", features=heard["features"])
     motion = {"expression": expression["expression"], "pose": pose["pose"]}
-    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
     frames = graph.node(
         "DecodeFrames", samples=latents["latents"], reference=reference["reference"], paste_back=False
     )
@@ -235,7 +251,7 @@ def driving_video(graph: Graph) -> None:
     picture, heard = portrait(graph), voice(graph)
     reference = graph.node("EncodeReference", image=picture["IMAGE"])
     expression = graph.node("ExpDiT", features=heard["features"])
-    film = graph.node("LoadVideo", "Driving video", file="driving.mp4", height=370)
+    film = graph.node("LoadVideo", "Driving video", file="driving.mp4")
     motion_of_film = graph.node(
         "FD2TalkCoefficientsFromVideo", video=film["VIDEO"], missing_faces="interpolate"
     )
@@ -247,8 +263,8 @@ def driving_video(graph: Graph) -> None:
         method="loop",
     )
     motion = {"expression": expression["expression"], "pose": pose["pose"]}
-    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], height=420)
-    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion, height=440)
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
+    latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
     frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
     video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
@@ -265,9 +281,9 @@ def driving_video(graph: Graph) -> None:
 
 
 def two_people(graph: Graph) -> None:
-    picture = graph.node("LoadImage", "Two people", image="two_people.png", height=320)
+    picture = graph.node("LoadImage", "Two people", image="two_people.png")
     files = [
-        graph.node("LoadAudio", f"Voice, {side}", audio=file, height=110)
+        graph.node("LoadAudio", f"Voice, {side}", audio=file)
         for side, file in (("left", "speech.wav"), ("right", "reply.wav"))
     ]
     # a recording turned down to nothing is a pause of exactly its length, so that the lanes cannot part
@@ -287,7 +303,6 @@ def two_people(graph: Graph) -> None:
             f"What is heard, {side}",
             recording=lanes[index]["AUDIO"],
             audio_file="speech.wav",
-            height=190,
         )
         reference = graph.node(
             "EncodeReference",
@@ -303,7 +318,6 @@ def two_people(graph: Graph) -> None:
             reference=reference["reference"],
             expression=expression["expression"],
             pose=pose["pose"],
-            height=440,
         )
         frames = graph.node(
             "DecodeFrames",
@@ -335,7 +349,6 @@ def batch_of_voices(graph: Graph) -> None:
         reference=reference["reference"],
         expression=expression["expression"],
         pose=pose["pose"],
-        height=440,
     )
     video = graph.node(
         "FD2TalkDecodeVideo",
@@ -343,9 +356,7 @@ def batch_of_voices(graph: Graph) -> None:
         reference=reference["reference"],
         audio=heard["audio"],
     )
-    file = graph.node(
-        "SaveVideo", video=video["video"], filename_prefix="fd2talk/batch_of_voices", height=400
-    )
+    file = graph.node("SaveVideo", video=video["video"], filename_prefix="fd2talk/batch_of_voices")
     note = graph.note(*NOTES[graph.name], CONSENT)
     graph.lay_out(
         [
@@ -373,10 +384,8 @@ WORKFLOWS: dict[str, Callable[[Graph], None]] = {
 
 def blueprint(object_info: dict[str, dict]) -> dict:
     """The whole way from a picture and a recording to frames, as one node to drop in."""
-    graph = Graph("talking_portrait", object_info)
-    heard = graph.node(
-        "LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), audio_file="", height=190
-    )
+    graph = Graph("talking_portrait", object_info, ROOM)
+    heard = graph.node("LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), audio_file="")
     reference = graph.node("EncodeReference", image=Open("portrait"), face_index=Open("face_index"))
     expression = graph.node(
         "ExpDiT", features=heard["features"], seed=Open("seed"), intensity=Open("expression_intensity")
@@ -389,7 +398,6 @@ def blueprint(object_info: dict[str, dict]) -> dict:
         pose=pose["pose"],
         seed=Open("seed"),
         steps=Open("steps"),
-        height=440,
     )
     frames = graph.node(
         "DecodeFrames",
@@ -419,7 +427,7 @@ def files(object_info: dict[str, dict]) -> dict[Path, str]:
     """Every file by its path in the repository, for a host that answers ``object_info``."""
     written = {}
     for name, describe in WORKFLOWS.items():
-        graph = Graph(name, object_info)
+        graph = Graph(name, object_info, ROOM)
         describe(graph)
         written[Path("workflows", f"{name}.json")] = text_of(graph.ui())
         written[Path("workflows", "api", f"{name}.json")] = text_of(graph.api())

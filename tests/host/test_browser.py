@@ -171,7 +171,7 @@ def test_a_workflow_dragged_in_is_what_the_api_form_posts(page: Any, name: str) 
 
 def essence(prompt: dict) -> dict:
     """What counts in an API prompt: notes are of the page alone, and so are widgets that are buttons."""
-    buttons = ("upload", "audioUI")
+    buttons = ("upload", "audioUI", "video-preview")
     return {
         name: (
             node["class_type"],
@@ -241,9 +241,10 @@ def test_the_template_browser_shows_every_workflow_with_its_picture(page: Any) -
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK_NAME, exact=False).first.click()
     for name in NAMES:
+        page.get_by_text(name, exact=True).first.scroll_into_view_if_needed()
         page.wait_for_function(
             """(name) => [...document.querySelectorAll("img")].some(
-              (image) => image.src.endsWith(`/${name}.jpg`) && image.complete && image.naturalWidth > 0)""",
+              (image) => image.alt.startsWith(name) && image.complete && image.naturalWidth > 0)""",
             arg=name,
         )
     shoot(page, "templates.png")
