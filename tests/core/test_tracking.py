@@ -293,6 +293,24 @@ class TestVideoFrames:
         assert cut.num_frames == len(list(cut)) == 6
         assert float(next(iter(cut)).float().mean()) / 255 == pytest.approx(3 / 11, abs=0.02)
 
+    def test_a_video_that_a_phone_took_upright_is_turned_upright(self, tmp_path: Path) -> None:
+        """The track header then says: show me turned by a quarter, clockwise."""
+        path = tmp_path / "a.mp4"
+        corner = torch.zeros(1, 64, 96, 3)
+        corner[:, :32, :48] = 1  # top left
+        with VideoWriter(path, 24.0) as writer:
+            writer.write(corner)
+        plain, turned = (
+            b"".join(n.to_bytes(4, "big", signed=True) for n in (*rows, 0, 1 << 30))
+            for rows in ((65536, 0, 0, 0, 65536, 0, 0), (0, 65536, 0, -65536, 0, 0, 0))
+        )
+        head, track = path.read_bytes().split(b"tkhd", 1)
+        assert plain in track
+        path.write_bytes(head + b"tkhd" + track.replace(plain, turned, 1))
+        (frame,) = VideoFrames(path)
+        assert frame.shape == (96, 64, 3)
+        assert frame[10, 50].min() > 240 and frame[10, 10].max() < 15 and frame[80, 50].max() < 15
+
     @pytest.mark.parametrize(("written", "read"), [(30000 / 1001, 29.97), (23.976, 23.976), (60.0, 60.0)])
     def test_rates_are_the_ones_that_people_write(self, tmp_path: Path, written: float, read: float) -> None:
         assert VideoFrames(self.write(tmp_path / "a.mp4", written)).fps == read
