@@ -16,10 +16,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .autoencoder import FrameEncoder
+from .correspondence import MASK_NAMES
 from .errors import FD2TalkError
 
 CONDITIONINGS = ("decoupled", "concat")
 REFERENCE_ALIGNMENTS = ("none", "warp", "warp_image")
+RESIDUAL_REGIONS = ("everywhere", "hidden")
 
 _POSITION_OCTAVES = 6
 
@@ -83,6 +85,9 @@ class FrameUNet(ModelMixin, ConfigMixin):
             itself without alignment). The last convolution starts at zero, so an untrained network gives the
             warped
             reference: with a small budget of training, the network only learns what the warp gets wrong.
+        residual_region: where that change may lie. ``"everywhere"``, or ``"hidden"``: only where the portrait
+            does not show what the frame shows (the mouth's inside, eyeballs, surface that was turned away,
+            and their surroundings), for small networks, which repaint more softly what the warp had.
         norm_num_groups: groups of the normalisations.
     """
 
@@ -105,9 +110,17 @@ class FrameUNet(ModelMixin, ConfigMixin):
         concat_reference: bool = False,
         reference_encoder: Mapping | None = None,
         predict_residual: bool = False,
+        residual_region: str = "everywhere",
         norm_num_groups: int = 8,
     ) -> None:
         super().__init__()
+        if residual_region not in RESIDUAL_REGIONS:
+            raise FD2TalkError(f"residual_region is {residual_region!r}; there are {RESIDUAL_REGIONS}.")
+        if residual_region == "hidden" and not (predict_residual and reference_alignment != "none"):
+            raise FD2TalkError(
+                "residual_region 'hidden' needs predict_residual and a reference_alignment, whose masks say "
+                "where that is."
+            )
         if conditioning not in CONDITIONINGS:
             raise FD2TalkError(f"conditioning is {conditioning!r}; there are {CONDITIONINGS}.")
         if reference_alignment not in REFERENCE_ALIGNMENTS:
@@ -268,7 +281,10 @@ class FrameUNet(ModelMixin, ConfigMixin):
         change = self.conv_out(F.silu(self.norm_out(hidden)))
         if not self.config.predict_residual:
             return change
-        return change + (warped[:, : sample.shape[1]] if aligned else reference_latent)
+        if not aligned:
+            return reference_latent + change
+        moved, masks = warped.split([sample.shape[1], self.config.alignment_channels], dim=1)
+        return moved + change * (_hidden(masks) if self.config.residual_region == "hidden" else 1)
 
     def make_cache(self, motion: Tensor, reference_latent: Tensor) -> ConditionCache:
         """Keys and values of all attention layers.
@@ -301,6 +317,15 @@ class FrameUNet(ModelMixin, ConfigMixin):
         """In the order in which they run."""
         stages = [*self.down, *self.middle, *self.up]
         return [stage.attention for stage in stages if isinstance(stage, Stage) and stage.attention]
+
+
+def _hidden(masks: Tensor) -> Tensor:
+    """``[B, 1, h, w]`` in 0..1 from :data:`MASK_NAMES`: hidden surface, mouth and eyes, and a cell around."""
+    by_name = dict(zip(MASK_NAMES, masks.split(1, dim=1), strict=True))
+    hidden = (by_name["coverage"] - by_name["visible"]).clamp(0, 1)
+    hidden = torch.maximum(torch.maximum(hidden, by_name["mouth"]), by_name["eyes"])
+    widened = F.max_pool2d(hidden, 3, stride=1, padding=1)
+    return F.avg_pool2d(widened, 3, stride=1, padding=1, count_include_pad=False)
 
 
 class Stage(nn.Module):

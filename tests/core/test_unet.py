@@ -197,6 +197,30 @@ def test_an_untrained_residual_network_copies_the_warped_reference() -> None:
     assert aligned.conv_out.weight.grad.abs().max() > 0
 
 
+def test_the_change_may_be_kept_to_what_the_portrait_hides() -> None:
+    options = {"reference_alignment": "warp", "alignment_channels": 5, "predict_residual": True}
+    unet, free = small(residual_region="hidden", **options), small(**options)
+    torch.nn.init.normal_(unet.conv_out.weight)
+    free.load_state_dict(unet.state_dict())
+    sample, motion, reference = inputs(3)
+    warped = torch.cat([torch.randn(3, 4, 8, 8), torch.zeros(3, 5, 8, 8)], dim=1)
+    warped[:, 4:6, :, 2:] = 1  # the mesh covers all but two columns, and the portrait sees it ...
+    warped[:, 5, :2, 2:] = 0  # ... but for the upper rows,
+    warped[:, 6, 5, 5] = 1  # and one cell is mouth
+    with torch.no_grad():
+        change = (unet(sample, 7, motion, reference, warped) - warped[:, :4]).abs().amax(dim=(0, 1))
+        whole = (free(sample, 7, motion, reference, warped) - warped[:, :4]).abs().amax(dim=(0, 1))
+    assert whole.min() > 0
+    hidden = torch.zeros(8, 8, dtype=torch.bool)
+    hidden[:2, 2:] = hidden[5, 5] = True
+    near = torch.nn.functional.max_pool2d(hidden[None].float(), 5, 1, 2)[0] > 0
+    assert change[hidden].min() > 0 and change[~near].max() == 0
+    with pytest.raises(FD2TalkError, match="'hidden' needs predict_residual"):
+        small(residual_region="hidden")
+    with pytest.raises(FD2TalkError, match="'mouth'"):
+        small(residual_region="mouth")
+
+
 def test_wrong_inputs_are_named() -> None:
     sample, motion, reference = inputs()
     with pytest.raises(FD2TalkError, match="'none', so a warped reference is not used"):
