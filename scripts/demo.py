@@ -43,9 +43,9 @@ def main() -> int:
                 node["inputs"]["audio_file"] = options.voice.name
         say("making the video")
         outputs = server.run(graph, seconds=3600)
-        saved = next(
-            server.path_of(output["images"][0]) for output in outputs.values() if output.get("animated")
-        )
+        # the motion preview is a video too
+        (saver,) = (name for name, node in graph.items() if node["class_type"] == "SaveVideo")
+        saved = server.path_of(outputs[saver]["images"][0])
         target = Path(shutil.copy(saved, ROOT / "talking_portrait.mp4"))
         say(f"done: {target}")
         if options.serve:
