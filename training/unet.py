@@ -28,7 +28,7 @@ from fd2talk_core.diffusion import (
 )
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import FaceModel, default_face_model
-from fd2talk_core.unet import FrameUNet
+from fd2talk_core.unet import RESIDUAL_REGIONS, FrameUNet
 
 from .autoencoder import save_grid
 from .conditions import align_pairs, estimate_motion, face_region, load_autoencoder
@@ -54,6 +54,8 @@ class UNetOptions:
         face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and on
             top of that in those of the inside of the mouth and the eyeballs, where the reference cannot simply
             be moved. They need alignment, whose masks say where that is.
+        residual_region: of the checkpoint, see :class:`~fd2talk_core.unet.FrameUNet`; the network learns to
+            change everything, since what it learns beside the face also serves in it.
         held_out_pairs: what the validation looks at.
     """
 
@@ -65,9 +67,14 @@ class UNetOptions:
     reference_noise: float = 0.0
     face_weight: float = 0.0
     mouth_eyes_weight: float = 0.0
+    residual_region: str = "everywhere"
     held_out_pairs: int = 48
 
     def __post_init__(self) -> None:
+        if self.residual_region not in RESIDUAL_REGIONS:
+            raise FD2TalkError(
+                f"residual_region is {self.residual_region!r}, but it is one of: {', '.join(RESIDUAL_REGIONS)}."
+            )
         if self.condition not in ("true", "estimated"):
             raise FD2TalkError(f"condition is {self.condition!r}, but it is one of: true, estimated.")
 
@@ -263,6 +270,7 @@ class UNetStage(Stage):
             steps=self.options.steps,
             trained_on=trained_on,
         )
+        self.networks["unet"].register_to_config(residual_region=self.options.residual_region)
         save_checkpoint(self.networks["unet"], weights / "unet.safetensors", info)
 
 
