@@ -80,22 +80,26 @@ class LipExpertStage(Stage):
     ) -> dict[str, Tensor]:
         """Draws are a sample's own, one after another; the cutting is done for all samples together."""
         options, windows = self.options, self.windows
-        room = windows.frames - self.frames + 1
-        numbers, offsets, draws, noises = [], [], [], []
-        for index in indices:
+        number, room = len(windows), windows.frames - self.frames + 1
+        numbers = torch.empty(len(indices), dtype=torch.long)
+        offsets = torch.empty_like(numbers)
+        draws = torch.empty(len(indices), options.negatives)
+        noises = torch.empty(len(indices), self.frames, self.expression.shape[1])
+        rows = zip(numbers, offsets, draws, noises, strict=True)
+        for index, (window, offset, draw, noise) in zip(indices, rows, strict=True):
             generator = generator_of(index)
-            numbers.append(torch.randint(len(windows), (), generator=generator))
-            offsets.append(torch.randint(room, (), generator=generator))
-            draws.append(torch.rand(options.negatives, generator=generator))
-            noises.append(torch.randn(self.frames, self.expression.shape[1], generator=generator))
-        clips, starts = windows.place(torch.stack(numbers))
-        starts = starts + torch.stack(offsets)
-        moments = self._others(starts, self.lengths[clips] - self.frames, torch.stack(draws))
+            window.random_(number, generator=generator)
+            offset.random_(room, generator=generator)
+            draw.uniform_(generator=generator)
+            noise.normal_(generator=generator)
+        clips, starts = windows.place(numbers)
+        starts = starts + offsets
+        moments = self._others(starts, self.lengths[clips] - self.frames, draws)
         first, frames = self.starts[clips], torch.arange(self.frames)
         here = (first + starts)[:, None] + frames
         there = (first[:, None] + moments)[..., None] + frames
         return {
-            "expression": _rows(self.expression, here) + torch.stack(noises) * options.noise,
+            "expression": _rows(self.expression, here) + noises * options.noise,
             "audio": _rows(self.features, here).float(),
             "others": _rows(self.features, there).float(),
         }

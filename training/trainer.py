@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast
+from accelerate.utils import DistributedDataParallelKwargs, broadcast, parse_flag_from_env
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -230,6 +230,7 @@ class Trainer:
     def __init__(self, stage: Stage, settings: TrainSettings, folder: Path) -> None:
         self.settings, self.folder = settings, folder
         self.accelerator = Accelerator(
+            cpu=on_processor(),
             mixed_precision=choose_precision(settings.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
@@ -508,6 +509,15 @@ class Trainer:
         self.stage.export(weights, trained_on)
 
 
+def on_processor() -> bool:
+    """Whether the processor trains: this machine has nothing else, or the launcher says so.
+
+    `accelerate` must be told, or processes on a processor train side by side without knowing of each other.
+    """
+    has_other = torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not has_other
+
+
 def choose_precision(precision: str) -> str:
     """``auto`` decided for this machine: a processor without bfloat16 is many times slower with it."""
     if precision != "auto":
@@ -761,7 +771,7 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
         torch.manual_seed(settings.seed)
         folder = given.runs / given.run / name
         folder.mkdir(parents=True, exist_ok=True)
-        with PartialState().main_process_first():
+        with PartialState(cpu=on_processor()).main_process_first():
             stage, words = build(section, given.data, given.weights, settings.seed, folder)
         train(stage, settings, folder, given.weights, words)
     except FD2TalkError as error:

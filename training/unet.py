@@ -51,11 +51,11 @@ class UNetOptions:
             uniform.
         reference_noise: noise on the reference latent and its warped form, in standard deviations, so that
             the network does not trust every detail of them.
-        face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and on
-            top of that in those of the inside of the mouth and the eyeballs, where the reference cannot simply
-            be moved. They need alignment, whose masks say where that is.
-        residual_region: of the checkpoint, see :class:`~fd2talk_core.unet.FrameUNet`; the network learns to
-            change everything, since what it learns beside the face also serves in it.
+        face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and
+            further in those of the mouth's inside and the eyeballs, where the reference cannot simply be moved.
+            They need alignment, whose masks say where that is.
+        residual_region: of the checkpoint, see :class:`~fd2talk_core.unet.FrameUNet`; the network learns
+            to change everything, since what it learns beside the face also serves in it.
         held_out_pairs: what the validation looks at.
     """
 
@@ -72,9 +72,8 @@ class UNetOptions:
 
     def __post_init__(self) -> None:
         if self.residual_region not in RESIDUAL_REGIONS:
-            raise FD2TalkError(
-                f"residual_region is {self.residual_region!r}, but it is one of: {', '.join(RESIDUAL_REGIONS)}."
-            )
+            names = ", ".join(RESIDUAL_REGIONS)
+            raise FD2TalkError(f"residual_region is {self.residual_region!r}, but it is one of: {names}.")
         if self.condition not in ("true", "estimated"):
             raise FD2TalkError(f"condition is {self.condition!r}, but it is one of: true, estimated.")
 
@@ -381,6 +380,8 @@ def build_unet(
         "latent_channels": autoencoder.config.latent_channels,
         "sample_size": size // autoencoder.downsample_factor,
         "motion_dim": face_model.expression_dim + 6,
+        # the checkpoint's own region is written when it is exported
+        "residual_region": "everywhere",
     }
     if config.get("reference_alignment") == "warp_image":
         config["reference_encoder"] = {k: v for k, v in autoencoder.config.items() if not k.startswith("_")}
@@ -401,6 +402,12 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     autoencoder = load_autoencoder(weights)
     train, held_out, words = load_pictures(data, face_model)
     unet = build_unet(section, face_model, autoencoder, train.size, seed)
+    aligned = unet.config.predict_residual and unet.config.reference_alignment != "none"
+    if options.residual_region == "hidden" and not aligned:
+        raise FD2TalkError(
+            "residual_region is 'hidden', which needs predict_residual and a reference_alignment; set "
+            "residual_region: everywhere."
+        )
     motion = torch.cat([train.expression, train.pose], dim=1)
     if options.condition == "estimated":
         motion = estimate_motion(train, data, weights, face_model, folder, seed)

@@ -60,8 +60,6 @@ def context() -> multiprocessing.context.BaseContext:
 
 def start(stage: str, arguments: list[str], kill_at: int = 0, **environment: str):
     """A started process."""
-    process = context().Process(
-        target=run, args=(stage, arguments, {"ACCELERATE_USE_CPU": "true", **environment}, kill_at)
-    )
+    process = context().Process(target=run, args=(stage, arguments, environment, kill_at))
     process.start()
     return process
