@@ -52,7 +52,7 @@ class UNetOptions:
         reference_noise: noise on the reference latent and its warped form, in standard deviations, so that
             the network does not trust every detail of them.
         face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and
-            further in those of the mouth's inside and the eyeballs, where the reference cannot simply be moved.
+            further in those of the mouth's inside and the eyeballs, where the reference cannot just be moved.
             They need alignment, whose masks say where that is.
         residual_region: of the checkpoint, see :class:`~fd2talk_core.unet.FrameUNet`; the network learns
             to change everything, since what it learns beside the face also serves in it.
