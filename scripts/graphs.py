@@ -49,6 +49,7 @@ class Node:
         info: the host's ``/object_info`` entry.
         inputs: widget values, wires and open inputs by name; what is not named keeps the host's default.
         room: least width and height in the page, for what the node shows once it has run.
+        grown: width and height that it will have grown to by then, where it grows by itself.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Node:
     title: str
     inputs: dict[str, Any]
     room: tuple[int, int] = (0, 0)
+    grown: tuple[int, int] = (0, 0)
     bypass: bool = False
     position: tuple[int, int] = (0, 0)
 
@@ -100,6 +102,11 @@ class Node:
         needed = 0 if self.kind == "MarkdownNote" else rows * SLOT + len(self.widget_values()) * WIDGET + 16
         return max(WIDTH, width), max(needed, height)
 
+    @property
+    def space(self) -> tuple[int, int]:
+        """What is kept free for it in the page."""
+        return max(self.size[0], self.grown[0]), max(self.size[1], self.grown[1])
+
     def widget_values(self) -> list[Any]:
         """The page's ``widgets_values``: with what it adds behind a seed and behind a picture's name."""
         values = []
@@ -128,7 +135,7 @@ class Group:
 
     @property
     def height(self) -> int:
-        return GROUP_TITLE + max(sum(node.size[1] + TITLE + GAP for node in stack) for stack in self.stacks)
+        return GROUP_TITLE + max(sum(node.space[1] + TITLE + GAP for node in stack) for stack in self.stacks)
 
     def place(self, x: int, y: int, width: int, height: int) -> None:
         self.box = (x, y, width, height)
@@ -137,7 +144,7 @@ class Group:
             top = y + GROUP_TITLE + TITLE
             for node in stack:
                 node.position = (left, top)
-                top += node.size[1] + TITLE + GAP
+                top += node.space[1] + TITLE + GAP
             left += wide_of(stack) + GAP
 
 
@@ -148,12 +155,13 @@ class Graph:
     Args:
         name: of its files.
         object_info: the host's answer to ``/object_info``.
-        room: least width and height in the page of nodes by their class.
+        room, grown: sizes in the page of nodes by their class, as in :class:`Node`.
     """
 
     name: str
     object_info: dict[str, dict]
     room: dict[str, tuple[int, int]] = field(default_factory=dict)
+    grown: dict[str, tuple[int, int]] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
 
@@ -163,8 +171,8 @@ class Graph:
             raise ValueError(f"The host has no node {kind}.")
         info = self.object_info[kind]
         title = title or info["display_name"] or kind
-        room = self.room.get(kind, (0, 0))
-        self.nodes.append(Node(len(self.nodes) + 1, kind, info, title, inputs, room, bypass))
+        room, grown = (sizes.get(kind, (0, 0)) for sizes in (self.room, self.grown))
+        self.nodes.append(Node(len(self.nodes) + 1, kind, info, title, inputs, room, grown, bypass))
         return self.nodes[-1]
 
     def note(self, title: str, *texts: str) -> Node:
@@ -454,7 +462,7 @@ class Graph:
 
 
 def wide_of(stack: Sequence[Node]) -> int:
-    return max(node.size[0] for node in stack)
+    return max(node.space[0] for node in stack)
 
 
 def is_widget(spec: list) -> bool:

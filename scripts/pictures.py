@@ -110,15 +110,8 @@ def picture(browser, server: ComfyUIServer, name: str, run: bool) -> None:
         page.evaluate(SET_FPS, RUN_FPS)
         before = len(server.get("/history"))
         page.evaluate("() => app.queuePrompt(0)")
-        page.wait_for_function(
-            """async (before) => {
-              const history = await (await fetch("/history")).json();
-              return Object.keys(history).length > before;
-            }""",
-            arg=before,
-            timeout=3_600_000,
-            polling=500,
-        )
+        while len(server.get("/history")) == before:
+            page.wait_for_timeout(500)
         page.evaluate(SET_FPS, 25)
     page.evaluate(SHOW, [SCALE, MARGIN / SCALE, MARGIN / SCALE])
     page.wait_for_timeout(2500)

@@ -27,7 +27,6 @@ ROOM = {
     "LoadVideo": (0, 370),
     "LoadAudio": (0, 110),
     "LoadAudioWav2Vec": (0, 190),
-    "Coeff3DMMPreview": (410, 710),
     "FD2TalkUNetSampler": (0, 480),
     "SaveVideo": (0, 400),
     "FD2TalkLoadCoefficients": (0, 265),
@@ -38,6 +37,7 @@ ROOM = {
     "FD2TalkSmoothMotion": (0, 240),
 }
 """Least width and height of nodes that show pictures, videos or curves once they have run."""
+GROWN = {"Coeff3DMMPreview": (410, 710)}
 NOTES = {
     "talking_portrait": (
         "Talking portrait",
@@ -384,7 +384,7 @@ WORKFLOWS: dict[str, Callable[[Graph], None]] = {
 
 def blueprint(object_info: dict[str, dict]) -> dict:
     """The whole way from a picture and a recording to frames, as one node to drop in."""
-    graph = Graph("talking_portrait", object_info, ROOM)
+    graph = Graph("talking_portrait", object_info, ROOM, GROWN)
     heard = graph.node("LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), audio_file="")
     reference = graph.node("EncodeReference", image=Open("portrait"), face_index=Open("face_index"))
     expression = graph.node(
@@ -427,7 +427,7 @@ def files(object_info: dict[str, dict]) -> dict[Path, str]:
     """Every file by its path in the repository, for a host that answers ``object_info``."""
     written = {}
     for name, describe in WORKFLOWS.items():
-        graph = Graph(name, object_info, ROOM)
+        graph = Graph(name, object_info, ROOM, GROWN)
         describe(graph)
         written[Path("workflows", f"{name}.json")] = text_of(graph.ui())
         written[Path("workflows", "api", f"{name}.json")] = text_of(graph.api())

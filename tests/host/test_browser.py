@@ -190,6 +190,7 @@ def test_the_blueprint_is_one_node_to_drop_in(page: Any, comfyui: ComfyUIServer)
     search.fill("Talking portrait")
     page.locator(".p-autocomplete-option", has_text="Talking portrait").first.click()
     page.wait_for_function("() => app.graph._nodes.some((node) => node.isSubgraphNode?.())")
+    page.wait_for_function("() => !document.querySelector('.p-dialog')")
     assert complaints(page) == []
     widgets = page.evaluate(WIRE, [SET, FPS])
     assert widgets == [
@@ -248,7 +249,11 @@ def test_the_template_browser_shows_every_workflow_with_its_picture(page: Any) -
             arg=name,
         )
     shoot(page, "templates.png")
-    page.keyboard.press("Escape")
+    page.get_by_text("two_people", exact=True).click()
+    count = len(json.loads((ROOT / "workflows" / "two_people.json").read_text(encoding="utf-8"))["nodes"])
+    page.wait_for_function(f"() => app.graph._nodes.length === {count}")
+    page.wait_for_function("() => !document.querySelector('.p-dialog')")
+    assert complaints(page) == []
 
 
 def test_the_help_panel_opens_for_each_node(page: Any, comfyui: ComfyUIServer) -> None:
