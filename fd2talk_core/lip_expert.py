@@ -109,16 +109,28 @@ class LipExpert(ModelMixin, ConfigMixin):
             other_audio: ``[B, K, frames, D_a]`` further negatives of each mouth: other moments of its own
                 clip, by which the expert learns timing and not merely who speaks.
         """
-        v = functional.normalize(self.embed_motion(mouth), dim=-1)
-        a = functional.normalize(self.embed_audio(audio), dim=-1)
-        scale = self.log_scale.exp().clamp(max=100)
-        logits = scale * v @ a.T
-        labels = torch.arange(v.shape[0], device=v.device)
-        backward = functional.cross_entropy(logits.T, labels)
-        if other_audio is not None:
-            others = functional.normalize(self.embed_audio(other_audio), dim=-1)
-            logits = torch.cat([logits, scale * torch.einsum("be,bke->bk", v, others)], dim=1)
-        return (functional.cross_entropy(logits, labels) + backward) / 2
+        others = None if other_audio is None else self.embed_audio(other_audio)
+        return info_nce(
+            self.embed_motion(mouth), self.embed_audio(audio), others, self.log_scale.exp().clamp(max=100)
+        )
+
+
+def info_nce(v: Tensor, a: Tensor, others: Tensor | None, scale: Tensor) -> Tensor:
+    """InfoNCE in both directions (van den Oord et al. 2018) of matching embeddings.
+
+    Args:
+        v, a: ``[B, E]``; row b of one belongs to row b of the other, every other is a negative.
+        others: ``[B, K, E]`` further negatives of each row of ``v``.
+        scale: what cosines are multiplied by.
+    """
+    v, a = functional.normalize(v, dim=-1), functional.normalize(a, dim=-1)
+    logits = scale * v @ a.T
+    labels = torch.arange(v.shape[0], device=v.device)
+    backward = functional.cross_entropy(logits.T, labels)
+    if others is not None:
+        others = functional.normalize(others, dim=-1)
+        logits = torch.cat([logits, scale * torch.einsum("be,bke->bk", v, others)], dim=1)
+    return (functional.cross_entropy(logits, labels) + backward) / 2
 
 
 def sync_probability(v: Tensor, a: Tensor, eps: float = COSINE_EPS) -> Tensor:

@@ -13,11 +13,11 @@ from fd2talk_core import configs
 from fd2talk_core.audio import AudioEncoder
 from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.face_model import FaceModel, default_face_model
-from fd2talk_core.lip_expert import LipExpert, sync_over_clip
+from fd2talk_core.lip_expert import LipExpert, info_nce, sync_over_clip
 
 from .motion import mouth_basis
 from .sources import SpeechClip, SpeechSet, load_speech, need_weights
-from .trainer import Stage, stage_main, stage_options
+from .trainer import Stage, gathered, stage_main, stage_options
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,17 @@ class LipExpertStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         mouth = torch.einsum("bfc,cmx->bfmx", batch["expression"], self.mouth_basis)
-        loss = self.networks["lip_expert"].contrastive_loss(mouth, batch["audio"], batch["others"])
-        return {"loss": loss}
+        expert = self.networks["lip_expert"]
+        # the negatives of a mouth are those of the whole batch, wherever its parts are computed
+        v, a, others = (
+            gathered(values)
+            for values in (
+                expert.embed_motion(mouth),
+                expert.embed_audio(batch["audio"]),
+                expert.embed_audio(batch["others"]),
+            )
+        )
+        return {"loss": info_nce(v, a, others, expert.log_scale.exp().clamp(max=100))}
 
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:

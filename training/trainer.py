@@ -518,6 +518,31 @@ def on_processor() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not has_other
 
 
+class _Gather(torch.autograd.Function):
+    """Values of all processes; a gradient goes back to the process whose value it is of."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, values)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        # every process has the whole loss, so the sum is N times its gradient, which the mean over processes
+        # that follows takes back
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
+
+
+def gathered(values: Tensor) -> Tensor:
+    """``[B, ...]`` of all processes, one after another, with gradients; for losses that compare samples."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return values
+    return _Gather.apply(values.contiguous())
+
+
 def choose_precision(precision: str) -> str:
     """``auto`` decided for this machine: a processor without bfloat16 is many times slower with it."""
     if precision != "auto":
