@@ -17,6 +17,7 @@ import socket
 import ssl
 import struct
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -89,7 +90,10 @@ class ComfyUI:
                     raise RuntimeError("The host was told to stop this job.")
                 elif kind == "execution_success":
                     break
-        entry = self._call(f"/history/{job['prompt_id']}")[job["prompt_id"]]
+        # the host tells of the end a moment before it writes down what was made
+        while not (history := self._call(f"/history/{job['prompt_id']}")):
+            time.sleep(0.05)
+        entry = history[job["prompt_id"]]
         saved = [
             file
             for output in entry["outputs"].values()
