@@ -242,14 +242,14 @@ def test_the_template_browser_shows_every_workflow_with_its_picture(page: Any) -
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK_NAME, exact=False).first.click()
     for name in NAMES:
-        page.get_by_text(name, exact=True).first.scroll_into_view_if_needed()
+        page.get_by_role("heading", name=name, exact=True).scroll_into_view_if_needed()
         page.wait_for_function(
             """(name) => [...document.querySelectorAll("img")].some(
               (image) => image.alt.startsWith(name) && image.complete && image.naturalWidth > 0)""",
             arg=name,
         )
     shoot(page, "templates.png")
-    page.get_by_text("two_people", exact=True).click()
+    page.get_by_role("heading", name="two_people", exact=True).click()
     count = len(json.loads((ROOT / "workflows" / "two_people.json").read_text(encoding="utf-8"))["nodes"])
     page.wait_for_function(f"() => app.graph._nodes.length === {count}")
     page.wait_for_function("() => !document.querySelector('.p-dialog')")
