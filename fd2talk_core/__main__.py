@@ -50,11 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
         pipeline = FD2TalkPipeline.from_pretrained(options.pop("weights"), device=options.pop("device"))
         path = pipeline(image, audio, progress=progress, **options).save(output)
     except FD2TalkError as error:
-        print(error, file=sys.stderr)
-        return 2
+        failure = error
+    else:
+        failure = None
     finally:
+        # a bar writes itself once more when it is closed, and what went wrong should be read last
         for bar in bars.values():
             bar.close()
+    if failure is not None:
+        print(failure, file=sys.stderr)
+        return 2
     print(path)
     return 0
 

@@ -165,6 +165,8 @@ class FD2TalkPipeline:
         def report(stage: str) -> Callable[[int, int, Tensor | None], None] | None:
             return (lambda done, total, _: progress(stage, done, total)) if progress else None
 
+        # both inputs are read before anything long is done with one
+        picture = image if isinstance(image, Tensor) else read_image(image)
         waveform, sample_rate = audio if isinstance(audio, tuple) else read_audio(audio)
         features = self.audio_encoder.encode(waveform, sample_rate, fps, callback=report("audio"))
 
@@ -175,7 +177,7 @@ class FD2TalkPipeline:
         pose = sample_motion(self.pose, features, intensity=pose_intensity, callback=report("pose"), **motion)
 
         reference = encode_reference(
-            image if isinstance(image, Tensor) else read_image(image),
+            picture,
             self.autoencoder,
             self.landmarker,
             self.face_model,

@@ -148,8 +148,9 @@ def test_bad_files_end_the_command_line_with_one_sentence(
         if "nowhere" not in words and not (SHIPPED / "tiny" / "unet.safetensors").exists():
             continue
         assert main([*arguments, "-o", str(tmp_path / "out.mp4")]) == 2
-        message = capsys.readouterr().err.strip().splitlines()[-1]
-        assert words in message and "Traceback" not in message
+        told = capsys.readouterr().err
+        message = told.strip().splitlines()[-1]
+        assert words in message and "Traceback" not in told
         assert not (tmp_path / "out.mp4").exists()
 
 

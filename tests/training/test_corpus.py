@@ -253,7 +253,8 @@ def test_landmarks_are_where_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> 
     size = 256
     rng = np.random.default_rng(3)
     model = default_face_model()
-    numbers = [4, 168, 199, 151, 50, 280, 101, 330, 205, 425]
+    # so far apart that no mark comes into the window around another
+    numbers = [4, 168, 199, 151, 50, 280, 101, 330, 69, 299]
     marks = anatomy().landmarks[numbers]
 
     def marked(look, material, attributes):
