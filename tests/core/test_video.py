@@ -77,3 +77,30 @@ def test_wrong_shape_is_told(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "v.mp4", 25) as writer,
     ):
         writer.write(torch.rand(2, 3, 32, 32))
+
+
+def test_picture_and_sound_are_together_in_the_tenth_minute(tmp_path: Path) -> None:
+    """A flash and a click every minute, for ten minutes at 30 frames a second."""
+    fps, rate, minutes = 30, 22_050, 10
+    sound = torch.zeros(1, minutes * 60 * rate)
+    path = tmp_path / "long.mp4"
+    for minute in range(minutes):
+        sound[:, minute * 60 * rate : minute * 60 * rate + rate // 50] = 0.9
+    with VideoWriter(path, fps, (sound, rate)) as writer:
+        for _ in range(minutes):
+            frames = torch.zeros(60 * fps, 32, 32, 3)
+            frames[0] = 1
+            writer.write(frames)
+    with av.open(str(path)) as file:
+        flashes = [
+            frame.time for frame in file.decode(video=0) if frame.to_ndarray(format="gray").mean() > 128
+        ]
+    assert flashes == pytest.approx([60.0 * minute for minute in range(minutes)], abs=1e-6)
+    loud = []
+    with av.open(str(path)) as file:
+        for part in file.decode(audio=0):
+            samples = abs(part.to_ndarray()).max(axis=0)
+            loud += [part.time + at / part.sample_rate for at in (samples > 0.3).nonzero()[0]]
+    clicks = [time for before, time in zip([-2, *loud], loud, strict=False) if time - before > 1]
+    assert len(clicks) == minutes
+    assert max(abs(click - flash) for click, flash in zip(clicks, flashes, strict=True)) < 1 / fps
