@@ -13,7 +13,9 @@ from .types import Expression, PortraitReference, Pose, advanced
 NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
 FPS_KEY = "fd2talk_fps"
 FIELD_KEY = "fd2talk_motion_field"
-"""Beside ``samples`` in our LATENT: the frame rate of the motion. Latents from elsewhere need not have it."""
+"""Beside ``samples`` in our LATENT: the frame rate of the motion, and what it moves where. Latents from
+elsewhere need not have them."""
+DETAIL = 0.85  # the core's DEFAULT_DETAIL, which only comes with the networks' imports
 
 
 class FD2TalkUNetSampler(io.ComfyNode):
@@ -169,7 +171,7 @@ def _decoder_inputs() -> list[io.Input]:
         advanced(
             io.Float.Input(
                 "detail",
-                default=0.85,
+                default=DETAIL,
                 min=0.0,
                 max=1.0,
                 step=0.05,
@@ -217,7 +219,7 @@ class DecodeFrames(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, samples, reference, autoencoder, paste_back=True, detail=0.85, background=None
+        cls, samples, reference, autoencoder, paste_back=True, detail=DETAIL, background=None
     ) -> io.NodeOutput:
         from ..fd2talk_core.sampler import decode_frames
 
@@ -292,7 +294,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         reference,
         autoencoder,
         paste_back=True,
-        detail=0.85,
+        detail=DETAIL,
         audio=None,
         fps=0.0,
         background=None,
