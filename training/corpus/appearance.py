@@ -205,6 +205,15 @@ class Look:
     cloth: np.ndarray
     collar: float
 
+    @functools.cached_property
+    def skin_map(self) -> np.ndarray:
+        """``[rows, columns, 4]``: albedo and gloss, which are looked up together."""
+        return np.concatenate([self.albedo, self.gloss[..., None]], -1, dtype=np.float32)
+
+    @functools.cached_property
+    def mean_albedo(self) -> float:
+        return float(self.albedo.mean())
+
 
 def random_look(rng: np.random.Generator) -> Look:
     """A person, from old to young, from plain to painted."""

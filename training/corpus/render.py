@@ -190,25 +190,29 @@ class _Shot:
         origins[:, 2] = self.camera.distance
         seen = self.scene.run(origins, directions, output=1)
         hit = np.flatnonzero(seen["primID"] >= 0)
-        nearest = np.clip(np.round([rows, columns]), 0, self.size - 1).astype(int)
-        colours = self.place.background[nearest[0], nearest[1]].copy()
+        row, column = (np.clip(np.rint(x), 0, self.size - 1).astype(np.int32) for x in (rows, columns))
+        colours = self.place.background.reshape(-1, 3).take(row * self.size + column, axis=0)
         kind = np.full(len(rows), _NOTHING, np.int16)
         depth = np.full(len(rows), 30.0, np.float32)
         if not len(hit):
             return colours, kind, depth
         primitive = seen["primID"][hit]
-        corners = self.person.triangles[primitive]
+        corners = self.person.triangles.take(primitive, axis=0)
         b, c = seen["u"][hit, None], seen["v"][hit, None]
         a = 1 - b - c
 
         values = self.values
-        mixed = a * values[corners[:, 0]] + b * values[corners[:, 1]] + c * values[corners[:, 2]]
+        mixed = a * values.take(corners[:, 0], axis=0)
+        mixed += b * values.take(corners[:, 1], axis=0)
+        mixed += c * values.take(corners[:, 2], axis=0)
         attributes, normals = mixed[:, :4], _unit(mixed[:, 4:])
-        view = -_unit(directions[hit])
+        towards = directions.take(hit, axis=0)
+        view = -_unit(towards)
         normals *= np.where(_dot(normals, view) < 0, np.float32(-1), np.float32(1))[:, None]
         material = self.person.materials[primitive]
         albedo, gloss, shine = _surface(self.person.look, material, attributes)
-        points = origins[hit] + directions[hit] * seen["tfar"][hit, None]
+        points = towards * seen["tfar"][hit, None]
+        points[:, 2] += self.camera.distance
         lit = self._light(points, normals, view, albedo, gloss, shine, material)
         # Little light gets far into the mouth.
         inner = (material >= MOUTH) & (material <= TONGUE)
@@ -222,22 +226,25 @@ class _Shot:
         up = 0.5 + 0.5 * normals[:, 1:2]
         light = place.sky * up + place.ground * (1 - up)
         highlight = np.zeros_like(albedo)
-        wrap = np.where(material == SKIN, look.wrap, 0.1)[:, None] * np.array([1.0, 0.6, 0.5])
-        wrap = wrap.astype(np.float32)
+        spread = np.where(material == SKIN, np.float32(look.wrap), np.float32(0.1))[:, None]
+        wrap = spread * np.array([1.0, 0.6, 0.5], np.float32)
         for number, (direction, colour) in enumerate(zip(place.lights, place.colours, strict=True)):
             facing = normals @ direction
-            diffuse = np.clip((facing[:, None] + wrap) / (1 + wrap), 0, None)
-            reach = np.ones((len(points), 1), np.float32)
+            diffuse = np.maximum((facing[:, None] + wrap) / (1 + wrap), 0)
+            front = np.flatnonzero(facing > 0)
+            halfway = _unit(view.take(front, axis=0) + direction)
+            angle = np.clip(_dot(normals.take(front, axis=0), halfway), 0, 1)
+            shining = np.zeros_like(facing)
+            shining[front] = gloss.take(front) * angle ** shine.take(front)
             if number == 0 and place.shadow > 0:
-                front = np.flatnonzero(facing > 0)
-                starts = points[front] + 0.02 * normals[front]
+                starts = points.take(front, axis=0) + np.float32(0.02) * normals.take(front, axis=0)
                 towards = np.broadcast_to(direction, starts.shape).astype(np.float32)
-                blocked = self.scene.run(starts.astype(np.float32), towards, query="OCCLUDED") == 0
-                reach[front[blocked]] = 1 - place.shadow
-            angle = np.clip(_dot(normals, _unit(view + direction)), 0, 1)
-            light = light + reach * diffuse * colour
-            highlight += reach * (gloss * angle**shine * (facing > 0))[:, None] * colour
-        return (albedo * light + highlight).astype(np.float32)
+                shaded = front[self.scene.run(starts, towards, query="OCCLUDED") == 0]
+                diffuse[shaded] *= np.float32(1 - place.shadow)
+                shining[shaded] *= np.float32(1 - place.shadow)
+            light += diffuse * colour
+            highlight += shining[:, None] * colour
+        return albedo * light + highlight
 
 
 def _bilinear(field: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -245,11 +252,18 @@ def _bilinear(field: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
     rows, columns = field.shape[:2]
     row = np.clip(row, 0, rows - 1.001)
     r, c = np.floor(row), np.floor(column)
-    fr, fc = (row - r)[:, None], (column - c)[:, None]
-    r, c = r.astype(int), c.astype(int)
+    fr, fc = ((x - low).astype(np.float32)[:, None] for x, low in ((row, r), (column, c)))
+    c = c.astype(np.int32)
+    top_left = r.astype(np.int32) * columns
     c0, c1 = c % columns, (c + 1) % columns
-    top = field[r, c0] * (1 - fc) + field[r, c1] * fc
-    return top * (1 - fr) + (field[r + 1, c0] * (1 - fc) + field[r + 1, c1] * fc) * fr
+    texels = field.reshape(rows * columns, -1)
+
+    def across(start: np.ndarray) -> np.ndarray:
+        left = texels.take(start + c0, axis=0)
+        return left + (texels.take(start + c1, axis=0) - left) * fc
+
+    top = across(top_left)
+    return top + (across(top_left + columns) - top) * fr
 
 
 def _surface(
@@ -262,10 +276,9 @@ def _surface(
     rest = attributes[:, :3]
     skin = np.flatnonzero(material == SKIN)
     row, column = map_coordinates(rest[skin])
-    packed = np.concatenate([look.albedo, look.gloss[..., None]], -1)
-    sample = _bilinear(packed, row, column)
+    sample = _bilinear(look.skin_map, row, column)
     lips = (smoothstep((attributes[skin, 3] - 0.25) / 0.5) * look.lip_strength)[:, None]
-    grain = sample[:, :3].mean(1, keepdims=True) / (look.albedo.mean() + 1e-6)
+    grain = sample[:, :3].mean(1, keepdims=True) / (look.mean_albedo + 1e-6)
     albedo[skin] = sample[:, :3] * (1 - lips) + look.lip_colour * np.clip(grain, 0.7, 1.3) * lips
     gloss[skin] = sample[:, 3] + 0.08 * lips[:, 0]
     shine[skin] = look.shine

