@@ -97,7 +97,8 @@ def train_stage(run: Run, stage: str, minutes: float | None) -> dict[str, Any]:
     if not report.exists():
         launcher = ()
         if run.processes > 1:
-            launcher = ("torch.distributed.run", "--nproc_per_node", run.processes, "-m")
+            # after "--", because its options could otherwise be taken for abbreviations of the launcher's
+            launcher = ("torch.distributed.run", "--nproc_per_node", run.processes, "-m", "--")
         budget = () if minutes is None else ("--minutes", minutes)
         command(
             *launcher,

@@ -132,3 +132,28 @@ def test_a_part_that_fails_or_is_ended_is_told(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(everything.subprocess, "run", lambda *_, done=done, **__: done)
         with pytest.raises(everything.FD2TalkError, match=sentence):
             everything.command("training.unet")
+
+
+def test_several_processes_get_the_stage_s_own_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher's parser must not take a stage's options for abbreviations of its own."""
+    from torch.distributed.run import parse_args
+
+    lines = []
+
+    def command(*arguments: object) -> None:
+        lines.append(list(map(str, arguments)))
+        report = tmp_path / "many" / "unet" / "report.json"
+        report.parent.mkdir(parents=True)
+        report.write_text('{"stage": "unet"}')
+
+    monkeypatch.setattr(everything, "command", command)
+    run = everything.Run("tiny", "many", tmp_path, tmp_path, tmp_path, 3, processes=2, workers=1)
+    assert everything.train_stage(run, "unet", 1.5) == {"stage": "unet"}
+    module, *arguments = lines[0]
+    assert module == "torch.distributed.run"
+    parsed = parse_args(arguments)
+    assert parsed.nproc_per_node == "2" and parsed.training_script == "training.unet"
+    options = dict(zip(parsed.training_script_args[::2], parsed.training_script_args[1::2], strict=True))
+    assert options["--run"] == "many" and options["--seed"] == "3" and options["--minutes"] == "1.5"
