@@ -35,6 +35,8 @@ class AudioEncoderOptions:
         gain: largest change of loudness in dB, either way.
         speed: largest change of speed, as a share either way. Pitch and formants go with it, as if another
             person spoke (Ko et al. 2015, "Audio augmentation for speech recognition").
+        tone: largest weight of the sample before in a two-tap filter, either way: duller or brighter
+            microphones.
         held_out_seconds: taken of each held-out clip.
         held_out_clips: how many are taken.
         filters: how the first convolution starts: ``random``, or ``mel``, see :func:`start_as_mel_filters`.
@@ -44,6 +46,7 @@ class AudioEncoderOptions:
     noise: float = 0.5
     gain: float = 12.0
     speed: float = 0.0
+    tone: float = 0.0
     held_out_seconds: float = 6.0
     held_out_clips: int = 32
     filters: str = "random"
@@ -51,6 +54,8 @@ class AudioEncoderOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.speed < 1:
             raise FD2TalkError(f"speed is {self.speed}, but a share of at least 0 and under 1 is needed.")
+        if not 0 <= self.tone < 1:
+            raise FD2TalkError(f"tone is {self.tone}, but at least 0 and under 1 is needed.")
         if self.filters not in ("random", "mel"):
             raise FD2TalkError(f"filters is {self.filters!r}, but it is one of: random, mel.")
 
@@ -96,6 +101,9 @@ class AudioEncoderStage(Stage):
     def encoder(self) -> AudioEncoder:
         return self.networks["classifier"].encoder
 
+    def checkpoints(self) -> dict[str, nn.Module]:
+        return {"audio_encoder": self.encoder}
+
     def targets(self, clip: SpeechClip, first: int, num_samples: int, speed: float = 1.0) -> Tensor:
         """Phoneme numbers at the instants that the encoder's outputs stand for, -100 where none is known.
 
@@ -117,13 +125,16 @@ class AudioEncoderStage(Stage):
         options = self.options
         clip, start = self.windows.draw(generator)
         first = round(start / clip.fps * SAMPLE_RATE)
-        level, noisy, gain, change = torch.rand(4, generator=generator).tolist()
+        level, noisy, gain, change, tone = torch.rand(5, generator=generator).tolist()
         speed = 1 + options.speed * (2 * change - 1)
         heard = round(self.num_samples * speed)
         waveform = clip.waveform[first : first + heard].float()
         waveform = F.pad(waveform, (0, heard - waveform.shape[0]))
         if heard != self.num_samples:
             waveform = F.interpolate(waveform[None, None], self.num_samples, mode="linear")[0, 0]
+        if options.tone:
+            weight = options.tone * (2 * tone - 1)
+            waveform = (waveform + weight * F.pad(waveform, (1, -1))) / (1 + weight**2) ** 0.5
         if noisy < options.noise:
             noise = torch.randn(self.num_samples, generator=generator)
             waveform = waveform + noise * waveform.std() * 10 ** (-(5 + 35 * level) / 20)

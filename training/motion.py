@@ -17,7 +17,7 @@ from torch import Tensor
 from fd2talk_core import configs
 from fd2talk_core.audio import AudioFeatures
 from fd2talk_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fd2talk_core.diffusion import TRAIN_STEPS, make_scheduler
+from fd2talk_core.diffusion import TRAIN_STEPS, make_scheduler, sampling_timesteps
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import FaceModel
 from fd2talk_core.lip_expert import LipExpert, sync_loss_over_clip
@@ -41,6 +41,8 @@ class MotionOptions:
         smallest_std: coefficients that move less than this over the data are normalised as if they moved this
             much, so that Eq. 8 does not spend itself on a cheek that never moves.
         joint: one network for both.
+        visited: part of the timesteps drawn from those that sampling in the recommended steps visits;
+            the rest are uniform as in the paper, so that any number of steps can be sampled.
         held_out_clips, held_out_seconds: what the validation samples.
     """
 
@@ -52,8 +54,13 @@ class MotionOptions:
     mouth_weight: float = 1.0
     smallest_std: float = 0.02
     joint: bool = False
+    visited: float = 0.0
     held_out_clips: int = 16
     held_out_seconds: float = 6.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.visited <= 1:
+            raise FD2TalkError(f"visited is {self.visited}, but a part from 0 to 1 is needed.")
 
 
 class MotionStage(Stage):
@@ -89,6 +96,10 @@ class MotionStage(Stage):
         weights = 1 + (options.mouth_weight - 1) * mouth_mask(names, self.mouth_basis.shape[0]).float()
         self.register_buffer("weights", weights / weights.mean(), persistent=False)
         self.windows = speech.windows(options.frames)
+        self.visited = {
+            kind: torch.tensor(sampling_timesteps(network.config.recommended_steps)[:-1])
+            for kind, network in networks.items()
+        }
         self._set_normalization()
 
     def _set_normalization(self) -> None:
@@ -116,8 +127,14 @@ class MotionStage(Stage):
         for kind, network in self.networks.items():
             shape = (self.options.frames, network.config.coefficient_dim)
             sample[f"{kind}_noise"] = torch.randn(shape, generator=generator)
-            sample[f"{kind}_timestep"] = torch.randint(0, TRAIN_STEPS, (), generator=generator)
+            sample[f"{kind}_timestep"] = self._timestep(kind, generator)
         return sample
+
+    def _timestep(self, kind: str, generator: torch.Generator) -> Tensor:
+        if self.options.visited and torch.rand((), generator=generator) < self.options.visited:
+            visited = self.visited[kind]
+            return visited[torch.randint(len(visited), (), generator=generator)]
+        return torch.randint(0, TRAIN_STEPS, (), generator=generator)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, losses = self.options, {}

@@ -32,6 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from fd2talk_core.checkpoint import load_checkpoint
 from fd2talk_core.errors import FD2TalkError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -134,6 +135,36 @@ class Stage(nn.Module):
     def export(self, weights: Path, trained_on: str) -> None:
         """Write ``self.networks`` to the weights folder."""
         raise NotImplementedError
+
+    def checkpoints(self) -> dict[str, nn.Module]:
+        """The networks by the name of their file in a weights folder."""
+        return dict(self.networks.items())
+
+    def start_from(self, weights: Path) -> None:
+        """Begin with the networks of a weights folder in place of random ones. What this stage keeps frozen
+        stays as it is.
+
+        Raises:
+            FD2TalkError: naming the file that is missing, cannot be read or is of another size.
+        """
+        for name, network in self.checkpoints().items():
+            path = weights / f"{name}.safetensors"
+            if not path.is_file():
+                raise FD2TalkError(f"There is no {path} to start from; start without it.")
+            given = load_checkpoint(path, type(network)).state_dict()
+            frozen = {key for key, value in network.named_parameters() if not value.requires_grad}
+            own = network.state_dict()
+            given |= {key: own[key] for key in frozen}
+            differing = sorted(
+                key for key in own.keys() | given.keys()
+                if key not in own or key not in given or own[key].shape != given[key].shape
+            )  # fmt: skip
+            if differing:
+                raise FD2TalkError(
+                    f"{path} is of another size than this stage's {name} ({differing[0]} differs); start "
+                    "without it, or with its network's configuration."
+                )
+            network.load_state_dict(given)
 
 
 @dataclass(frozen=True)
@@ -776,6 +807,9 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
     parser.add_argument(
         "--weights", type=Path, required=True, help="folder of checkpoints: read from, written to"
     )
+    parser.add_argument(
+        "--start", type=Path, metavar="DIR", help="begin with the checkpoints in this folder, not at random"
+    )
     parser.add_argument("--minutes", type=float, help="time budget; the schedule decays to its end")
     parser.add_argument("--steps", type=int, help="optimiser steps at most")
     parser.add_argument("--seed", type=int)
@@ -798,6 +832,9 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
         folder.mkdir(parents=True, exist_ok=True)
         with PartialState(cpu=on_processor()).main_process_first():
             stage, words = build(section, given.data, given.weights, settings.seed, folder)
+            if given.start:
+                stage.start_from(given.start)
+                words += "; started from earlier weights"
         train(stage, settings, folder, given.weights, words)
     except FD2TalkError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,12 +1,15 @@
-"""How the audio encoder starts."""
+"""How the audio encoder starts, and what it is told."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from fd2talk_core import configs
 from fd2talk_core.audio import SAMPLE_RATE
-from training.audio_encoder import start_as_mel_filters
+from fd2talk_core.errors import FD2TalkError
+from training.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters
+from training.sources import SpeechClip, SpeechSet
 
 
 def test_the_first_convolution_starts_as_bands_evenly_spaced_in_mel() -> None:
@@ -22,3 +25,41 @@ def test_the_first_convolution_starts_as_bands_evenly_spaced_in_mel() -> None:
     torch.testing.assert_close(mel, wanted, atol=12.0, rtol=0)
     # sine and cosine are a quadrature pair: they do not see each other
     assert (sine * cosine).sum(dim=1).abs().max() < 1e-3 * filters.square().sum(dim=1).max()
+
+
+@pytest.fixture(scope="module")
+def stage() -> AudioEncoderStage:
+    """One clip of 4 s whose phonemes change every 0.1 s, and whose sound is the same tone throughout."""
+    phonemes = tuple(("a" if n % 2 else "b", n / 10, (n + 1) / 10) for n in range(40))
+    sound = torch.sin(torch.arange(4 * SAMPLE_RATE) * 0.2)
+    clip = SpeechClip(
+        "one", sound, phonemes, torch.zeros(100, 52), torch.zeros(100, 6), torch.zeros(80), 25.0
+    )
+    options = AudioEncoderOptions(seconds=1.0, noise=0.0, gain=0.0, speed=0.2)
+    speech = SpeechSet((clip,))
+    return AudioEncoderStage(configs.build("audio_encoder", "tiny", 0), speech, speech, options)
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
+def test_targets_are_the_phonemes_at_the_middle_of_what_an_output_hears(
+    stage: AudioEncoderStage, speed: float
+) -> None:
+    encoder, first, length = stage.encoder, 7600, SAMPLE_RATE
+    targets = stage.targets(stage.speech.clips[0], first, length, speed)
+    assert len(targets) == encoder.num_features(length)
+    for n, target in enumerate(targets.tolist()):
+        second = (first + speed * (n * encoder.stride + encoder.receptive_field / 2)) / SAMPLE_RATE
+        assert stage.phonemes[target] == ("a" if int(second * 10) % 2 else "b")
+
+
+def test_tone_makes_sound_duller_or_brighter(stage: AudioEncoderStage) -> None:
+    options = AudioEncoderOptions(seconds=1.0, noise=0.0, gain=0.0, tone=0.9)
+    coloured = AudioEncoderStage(stage.encoder, stage.speech, stage.held_out, options)
+    loud = [
+        float(coloured.sample(0, torch.Generator().manual_seed(seed))["waveform"].square().mean().sqrt())
+        for seed in range(12)
+    ]
+    # a two-tap filter lets this low tone pass by between |1 - w| and 1 + w over its norm
+    assert min(loud) < 0.5 < 0.8 < max(loud)
+    with pytest.raises(FD2TalkError, match="tone is 1"):
+        AudioEncoderOptions(tone=1.0)

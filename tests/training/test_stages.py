@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -52,10 +53,10 @@ def run_stage(world: Path, stage: str, *options: str, data: Path | None = None) 
         "--weights",
         str(world / "weights"),
     ]
-    arguments += ["--runs", str(world / "runs"), *options]
+    arguments += ["--runs", str(world / "runs")]
     for change in ["train.log_every=1", *SMALLER[stage]]:
         arguments += ["--set", change]
-    return module.main(arguments)
+    return module.main([*arguments, *options])
 
 
 def curve(world: Path, stage: str, run: str = "default") -> list[float]:
@@ -89,6 +90,33 @@ def test_loss_falls_and_checkpoints_load(world: Path, stage: str, fall: float, n
             assert all(file.get_slice(key).get_dtype() in ("F16", "I64") for key in file.keys())  # noqa: SIM118
     folder = world / "runs" / "default" / stage
     assert any((folder / "pictures").glob("*.png")) and (folder / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "networks"), [("audio_encoder", ["audio_encoder"]), ("motion", ["expression", "pose"])]
+)
+def test_a_stage_can_start_from_weights(world: Path, stage: str, networks: list[str]) -> None:
+    earlier = world / "earlier"
+    earlier.mkdir(exist_ok=True)
+    for name in networks:
+        shutil.copy(world / "weights" / f"{name}.safetensors", earlier)
+    hardly = ["--set", "train.learning_rate=1.0e-9", "--steps", "2", "--run", "started"]
+    assert run_stage(world, stage, "--start", str(earlier), *hardly) == 0
+    for name in networks:
+        given, made = (
+            load_checkpoint(folder / f"{name}.safetensors", network_class(name)).state_dict()
+            for folder in (earlier, world / "weights")
+        )
+        for key, value in given.items():
+            torch.testing.assert_close(made[key], value, atol=1e-5, rtol=2e-3)
+
+
+def test_what_cannot_be_started_from_is_named(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_stage(world, "lip_expert", "--start", str(world / "nowhere"), "--run", "nowhere") == 2
+    assert "lip_expert.safetensors to start from" in capsys.readouterr().err
+    options = ["--start", str(world / "weights"), "--run", "wider", "--set", "network.hidden_size=24"]
+    assert run_stage(world, "lip_expert", *options) == 2
+    assert "is of another size than this stage's lip_expert" in capsys.readouterr().err
 
 
 def test_estimated_conditions_differ_but_stay_near(world: Path) -> None:
