@@ -25,7 +25,10 @@ from fd2talk_core.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequen
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import default_face_model
 from training import scorecard
-from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, pose_range
+from training.corpus.motion import Style, synthesise
+from training.corpus.phonemes import Phone
+from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_error, pose_range
+from training.motion import mouth_basis
 from training.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
 from training.scorecard import Row, SpokenText, Weights
 from training.sources import PictureSet, SpeechClip, SpeechSet
@@ -160,6 +163,42 @@ def test_a_still_mouth_and_a_still_head(speech: SpeechSet, tmp_path: Path) -> No
     assert found["A motion: lip error, still mouth = 1"] == pytest.approx(1)
     assert found["pose variety across seeds (rad)"] == 0 and found["beat alignment with prosody"] == 0
     assert not any(row.met for row in rows)
+
+
+def test_what_the_phonemes_tell_is_nearly_all_of_an_average_speaker() -> None:
+    """Another style, the same phones: the rules know the mouth; of other phones they know little."""
+    rng = np.random.default_rng(3)
+    basis = mouth_basis(default_face_model())
+
+    def phones() -> list[Phone]:
+        ends = np.cumsum(rng.uniform(0.06, 0.18, 60))
+        names = rng.choice(["aa", "iy", "m", "s", "uw", "sil", "t", "ae", "p"], 60)
+        starts = np.concatenate(([0.0], ends[:-1]))
+        return [Phone(str(n), float(a), float(b)) for n, a, b in zip(names, starts, ends, strict=True)]
+
+    spoken, other = phones(), phones()
+    samples = int(min(spoken[-1].end, other[-1].end) * 16000)
+    sound = 0.1 * rng.standard_normal(samples)
+    frames = samples // 640
+    style = replace(Style.random(rng), emotion=0.0, smile=0.0)
+    expression, pose = synthesise(spoken, sound, 16000, frames, style, rng)
+    clips = [
+        SpeechClip(
+            "heldout", torch.from_numpy(sound).float(), tuple((p.name, p.start, p.end) for p in said),
+            torch.from_numpy(expression), torch.from_numpy(pose), torch.zeros(80), 25.0,
+        )
+        for said in (spoken, other)
+    ]  # fmt: skip
+    truth = torch.einsum("fc,cmx->fmx", clips[0].expression, basis)
+    known, unknown = (
+        lip_error(
+            torch.einsum("fc,cmx->fmx", scorecard.mouth_of_phonemes(clip), basis),
+            truth,
+            torch.zeros_like(truth[0]),
+        )
+        for clip in clips
+    )
+    assert known < 0.35 < 0.6 < unknown
 
 
 def test_an_expert_that_hears_the_mouth_tells_shifts_and_a_deaf_one_does_not(

@@ -266,6 +266,27 @@ def synthesise(
     return np.clip(expression, 0, 1).astype(np.float32), pose.astype(np.float32)
 
 
+def expected_mouth(
+    phones: Sequence[Phone], waveform: np.ndarray, sample_rate: int, frames: int
+) -> np.ndarray:
+    """[F, 52] float32: what the phones make of the mouth of the average speaker, who feels nothing.
+
+    As much as a listener could know who hears every phone and knows the rules of this module: the scorecard
+    tells from it how much of the corpus's motion is in the sound at all.
+    """
+    times = frame_instants(frames)
+    loud, _ = prosody(waveform, sample_rate, frames)
+    average = Style(
+        jaw=1.0, lips=1.0, smile=0.048, asymmetry=0.0, spread=1.0, loudness=0.325, blink_rate=0.0,
+        gaze_range=0.0, brow=0.0, nod=0.0, sway=0.0, emotion=0.0, rest=(0.0, 0.0, 0.0),
+    )  # fmt: skip
+    expression = np.zeros((frames, len(ARKIT_NAMES)))
+    _mouth(expression, phones, times, loud, average, np.random.default_rng(0))
+    _feelings(expression, times, average, np.random.default_rng(0))
+    _close_lips(expression, phones, times, average)
+    return np.clip(expression, 0, 1).astype(np.float32)
+
+
 def _mouth(expression, phones, times, loud, style: Style, rng) -> None:
     tracks = viseme_tracks(phones, times, style.spread)
     energy = 1 + style.loudness * (_smooth(loud, 3) - 0.7)
