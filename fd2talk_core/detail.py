@@ -1,9 +1,10 @@
 """The portrait's fine detail, which no latent of a small autoencoder keeps, moved along with the head.
 
-What the autoencoder loses is known exactly for one picture, the portrait: the difference between it and its
-own reconstruction. The mesh says where each place of a frame lies in the portrait, so that difference is
-moved there and added to the decoded frame, as in a Laplacian pyramid (Burt and Adelson 1983), wherever the
-frame shows what the portrait shows. It is no part of the paper; strength 0 leaves it out.
+The mesh says where each place of a frame lies in the portrait. Wherever the frame shows what the portrait
+shows, the portrait itself is moved there and laid over the decoded frame. Where it does not (the mouth's
+inside, lids that open, a cheek that was turned away), the frame stays as it was decoded; so it does where it
+disagrees with the portrait as the same autoencoder shows it. It is no part of the paper; strength 0 leaves it
+out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
-from .correspondence import Correspondence, warp_reference
+from .correspondence import MASK_NAMES, Correspondence, warp_reference
 from .reference import CropTransform, Reference
 
 DEFAULT_DETAIL = 0.85
@@ -24,7 +25,7 @@ DEFAULT_DETAIL = 0.85
 LARGEST_SIDE = 768
 """Side in pixels of the finest crop that detail is added to: more costs as much as rendering the frame."""
 
-AGREEMENT = 0.06
+AGREEMENT = 0.15
 """Mean difference of brightness between a frame and the moved portrait, both as the autoencoder shows them,
 at which the detail has faded to 1/e: there the frame shows something else, such as clothes that did not
 follow."""
@@ -35,12 +36,12 @@ _NEIGHBOURHOOD = 9
 
 @dataclass(frozen=True, eq=False)
 class PortraitDetail:
-    """What a portrait has over its reconstruction, ready to be moved.
+    """A portrait and its reconstruction, ready to be moved.
 
     Attributes:
         reference: the portrait, its crop as fine as the picture is but for :data:`LARGEST_SIDE`.
-        layers: ``[1, 6, N, N]``: what is lost, and the reconstruction enlarged to the same size.
-        strength: 0..1, part of the detail that is added.
+        layers: ``[1, 6, N, N]``: the crop, and its reconstruction enlarged to the same size.
+        strength: 0..1, how far the decoded frame gives way.
     """
 
     reference: Reference
@@ -64,7 +65,7 @@ class PortraitDetail:
         shown = autoencoder.decode(latent, latent).float().cpu().clamp(0, 1)
         crop = reference.crop.movedim(-1, 0)[None]
         shown = _resize(shown, crop.shape[-1])
-        return cls(reference, torch.cat([crop - shown, shown], dim=1), strength)
+        return cls(reference, torch.cat([crop, shown], dim=1), strength)
 
     def add_to(self, frames: Tensor, flow: Correspondence) -> Tensor:
         """
@@ -78,12 +79,13 @@ class PortraitDetail:
         size = self.layers.shape[-1]
         side = frames.shape[1]
         moved = warp_reference(self.layers, flow.grid)
-        lost, shown = moved[:, :3], moved[:, 3:]
+        portrait, shown = moved[:, :3], moved[:, 3:]
         frames = frames.movedim(-1, 1)
         difference = (frames - _resize(shown, side)).abs().mean(dim=1, keepdim=True)
         difference = F.avg_pool2d(difference, _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
         trust = (-(difference / AGREEMENT).square()).exp() * _resize(_shows_the_portrait(flow), side)
-        frames = _resize(frames, size) + self.strength * _resize(trust, size) * lost
+        frames = _resize(frames, size)
+        frames = frames + self.strength * _resize(trust, size) * (portrait - frames)
         return frames.clamp(0, 1).movedim(1, -1)
 
 
@@ -97,10 +99,17 @@ def _finer(reference: Reference) -> Reference:
 
 
 def _shows_the_portrait(flow: Correspondence) -> Tensor:
-    """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface."""
-    covered, visible = flow.masks[:, 0:1], flow.masks[:, 1:2]
-    hidden = F.max_pool2d((covered - visible).clamp(0, 1), 3, stride=1, padding=1)
-    return 1 - F.avg_pool2d(hidden, 3, stride=1, padding=1, count_include_pad=False)
+    """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface. Eyes and mouths
+    that the portrait hides are kept clear of by a cell more, since lids and lips lie around them.
+    """
+    by_name = dict(zip(MASK_NAMES, flow.masks.split(1, dim=1), strict=True))
+    hidden = (by_name["coverage"] - by_name["visible"]).clamp(0, 1)
+    widened = F.max_pool2d(hidden, 3, stride=1, padding=1)
+    near = F.max_pool2d(torch.maximum(by_name["mouth"], by_name["eyes"]), 5, stride=1, padding=2)
+    hidden, widened = (
+        F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False) for mask in (hidden, widened)
+    )
+    return 1 - torch.maximum(hidden, widened * near)
 
 
 def _resize(pictures: Tensor, size: int) -> Tensor:

@@ -86,6 +86,32 @@ def test_none_is_added_where_the_portrait_does_not_see_the_surface(
     torch.testing.assert_close(seen[0], reference.crop.clamp(0, 1), atol=1e-5, rtol=0)
 
 
+def test_what_was_repainted_a_little_gives_way_to_the_portrait(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    noise = 0.02 * torch.randn(1, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(4))
+    frame = (reconstruction(autoencoder, reference) + noise).clamp(0, 1)
+    made = PortraitDetail.of(autoencoder, reference, 1.0, fine=False).add_to(frame, flow())[0]
+    portrait = reference.crop.clamp(0, 1)
+    assert (made - portrait).abs().mean() < 0.1 * (frame[0] - portrait).abs().mean()
+
+
+def test_eyes_that_the_portrait_hides_stay_clear_of_it(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    """A closed eye's lid must not be laid over the open eye, nor over what is next to it."""
+    shown = reconstruction(autoencoder, reference)
+    middle = SIZE // 2
+    eye = flow(covered=1.0, visible=1.0)
+    eye.masks[:, 1, middle - 1 : middle + 1, middle - 1 : middle + 1] = 0
+    skin = Correspondence(eye.grid, eye.masks.clone(), eye.hidden_mouth)
+    eye.masks[:, MASK_NAMES.index("eyes"), middle - 1 : middle + 1, middle - 1 : middle + 1] = 1
+    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    inside = slice(middle - 1, middle + 1)
+    changed = [(detail.add_to(shown, field) - shown)[0, inside, inside].abs().mean() for field in (eye, skin)]
+    assert changed[0] < 1e-5 < changed[1]
+
+
 def test_none_is_added_where_the_frame_shows_something_else(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
