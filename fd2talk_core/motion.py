@@ -25,6 +25,7 @@ from .coefficients import (
     axis_angle_to_matrix,
     blend_over_rest,
     matrix_to_axis_angle,
+    mouth_mask,
     start_at_pose,
 )
 from .diffusion import Callback, ddim_sample, frame_noise
@@ -182,6 +183,10 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         coefficient_names: one a coefficient where the face model has names; for ``"joint"``, of the
             expression.
         recommended_steps: sampling steps where the user names none.
+        free_steps: least sampling steps of what the sound leaves free, that is all but the mouth; 0 if it
+            takes as many as the mouth. Few steps end near the mean of what could be, which is what a mouth
+            should do that has to fit the sound; but a blink either is or is not, and the mean of both is a
+            staring face.
     """
 
     @register_to_config
@@ -203,6 +208,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         face_model: str = "",
         coefficient_names: tuple[str, ...] | list[str] = (),
         recommended_steps: int = 50,
+        free_steps: int = 0,
     ) -> None:
         super().__init__()
         _check_config(kind, coefficient_dim, hidden_size, num_heads, coefficient_names)
@@ -404,22 +410,38 @@ def _sample_native(
         conditional = model(sample, timestep, projected_audio=heard)
         return guidance * conditional + (1 - guidance) * unconditional
 
-    def report(done: int, total: int, _: Tensor | None) -> None:
-        if callback is not None:
-            callback(done, total, None)
+    steps = config.recommended_steps if steps is None else steps
+    mouth = _mouth(model)
+    # what is no number of steps, the sampler refuses
+    in_two = isinstance(steps, int) and 0 < steps < config.free_steps and not mouth.all()
+    total = steps + config.free_steps if in_two else steps
+
+    def run(steps: int, before: int) -> Tensor:
+        def report(done: int, _: int, __: Tensor | None) -> None:
+            if callback is not None:
+                callback(before + done, total, None)
+
+        start = noise[None].to(model.device, model.dtype)
+        return ddim_sample(denoise, start, steps=steps, callback=report)
 
     training = model.training
     model.train(False)
     try:
-        sample = ddim_sample(
-            denoise,
-            noise[None].to(model.device, model.dtype),
-            steps=config.recommended_steps if steps is None else steps,
-            callback=report,
-        )
+        sample = run(steps, 0)
+        if in_two:
+            sample = torch.where(mouth.to(sample.device), sample, run(config.free_steps, steps))
     finally:
         model.train(training)
     return model.denormalize(sample)[0].float().cpu()
+
+
+def _mouth(model: MotionTransformer) -> Tensor:
+    """``[D]`` bool: what the sound decides."""
+    config = model.config
+    pose_dim = 0 if config.kind == "expression" else len(POSE_NAMES)
+    expression_dim = config.coefficient_dim - pose_dim
+    mouth = mouth_mask(config.coefficient_names, expression_dim) if expression_dim else torch.zeros(0)
+    return torch.cat([mouth.bool(), torch.zeros(pose_dim, dtype=torch.bool)])
 
 
 def _finish(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from fd2talk_core import configs, motion
 from fd2talk_core.audio import AudioFeatures
 from fd2talk_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fd2talk_core.coefficients import ARKIT_NAMES
+from fd2talk_core.coefficients import ARKIT_NAMES, mouth_mask
 from fd2talk_core.diffusion import diffusion_loss
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import rotation_matrix
@@ -289,6 +289,23 @@ def test_steps_default_to_the_checkpoints():
     model = counting()
     sample_motion(model, clip(), seed=0)
     assert len(model.calls) == SMALL["recommended_steps"]
+
+
+def test_what_the_sound_leaves_free_takes_its_own_steps():
+    """The mouth is what few steps make of it, the rest what more do; the callback sees all of them."""
+    names = ("jawOpen", "eyeBlinkLeft", "mouthPucker", "browInnerUp", "cheekPuff")
+    plain, few = small(coefficient_names=names), small(coefficient_names=names, free_steps=5)
+    audio, reports = clip(), []
+    mouth = mouth_mask(names, 5)
+    assert mouth.any() and not mouth.all()
+    made = sample_motion(few, audio, seed=0, steps=2, callback=lambda *report: reports.append(report)).values
+    two, five = (sample_motion(plain, audio, seed=0, steps=steps).values for steps in (2, 5))
+    torch.testing.assert_close(made[:, mouth], two[:, mouth])
+    torch.testing.assert_close(made[:, ~mouth], five[:, ~mouth])
+    assert all((two - five)[:, part].abs().max() > 1e-3 for part in (mouth, ~mouth))
+    assert reports == [(done, 7, None) for done in range(1, 8)]
+    # as many as that are one run
+    torch.testing.assert_close(sample_motion(few, audio, seed=0, steps=5).values, five)
 
 
 def test_callback_sees_every_step_and_can_stop():
