@@ -8,6 +8,7 @@ import importlib
 import json
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ import synthetic  # noqa: E402
 
 from fd2talk_core.checkpoint import load_checkpoint, read_header  # noqa: E402
 from fd2talk_core.configs import network_class  # noqa: E402
+from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face_model import default_face_model  # noqa: E402
 from training.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
+from training.motion import MotionOptions, MotionStage  # noqa: E402
 from training.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
 from training.sources import load_pictures, load_speech  # noqa: E402
 from training.unet import choose_pairs  # noqa: E402
@@ -109,6 +112,20 @@ def test_a_stage_can_start_from_weights(world: Path, stage: str, networks: list[
         )
         for key, value in given.items():
             torch.testing.assert_close(made[key], value, atol=1e-5, rtol=2e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_motion_learns_at_the_timesteps_it_visits(share: float) -> None:
+    stage = types.SimpleNamespace(
+        options=MotionOptions(visited=share), visited={"expression": torch.tensor([999, 499])}
+    )
+    generator = torch.Generator().manual_seed(1)
+    drawn = [int(MotionStage._timestep(stage, "expression", generator)) for _ in range(400)]
+    visited = sum(t in (999, 499) for t in drawn) / len(drawn)
+    assert visited == pytest.approx(share, abs=0.08)
+    assert share == 1 or len(set(drawn)) > 100
+    with pytest.raises(FD2TalkError, match="visited is 2"):
+        MotionOptions(visited=2)
 
 
 def test_what_cannot_be_started_from_is_named(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
