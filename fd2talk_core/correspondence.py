@@ -232,6 +232,24 @@ def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
     return pictures * (1 - shares.sum(dim=1, keepdim=True)).to(pictures) + paint
 
 
+def named_masks(masks: Tensor) -> dict[str, Tensor]:
+    """``[F, 1, h, w]`` by the names in :data:`MASK_NAMES`, of all of them ``[F, 5, h, w]``; and ``hidden``,
+    the frame's surface that the portrait does not see.
+    """
+    by_name = dict(zip(MASK_NAMES, masks.split(1, dim=1), strict=True))
+    return {**by_name, "hidden": (by_name["coverage"] - by_name["visible"]).clamp(0, 1)}
+
+
+def soften(mask: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: the mean over a cell and those around it."""
+    return F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def widen(mask: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: a cell more all around, with a soft edge."""
+    return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
+
+
 def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
     """``[h, w, 2]``, (u, v) of every pixel's centre."""
     height, width = (size, size) if isinstance(size, int) else size

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
-from .correspondence import MASK_NAMES, Correspondence, warp_reference
+from .correspondence import Correspondence, named_masks, soften, warp_reference, widen
 from .reference import CropTransform, Reference
 
 DEFAULT_DETAIL = 0.85
@@ -102,14 +102,9 @@ def _shows_the_portrait(flow: Correspondence) -> Tensor:
     """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface. Eyes and mouths
     that the portrait hides are kept clear of by a cell more, since lids and lips lie around them.
     """
-    by_name = dict(zip(MASK_NAMES, flow.masks.split(1, dim=1), strict=True))
-    hidden = (by_name["coverage"] - by_name["visible"]).clamp(0, 1)
-    widened = F.max_pool2d(hidden, 3, stride=1, padding=1)
-    near = F.max_pool2d(torch.maximum(by_name["mouth"], by_name["eyes"]), 5, stride=1, padding=2)
-    hidden, widened = (
-        F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False) for mask in (hidden, widened)
-    )
-    return 1 - torch.maximum(hidden, widened * near)
+    named = named_masks(flow.masks)
+    near = F.max_pool2d(torch.maximum(named["mouth"], named["eyes"]), 5, stride=1, padding=2)
+    return 1 - torch.maximum(soften(named["hidden"]), widen(named["hidden"]) * near)
 
 
 def _resize(pictures: Tensor, size: int) -> Tensor:

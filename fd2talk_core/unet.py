@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .autoencoder import FrameEncoder
-from .correspondence import MASK_NAMES
+from .correspondence import named_masks, widen
 from .errors import FD2TalkError
 
 CONDITIONINGS = ("decoupled", "concat")
@@ -320,12 +320,9 @@ class FrameUNet(ModelMixin, ConfigMixin):
 
 
 def _hidden(masks: Tensor) -> Tensor:
-    """``[B, 1, h, w]`` in 0..1 from :data:`MASK_NAMES`: hidden surface, mouth and eyes, and a cell around."""
-    by_name = dict(zip(MASK_NAMES, masks.split(1, dim=1), strict=True))
-    hidden = (by_name["coverage"] - by_name["visible"]).clamp(0, 1)
-    hidden = torch.maximum(torch.maximum(hidden, by_name["mouth"]), by_name["eyes"])
-    widened = F.max_pool2d(hidden, 3, stride=1, padding=1)
-    return F.avg_pool2d(widened, 3, stride=1, padding=1, count_include_pad=False)
+    """``[B, 1, h, w]`` in 0..1, of the masks: hidden surface, mouth, eyes, and a cell around."""
+    named = named_masks(masks)
+    return widen(torch.maximum(torch.maximum(named["hidden"], named["mouth"]), named["eyes"]))
 
 
 class Stage(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor
 from fd2talk_core import configs
 from fd2talk_core.audio import AudioFeatures
 from fd2talk_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fd2talk_core.diffusion import TRAIN_STEPS, make_scheduler, sampling_timesteps
+from fd2talk_core.diffusion import make_scheduler, sampling_timesteps
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import FaceModel
 from fd2talk_core.lip_expert import LipExpert, sync_loss_over_clip
@@ -25,7 +25,7 @@ from fd2talk_core.motion import MotionTransformer, sample_joint_motion, sample_m
 
 from .measures import correlation, lip_error, pose_range
 from .sources import SpeechSet, load_speech, need_weights
-from .trainer import Stage, stage_main, stage_options
+from .trainer import Stage, draw_timestep, stage_main, stage_options
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,8 @@ class MotionStage(Stage):
         for kind, network in self.networks.items():
             shape = (self.options.frames, network.config.coefficient_dim)
             sample[f"{kind}_noise"] = torch.randn(shape, generator=generator)
-            sample[f"{kind}_timestep"] = self._timestep(kind, generator)
+            sample[f"{kind}_timestep"] = draw_timestep(self.visited[kind], self.options.visited, generator)
         return sample
-
-    def _timestep(self, kind: str, generator: torch.Generator) -> Tensor:
-        if self.options.visited and torch.rand((), generator=generator) < self.options.visited:
-            visited = self.visited[kind]
-            return visited[torch.randint(len(visited), (), generator=generator)]
-        return torch.randint(0, TRAIN_STEPS, (), generator=generator)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, losses = self.options, {}
@@ -177,15 +171,11 @@ class MotionStage(Stage):
         for index, clip in enumerate(self.held_out.clips[: options.held_out_clips]):
             clip = clip.first(options.held_out_seconds)
             expression, pose = sample_clip(self.networks, clip.audio_features(), seed=index)
-            mouth, truth = (
-                torch.einsum("fc,cmx->fmx", values, self.mouth_basis.cpu())
-                for values in (expression, clip.expression)
+            openings, likeness, error = compare_mouths(
+                self.face_model, self.mouth_basis.cpu(), clip.identity, expression, clip.expression
             )
-            openings = [
-                mouth_opening(self.face_model, clip.identity, v) for v in (expression, clip.expression)
-            ]
-            correlations.append(correlation(*openings))
-            errors.append(lip_error(mouth, truth, torch.zeros_like(truth[0])))
+            correlations.append(likeness)
+            errors.append(error)
             ranges.append(pose_range(pose))
             true_ranges.append(pose_range(clip.pose))
             rows.append((openings, pose, clip.pose))
@@ -222,6 +212,22 @@ def mouth_opening(face_model: FaceModel, identity: Tensor, expression: Tensor) -
     """``[F]`` distance between the inner lips, in face-model units, for ``[D_α]`` and ``[F, D_β]``."""
     vertices = face_model(identity.expand(expression.shape[0], -1), expression)
     return face_model.mouth_opening(vertices)
+
+
+def compare_mouths(
+    face_model: FaceModel, basis: Tensor, identity: Tensor, expression: Tensor, truth: Tensor
+) -> tuple[list[Tensor], float, float]:
+    """How one person's mouth moves beside how it should, both ``[F, D_β]``.
+
+    Args:
+        basis: of :func:`mouth_basis`.
+
+    Returns:
+        both openings ``[F]``, their correlation, and the lip error.
+    """
+    openings = [mouth_opening(face_model, identity, values) for values in (expression, truth)]
+    mouth, true_mouth = (torch.einsum("fc,cmx->fmx", values, basis) for values in (expression, truth))
+    return openings, correlation(*openings), lip_error(mouth, true_mouth, torch.zeros_like(true_mouth[0]))
 
 
 def sample_clip(networks: Any, features: AudioFeatures, seed: int) -> tuple[Tensor, Tensor]:

@@ -45,13 +45,12 @@ from .measures import (
     correlation,
     flicker,
     lip_closure,
-    lip_error,
     pose_diversity,
     pose_range,
     psnr,
     ssim,
 )
-from .motion import draw_motion, mouth_basis, mouth_opening
+from .motion import compare_mouths, draw_motion, mouth_basis, mouth_opening
 from .portraits import EXAMPLES, portraits
 from .sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
 
@@ -219,20 +218,14 @@ def score_motion(
         features = clip.audio_features()
         samples = [weights.sequences(features, seed) for seed in range(seeds)]
         expression = samples[0][0].values
-        openings = [
-            mouth_opening(weights.face_model, clip.identity, values)
-            for values in (expression, clip.expression)
-        ]
-        mouth, truth = (torch.einsum("fc,cmx->fmx", v, basis) for v in (expression, clip.expression))
-        correlations.append(correlation(*openings))
-        errors.append(lip_error(mouth, truth, torch.zeros_like(truth[0])))
+        person = (weights.face_model, basis, clip.identity)
+        openings, likeness, error = compare_mouths(*person, expression, clip.expression)
+        correlations.append(likeness)
+        errors.append(error)
         if clip.phonemes and all(name in PHONEME_IDS for name, _, _ in clip.phonemes):
-            known = mouth_of_phonemes(clip)
-            known_mouth = torch.einsum("fc,cmx->fmx", known, basis)
-            known_correlations.append(
-                correlation(mouth_opening(weights.face_model, clip.identity, known), openings[1])
-            )
-            known_errors.append(lip_error(known_mouth, truth, torch.zeros_like(truth[0])))
+            _, likeness, error = compare_mouths(*person, mouth_of_phonemes(clip), clip.expression)
+            known_correlations.append(likeness)
+            known_errors.append(error)
         poses = torch.stack([pose.values for _, pose in samples])
         loudness = frame_energy(clip.waveform, clip.num_frames, clip.fps)
         diversities.append(pose_diversity(poses))
@@ -357,10 +350,11 @@ def score_real_speech(
     for spoken in texts:
         phonemes = align_phonemes(spoken)
         features = weights.audio_encoder.encode(spoken.waveform, SAMPLE_RATE, 25.0)
-        samples = [weights.sequences(features, seed)[0] for seed in range(seeds)]
-        curves.append((spoken, mouth_opening(weights.face_model, identity, samples[0].values), phonemes))
-        for expression in samples:
+        for seed in range(seeds):
+            expression, _ = weights.sequences(features, seed)
             opening = mouth_opening(weights.face_model, identity, expression.values)
+            if seed == 0:
+                curves.append((spoken, opening, phonemes))
             result = lip_closure(opening, expression.fps, phonemes)
             if result.closures:
                 shut, closures = shut + result.closed * result.closures, closures + result.closures

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fd2talk_core.checkpoint import load_checkpoint
+from fd2talk_core.diffusion import TRAIN_STEPS
 from fd2talk_core.errors import FD2TalkError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -165,6 +166,13 @@ class Stage(nn.Module):
                     "without it, or with its network's configuration."
                 )
             network.load_state_dict(given)
+
+
+def draw_timestep(visited: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A timestep to train at: one of those that sampling visits in a ``share`` of the cases, else any."""
+    if share and torch.rand((), generator=generator) < share:
+        return visited[torch.randint(len(visited), (), generator=generator)]
+    return torch.randint(TRAIN_STEPS, (), generator=generator)
 
 
 @dataclass(frozen=True)

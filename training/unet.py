@@ -34,7 +34,7 @@ from .autoencoder import save_grid
 from .conditions import align_pairs, estimate_motion, face_region, load_autoencoder
 from .measures import psnr, ssim
 from .sources import PictureSet, fingerprint, load_pictures, save_whole
-from .trainer import Stage, stage_main, stage_options
+from .trainer import Stage, draw_timestep, stage_main, stage_options
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,7 @@ class UNetStage(Stage):
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         sample = self.pairs.pair(int(torch.randint(len(self.pairs), (), generator=generator)))
         sample["noise"] = torch.randn(sample["frame"].shape, generator=generator)
-        if torch.rand((), generator=generator) < self.options.visited:
-            sample["timestep"] = self.visited[torch.randint(len(self.visited), (), generator=generator)]
-        else:
-            sample["timestep"] = torch.randint(TRAIN_STEPS, (), generator=generator)
+        sample["timestep"] = draw_timestep(self.visited, self.options.visited, generator)
         if self.options.reference_noise:
             noise = torch.randn(sample["frame"].shape, generator=generator) * self.options.reference_noise
             sample["reference"] = sample["reference"] + noise

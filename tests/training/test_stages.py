@@ -8,7 +8,6 @@ import importlib
 import json
 import shutil
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -25,9 +24,10 @@ from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face_model import default_face_model  # noqa: E402
 from training.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
-from training.motion import MotionOptions, MotionStage  # noqa: E402
+from training.motion import MotionOptions  # noqa: E402
 from training.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
 from training.sources import load_pictures, load_speech  # noqa: E402
+from training.trainer import draw_timestep  # noqa: E402
 from training.unet import choose_pairs  # noqa: E402
 
 SMALLER = {
@@ -115,12 +115,9 @@ def test_a_stage_can_start_from_weights(world: Path, stage: str, networks: list[
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_motion_learns_at_the_timesteps_it_visits(share: float) -> None:
-    stage = types.SimpleNamespace(
-        options=MotionOptions(visited=share), visited={"expression": torch.tensor([999, 499])}
-    )
+def test_training_draws_the_timesteps_that_sampling_visits(share: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    drawn = [int(MotionStage._timestep(stage, "expression", generator)) for _ in range(400)]
+    drawn = [int(draw_timestep(torch.tensor([999, 499]), share, generator)) for _ in range(400)]
     visited = sum(t in (999, 499) for t in drawn) / len(drawn)
     assert visited == pytest.approx(share, abs=0.08)
     assert share == 1 or len(set(drawn)) > 100

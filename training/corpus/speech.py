@@ -28,8 +28,8 @@ from fd2talk_core.errors import FD2TalkError
 from .phonemes import Phone, from_arpabet, from_ipa, join_repeats, merge_ipa
 
 _PIPER_DURATIONS, _PIPER_HOP = "/Ceil_output_0", 256
-_HIBARI_DURATIONS, _HIBARI_HOP = "/Clip_output_0", 600  # 25 ms at 24 kHz
-_KOKORO_DURATIONS, _KOKORO_HOP, _KOKORO_RATE = "/encoder/Clip_output_0", 600, 24000
+_HIBARI_DURATIONS = "/Clip_output_0"
+_KOKORO_DURATIONS, _KOKORO_HOP, _KOKORO_RATE = "/encoder/Clip_output_0", 600, 24000  # a hop is 25 ms
 _KOKORO_PARTS = 4  # the packages that carry the network
 _KOKORO_LEAD = 0.0625
 """Seconds by which Kokoro, and hibari that learned from it, speak before their durations say: 55 to 70 ms
@@ -189,7 +189,7 @@ def _hibari(voice: Voice, text: str, rate: float, pitch: float, seed: int):
     speaker, session = _hibari_session()
     rng = np.random.default_rng(seed)
     known = {identifier: character for character, identifier in speaker.vocab.items()}
-    parts, timed, offset = [], [], 0.0
+    said = []
     for phonemes in speaker.phonemize(text):
         ids = speaker.ids(phonemes)
         if len(ids) < 3:
@@ -197,18 +197,23 @@ def _hibari(voice: Voice, text: str, rate: float, pitch: float, seed: int):
         feed = {"ids": np.array([ids]), "speed": np.array([rate], np.float32)}
         *spectrum, durations = session.run(None, feed)
         part = dsp.synth(*(output[0] for output in spectrum), rng)
-        ends = offset + np.cumsum(durations.reshape(-1)) * _HIBARI_HOP / dsp.SR
+        said.append(([known.get(i, "_") for i in ids], part, durations))
+    return _in_sentences(said)
+
+
+def _in_sentences(said: list[tuple[list[str], np.ndarray, np.ndarray]]):
+    """Symbols, sound and durations (in hops) of the sentences of Kokoro or its pupil, one after the other,
+    timed by when the sounds are heard.
+    """
+    timed, offset = [], 0.0
+    for symbols, part, durations in said:
+        ends = offset + np.cumsum(durations.reshape(-1)) * _KOKORO_HOP / _KOKORO_RATE
         starts = np.concatenate(([offset], ends[:-1]))
-        symbols = [known.get(i, "_") for i in ids]
-        timed += zip(symbols, starts.tolist(), ends.tolist(), strict=True)
-        parts.append(part)
-        offset += len(part) / dsp.SR
-    return _trim(np.concatenate(parts or [np.zeros(0, np.float32)])), dsp.SR, merge_ipa(_led(timed))
-
-
-def _led(timed: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
-    """The times of Kokoro's symbols at which their sounds are heard."""
-    return [(c, max(0.0, start - _KOKORO_LEAD), max(0.0, end - _KOKORO_LEAD)) for c, start, end in timed]
+        heard = (np.maximum(times - _KOKORO_LEAD, 0.0).tolist() for times in (starts, ends))
+        timed += zip(symbols, *heard, strict=True)
+        offset += part.size / _KOKORO_RATE
+    sound = np.concatenate([np.zeros(0, np.float32), *(part.reshape(-1) for _, part, _ in said)])
+    return _trim(sound), _KOKORO_RATE, merge_ipa(timed)
 
 
 def _kokoro(voice: Voice, text: str, rate: float, pitch: float, seed: int):
@@ -217,7 +222,7 @@ def _kokoro(voice: Voice, text: str, rate: float, pitch: float, seed: int):
     rng = np.random.default_rng(seed)
     # one half of the vector is the throat, the other the manner
     weights = np.repeat(rng.dirichlet(np.full(len(styles), 0.5), 2), styles.shape[-1] // 2, axis=0).T
-    parts, timed, offset = [], [], 0.0
+    said = []
     for phonemes in _hibari_session()[0].phonemize(text):
         characters = [character for character in phonemes if character in vocabulary]
         if not characters:
@@ -229,12 +234,8 @@ def _kokoro(voice: Voice, text: str, rate: float, pitch: float, seed: int):
             "speed": np.array([rate], np.float32),
         }
         part, durations = session.run(None, feed)
-        ends = offset + np.cumsum(durations.reshape(-1)) * _KOKORO_HOP / _KOKORO_RATE
-        starts = np.concatenate(([offset], ends[:-1]))
-        timed += zip(["_", *characters, "_"], starts.tolist(), ends.tolist(), strict=True)
-        parts.append(part.reshape(-1))
-        offset += parts[-1].size / _KOKORO_RATE
-    return _trim(np.concatenate(parts or [np.zeros(0, np.float32)])), _KOKORO_RATE, merge_ipa(_led(timed))
+        said.append((["_", *characters, "_"], part, durations))
+    return _in_sentences(said)
 
 
 def _espeak(voice: Voice, text: str, rate: float, pitch: float, seed: int):
