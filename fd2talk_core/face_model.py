@@ -7,9 +7,10 @@ Ry(yaw) Rz(roll)`` in radians: positive pitch nods down, positive yaw turns the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -119,6 +120,12 @@ class FaceModel(nn.Module):
             raise FD2TalkError(f"{path.name} has a broken face model header ({error}).") from error
         model._check(path)
         return model
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with any number of Eq. 1: labels are true of one version only."""
+        parts = (self.mean, self.identity_basis, self.expression_basis)
+        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()[:16]
 
     def _check(self, path: Path) -> None:
         vertices = self.mean.shape[0]

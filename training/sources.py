@@ -335,6 +335,12 @@ def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, Pictur
     people = [_person(key, members) for key, members in read_shards(data, "frames-*.tar")]
     for person in people[:1]:
         _check_width(person.expression, person.identity[0], face_model, data)
+    for person in people:
+        if person.face_model not in (None, face_model.digest):
+            raise FD2TalkError(
+                f"The pictures {person.name} in {data} were labelled with another version of the face model "
+                f"{face_model.name!r}, whose mesh does not lie on them; make them anew."
+            )
     train, held_out = (
         _joined(part) for part in _parted(people, _split([person.name for person in people]), data)
     )
@@ -349,6 +355,7 @@ class _Person:
     expression: Tensor
     pose: Tensor
     clips: tuple[tuple[str, int] | None, ...]
+    face_model: str | None
 
 
 def _person(key: str, members: dict[str, bytes]) -> _Person:
@@ -363,7 +370,7 @@ def _person(key: str, members: dict[str, bytes]) -> _Person:
         raise FD2TalkError(f"The pictures {key} in the data are broken or lack a part ({error}).") from error
     clip, frames = about.get("clip"), about.get("clip_frames")
     clips = tuple((clip, int(f)) for f in frames) if clip and frames else (None,) * len(encoded)
-    return _Person(key, encoded, identity, expression, pose, clips)
+    return _Person(key, encoded, identity, expression, pose, clips, about.get("face_model"))
 
 
 def _joined(people: Sequence[_Person]) -> PictureSet:

@@ -12,7 +12,7 @@ from safetensors.numpy import load
 
 from fd2talk_core.coefficients import ARKIT_NAMES
 
-from .appearance import random_look
+from .appearance import anatomy, random_look
 from .clips import random_identity, stream
 from .finish import develop
 from .motion import FPS, Style, synthesise
@@ -64,6 +64,11 @@ def _clip_index(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
     return found
 
 
+def _labelled_by() -> str:
+    """What tells a later version of the face model that its α and β are others."""
+    return anatomy().model.digest
+
+
 def encode_picture(pixels: np.ndarray) -> bytes:
     """[S, S, 3] uint8 as a JPEG without colour subsampling."""
     buffer = io.BytesIO()
@@ -108,7 +113,7 @@ def write_frame_shard(
                 alpha=identity, expression=expression[chosen], pose=pose[chosen]
             )
             about = {"clip": key, "clip_frames": chosen.tolist()} if from_clip else {"clip": None}
-            members["json"] = encode_json({**about, "finish": place.finish})
+            members["json"] = encode_json({**about, "finish": place.finish, "face_model": _labelled_by()})
             shard.write(f"{split}-person{index:06d}", members)
     return count * frames
 
@@ -126,7 +131,9 @@ def write_video_shard(path: Path, number: int, size: int, seed: int, split: str)
         for n, (e, p) in enumerate(motion)
     }
     about = json.loads(speech["json"])
-    about.update(clip=key, clip_frames=list(range(len(motion))), finish=place.finish)
+    about.update(
+        clip=key, clip_frames=list(range(len(motion))), finish=place.finish, face_model=_labelled_by()
+    )
     members.update(wav=speech["wav"], safetensors=speech["safetensors"], json=encode_json(about))
     with ShardWriter(path) as shard:
         shard.write(f"{split}-video{number:06d}", members)

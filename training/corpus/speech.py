@@ -36,6 +36,7 @@ _KOKORO_LEAD = 0.0625
 over texts, tempi and voices, judged by vowels being loud and voiceless consonants and pauses quiet.
 """
 _LONGEST_HOLD, _HOLD_LEVEL = 0.09, 0.03  # seconds, and a share of the loudest 5 ms
+_LONGEST_END, _FADE, _END_LEVEL = 0.1, 0.05, 0.01
 _TIMEOUT = 120.0
 
 
@@ -87,7 +88,7 @@ _ESPEAK_FOREIGN = ("de", "fr", "es", "it", "pl", "pt", "nl", "sv")
 VOICES = (
     Voice("piper", "joe", 26),
     Voice("hibari", "heart", 26),
-    Voice("kokoro", "blend", 10),
+    Voice("kokoro", "blend", 5),
     Voice("flite", "slt", 8),
     Voice("flite", "awb", 8),
     Voice("flite", "rms", 4, heldout=True),
@@ -154,7 +155,8 @@ def speak(voice: Voice, text: str, *, rate: float = 1.0, pitch: float = 1.0, see
     duration = len(waveform) / sample_rate
     if duration < 0.1 or not phones:
         raise FD2TalkError(f"{voice.engine} {voice.name} said nothing for {text!r}.")
-    return Utterance(waveform, sample_rate, tuple(_cover(phones, duration)), text, voice)
+    phones = _end_with_sound(_cover(phones, duration), waveform, sample_rate)
+    return Utterance(waveform, sample_rate, tuple(phones), text, voice)
 
 
 def _cover(phones: list[Phone], duration: float) -> list[Phone]:
@@ -163,6 +165,34 @@ def _cover(phones: list[Phone], duration: float) -> list[Phone]:
     head = [Phone("sil", 0.0, clipped[0].start)]
     tail = [Phone("sil", clipped[-1].end, duration)]
     return join_repeats([*head, *clipped, *tail])
+
+
+def _end_with_sound(phones: list[Phone], waveform: np.ndarray, sample_rate: int) -> list[Phone]:
+    """Let silence begin soon after the sound before it ends. The networks give the last sound before a pause
+    up to half a second of the pause, during which a vowel would stand in an open mouth.
+    """
+    quiet, step = _quiet_blocks(waveform, sample_rate, _END_LEVEL)
+    ended: list[Phone] = []
+    for phone in phones:
+        first, last = (min(round(time / step), len(quiet)) for time in (phone.start, phone.end))
+        silent = last
+        while silent > first and quiet[silent - 1]:
+            silent -= 1
+        # a stop may be all silence: its lips or tongue still close
+        end = max(silent * step, phone.start + _FADE) + _FADE
+        if phone.name == "sil" or (last - silent) * step <= _LONGEST_END or end >= phone.end:
+            ended.append(phone)
+        else:
+            ended += [Phone(phone.name, phone.start, end), Phone("sil", end, phone.end)]
+    return join_repeats(ended)
+
+
+def _quiet_blocks(waveform: np.ndarray, sample_rate: int, level: float) -> tuple[np.ndarray, float]:
+    """Which blocks of about 5 ms are under ``level`` times the loudest, and a block's seconds."""
+    size = round(0.005 * sample_rate)
+    blocks = waveform[: len(waveform) // size * size].reshape(-1, size)
+    loudness = np.sqrt((blocks**2).mean(axis=1))
+    return loudness < level * loudness.max(initial=0.0), size / sample_rate
 
 
 def _piper(voice: Voice, text: str, rate: float, pitch: float, seed: int):
@@ -265,22 +295,19 @@ def _espeak(voice: Voice, text: str, rate: float, pitch: float, seed: int):
 
 def _with_holds(phones: list[Phone], waveform: np.ndarray, sample_rate: int) -> list[Phone]:
     """Let p, t, k and ch begin with the silence in which the air is held: eSpeak announces their burst."""
-    step = round(0.005 * sample_rate)
-    blocks = waveform[: len(waveform) // step * step].reshape(-1, step)
-    loudness = np.sqrt((blocks**2).mean(axis=1))
-    quiet = loudness < _HOLD_LEVEL * loudness.max(initial=0.0)
+    quiet, step = _quiet_blocks(waveform, sample_rate, _HOLD_LEVEL)
     held = list(phones)
     for i in range(1, len(held)):
         before, phone = held[i - 1], held[i]
         if phone.name not in ("p", "t", "k", "ch") or before.name == "sil":
             continue
-        last = min(int(phone.start * sample_rate / step), len(quiet))
-        earliest = max(before.start + 0.02, phone.start - _LONGEST_HOLD) * sample_rate / step
+        last = min(int(phone.start / step), len(quiet))
+        earliest = max(before.start + 0.02, phone.start - _LONGEST_HOLD) / step
         first = last
         while first - 1 >= earliest and quiet[first - 1]:
             first -= 1
         if first < last:
-            start = first * step / sample_rate
+            start = first * step
             held[i - 1], held[i] = (
                 Phone(before.name, before.start, start),
                 Phone(phone.name, start, phone.end),
