@@ -128,7 +128,7 @@ def reference_flow(
     raster = rasterize(target, face_model.triangles, resolution, cull_back_faces=True)
     # the same surface point, in the space before the portrait's camera
     places = project(raster.interpolate(points, face_model.triangles), face_model.camera)
-    kinds = _kinds(face_model)
+    kinds = part_kinds(face_model)
     kind = torch.where(raster.covered, kinds[raster.triangle.clamp_min(0)], -1)
     visible = raster.covered & _is_seen(face_model, seen, places, kind, kinds, max(resolution, 128))
 
@@ -289,7 +289,7 @@ def head_weight(face_model: FaceModel) -> Tensor:
     return weight
 
 
-def _kinds(face_model: FaceModel) -> Tensor:
+def part_kinds(face_model: FaceModel) -> Tensor:
     """``[T]``: 0..3 the parts of the mouth's inside, 4 eyeballs, 5 all else."""
     names = {name: index for index, name in enumerate(MOUTH_PARTS)} | dict.fromkeys(
         EYE_PARTS, len(MOUTH_PARTS)
@@ -333,7 +333,7 @@ def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
     coarse, coarse_weight = F.avg_pool2d(displacement, factor), F.avg_pool2d(weight, factor)
     # only the mesh's rim is continued, lest an opening mouth move the background
     rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
-    filled = _push_pull(coarse * rim, coarse_weight * rim)
+    filled = push_pull(coarse * rim, coarse_weight * rim)
     # per half width; the edge's own cells have distance 0
     far = distance_to(coarse_weight[:, 0] > 0) * (2 / coarse.shape[-1])
     fade = 1 - ((far - HEAD_MARGIN) / FALLOFF).clamp(0, 1)
@@ -345,7 +345,7 @@ def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
     return torch.where(covered[:, None], displacement, extended)
 
 
-def _push_pull(values: Tensor, weight: Tensor) -> Tensor:
+def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
 
     Args:
@@ -355,7 +355,7 @@ def _push_pull(values: Tensor, weight: Tensor) -> Tensor:
     own = values / weight.clamp_min(1e-6)
     if min(values.shape[-2:]) == 1 or bool((weight >= 1).all()):
         return own
-    coarser = _push_pull(F.avg_pool2d(values, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
+    coarser = push_pull(F.avg_pool2d(values, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
     above = F.interpolate(coarser, size=values.shape[-2:], mode="bilinear", align_corners=False)
     return torch.lerp(above, own, weight)
 

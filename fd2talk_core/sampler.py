@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
 from .backdrop import Backdrop
+from .close_up import CloseUps
 from .coefficients import CoefficientSequence, MotionMode, apply_to_portrait
 from .correspondence import Correspondence, align_reference, reference_flow
 from .detail import DEFAULT_DETAIL, PortraitDetail
@@ -338,6 +339,7 @@ def _decode_chunks(
     fine = None
     if field is not None and detail:
         fine = PortraitDetail.of(autoencoder, reference, detail, paste_back)
+        close_ups = CloseUps(fine.reference, field.face_model)
     previous: tuple[Tensor, Tensor] | None = None
     done = expected = 0
     for latents in chunks:
@@ -351,9 +353,12 @@ def _decode_chunks(
             behind = None if backdrop is None else backdrop.take(first + frames[0], first + frames[-1] + 1)
             if field is None:
                 return paste_into_picture(decoded, reference, background=behind) if paste_back else decoded
-            flow = field.draw(first + frames[0], first + frames[-1] + 1)
+            shown = slice(first + frames[0], first + frames[-1] + 1)
+            flow = field.draw(shown.start, shown.stop)
             if fine is not None:
                 decoded = fine.add_to(decoded, flow)
+                motion = (field.expression[shown].cpu(), field.pose[shown].cpu())
+                decoded = close_ups.add_to(decoded, *motion, strength=detail)
             if not paste_back:
                 return decoded
             return paste_into_picture(

@@ -1,0 +1,171 @@
+"""Close-ups against a head that is drawn flat, each of its parts in a colour of its own."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fd2talk_core.close_up import CloseUps
+from fd2talk_core.coefficients import ARKIT_NAMES
+from fd2talk_core.correspondence import EYE_PARTS, MOUTH_PARTS
+from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.mesh_render import rasterize
+from fd2talk_core.reference import CropTransform, Reference
+
+SIZE = 480
+SKIN, EYES, MOUTH = (0.8, 0.5, 0.4), (0.9, 0.9, 1.0), (0.2, 0.05, 0.05)
+
+
+@pytest.fixture(scope="module")
+def face() -> FaceModel:
+    return default_face_model()
+
+
+def motion(turned: float = 0.0, **coefficients: float) -> tuple[Tensor, Tensor]:
+    expression, pose = torch.zeros(1, len(ARKIT_NAMES)), torch.zeros(1, 6)
+    for name, value in coefficients.items():
+        expression[0, ARKIT_NAMES.index(name)] = value
+    pose[0, 1] = turned
+    return expression, pose
+
+
+def names(face: FaceModel, expression: Tensor, pose: Tensor) -> Tensor:
+    """``[S, S]``: the part that is seen, by its place in ``part_names``, -1 for none."""
+    vertices = apply_pose(face(torch.zeros(1, face.identity_dim), expression), pose)
+    raster = rasterize(project(vertices, face.camera), face.triangles, SIZE, cull_back_faces=True)
+    return torch.where(raster.covered, face.triangle_parts[raster.triangle.clamp_min(0)], -1)[0]
+
+
+def parts(face: FaceModel, expression: Tensor, pose: Tensor) -> Tensor:
+    """``[S, S]``: 0 skin, 1 eyes, 2 the mouth's inside, -1 nothing."""
+    table = [1 if n in EYE_PARTS else 2 if n in MOUTH_PARTS else 0 for n in face.part_names]
+    return torch.tensor([*table, -1])[names(face, expression, pose)]
+
+
+def flat(face: FaceModel, expression: Tensor, pose: Tensor) -> Tensor:
+    """``[S, S, 3]``: the head in three colours before black."""
+    return torch.tensor([SKIN, EYES, MOUTH, (0.0, 0.0, 0.0)])[parts(face, expression, pose)]
+
+
+def portrait(face: FaceModel, crop: Tensor, expression: Tensor, pose: Tensor) -> Reference:
+    size = len(crop)
+    transform = CropTransform.of_square(size / 2, size / 2, size, size)
+    identity = torch.zeros(face.identity_dim)
+    return Reference(
+        torch.zeros(4, 8, 8), identity, expression[0], pose[0], face.name, crop, transform, crop, True
+    )
+
+
+@pytest.fixture(scope="module")
+def still(face: FaceModel) -> Reference:
+    return portrait(face, flat(face, *motion()), *motion())
+
+
+def inside(mask: Tensor) -> Tensor:
+    """Without the edges, where colours mix."""
+    return -F.max_pool2d(-mask[None].float(), 3, stride=1, padding=1)[0] > 0
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
+        {"eyeWideLeft": 1.0, "eyeWideRight": 1.0},
+        {"turned": 0.2, "eyeBlinkLeft": 1.0},
+    ],
+)
+def test_parts_are_where_the_mesh_has_them(face: FaceModel, still: Reference, moved: dict) -> None:
+    """Lids that close take the skin's colour, and eyes that open the eyes'."""
+    truth = flat(face, *motion(**moved))
+    before = flat(face, *motion(turned=moved.get("turned", 0.0)))
+    made = CloseUps(still, face).add_to(before[None], *motion(**moved))[0]
+    kind = parts(face, *motion(**moved))
+    changed = inside((truth != before).any(dim=-1)) & (kind != 2)
+    assert changed.sum() > 10
+    assert (made - truth)[changed].abs().mean() < 0.04 < 0.1 < (before - truth)[changed].abs().mean()
+
+
+def test_the_mouth_is_dark_within_and_teeth_are_bright(face: FaceModel, still: Reference) -> None:
+    moved = motion(jawOpen=0.6, mouthStretchLeft=0.8, mouthStretchRight=0.8, mouthLowerDownLeft=0.6)
+    grey = torch.full((1, SIZE, SIZE, 3), 0.5)
+    made = CloseUps(still, face).add_to(grey, *moved)[0]
+    seen = names(face, *moved)
+    teeth, tongue = (made[inside(seen == face.part_names.index(name))] for name in ("lower_teeth", "tongue"))
+    assert min(len(teeth), len(tongue)) > 100
+    assert tongue.mean() < 0.8 * teeth.mean()
+    assert (tongue[:, 0] - tongue[:, 1]).mean() > 0.1, "flesh is red"
+    assert made[seen == face.part_names.index("mouth_interior")].amin() < 0.3 * teeth.mean()
+
+
+def test_a_grey_portrait_has_a_grey_mouth(face: FaceModel, still: Reference) -> None:
+    moved = motion(jawOpen=0.7)
+    mouth = inside(parts(face, *moved) == 2)
+    grey = replace(still, crop=still.crop.mean(dim=-1, keepdim=True).expand(-1, -1, 3))
+    made = CloseUps(grey, face).add_to(grey.crop[None], *moved)[0][mouth]
+    assert (made.amax(dim=1) - made.amin(dim=1)).max() < 1e-5
+
+
+def test_a_dark_portrait_has_a_dark_mouth(face: FaceModel, still: Reference) -> None:
+    moved = motion(jawOpen=0.7)
+    mouth = inside(parts(face, *moved) == 2)
+    dark = replace(still, crop=still.crop * 0.25)
+    bright, dim = (CloseUps(r, face).add_to(r.crop[None], *moved)[0][mouth].mean() for r in (still, dark))
+    assert 0.4 * bright < dim < 0.75 * bright
+
+
+def test_the_portrait_itself_stays_as_it_is(face: FaceModel) -> None:
+    """With the portrait's own motion every colour comes from its own place."""
+    crop = torch.rand(12, 12, 3, generator=torch.Generator().manual_seed(0))
+    crop = F.interpolate(crop.movedim(-1, 0)[None], size=SIZE, mode="bicubic")[0].movedim(0, -1).clamp(0, 1)
+    own = motion(turned=-0.15, mouthClose=0.1)
+    made = CloseUps(portrait(face, crop, *own), face).add_to(crop[None], *own)[0]
+    apart = parts(face, *own) != 2
+    assert (made - crop)[apart].abs().max() < 0.2
+    assert (made - crop)[apart].abs().mean() < 1e-3
+
+
+def test_only_mouth_and_eyes_change_and_by_the_strength(face: FaceModel, still: Reference) -> None:
+    moved, frame = motion(jawOpen=0.6, eyeBlinkLeft=0.8), torch.full((1, SIZE, SIZE, 3), 0.5)
+    close_ups = CloseUps(still, face)
+    none, half, whole = (close_ups.add_to(frame, *moved, strength=s) for s in (0.0, 0.5, 1.0))
+    assert torch.equal(none, frame)
+    torch.testing.assert_close(half - frame, (whole - frame) / 2)
+    changed = (whole != frame).any(dim=-1)[0]
+    assert 0.005 < changed.float().mean() < 0.1
+    rows, _ = changed.nonzero(as_tuple=True)
+    assert rows.min() > SIZE / 4 and rows.max() < SIZE * 0.75
+
+
+def test_frames_do_not_depend_on_those_drawn_with_them(face: FaceModel, still: Reference) -> None:
+    steps = [motion(jawOpen=0.1 * i, turned=0.05 * i, eyeBlinkLeft=0.2 * i) for i in range(4)]
+    expression, pose = (torch.cat(part) for part in zip(*steps, strict=True))
+    frames = torch.rand(4, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1))
+    close_ups = CloseUps(still, face)
+    together = close_ups.add_to(frames, expression, pose)
+    alone = [close_ups.add_to(frames[i : i + 1], *steps[i]) for i in range(4)]
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-4, rtol=0)
+
+
+def test_large_pictures_and_faces_at_the_edge(face: FaceModel, still: Reference) -> None:
+    crop = F.interpolate(still.crop.movedim(-1, 0)[None], size=640)[0].movedim(0, -1)
+    expression, pose = motion(jawOpen=0.7)
+    pose[0, 3] = 1.6  # the face is half out of the picture
+    for shift in (0.0, 1.6):
+        pose[0, 3] = shift
+        made = CloseUps(portrait(face, crop, *motion()), face).add_to(crop[None], expression, pose)
+        assert made.shape == (1, 640, 640, 3) and made.isfinite().all()
+        assert (made != crop).any()
+
+
+def test_without_a_face_or_named_parts_frames_stay(face: FaceModel, still: Reference) -> None:
+    frame = torch.full((1, SIZE, SIZE, 3), 0.5)
+    moved = motion(jawOpen=0.7)
+    assert torch.equal(CloseUps(replace(still, face_found=False), face).add_to(frame, *moved), frame)
+    unnamed = copy(face)
+    unnamed.part_names = ()
+    assert torch.equal(CloseUps(still, unnamed).add_to(frame, *moved), frame)
