@@ -288,8 +288,9 @@ def iter_decoded_frames(
             frames of the first.
         field: of the same clip: paste back only what moves, with the portrait's own detail. Without it the
             whole crop is pasted, its edge faded.
-        detail: how much of the fine detail that the autoencoder loses is taken from the portrait, 0..1; see
-            :class:`fd2talk_core.detail.PortraitDetail`. Needs the field.
+        detail: how much of the fine detail that the autoencoder loses is taken from the portrait, and how far
+            mouth and eyes are drawn anew, 0..1; see :class:`fd2talk_core.detail.PortraitDetail` and
+            :class:`fd2talk_core.close_up.CloseUps`. Needs the field.
         frames_per_batch: None goes by the device. When memory runs out, the batch is halved.
         callback: called with the frames done and to do (of chunks that are still being made: those that have
             come).

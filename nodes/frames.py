@@ -176,7 +176,7 @@ def _decoder_inputs() -> list[io.Input]:
                 max=1.0,
                 step=0.05,
                 tooltip="How much fine detail, which the latents lose, is taken from the portrait and moved "
-                "along with the head. 0 shows the network's frames as they are.",
+                "along with the head; mouth and eyes are drawn anew as much. 0 shows the network's frames.",
             )
         ),
     ]
