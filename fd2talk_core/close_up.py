@@ -41,8 +41,11 @@ TONES = {
 500 drawn heads best, as do the exponent and how dark it gets within."""
 
 FACE_BRIGHTNESS = 0.55
-BRIGHTNESS_EXPONENT = 0.4
-"""How the inside of the mouth follows the brightness of the face around it."""
+FACE_TINT = (1.13, 0.96, 0.87)
+"""Mean colour of those faces, relative to its own mean."""
+
+BRIGHTNESS_EXPONENT, TINT_EXPONENT = 0.4, 0.3
+"""How the inside of the mouth follows the brightness and the tint of the face around it."""
 
 COLOURED = 0.12
 """Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
@@ -228,30 +231,42 @@ class CloseUps:
         seen = seen[:, None].to(found)
         share, rest = _pool(inside, box.size), _pool(outside, box.size)
         colours = self._moved(box, displacement, outside, seen, rest)
+        painted = None
         if (region.kinds >= 0).any():
             painted = _paint(found[..., 3:], region.kinds[triangle], self.tones).movedim(-1, 1)
-            within = push_pull(_pool(painted * inside, box.size), share)
-        else:
-            within = self._moved(box, displacement, inside, seen, share)
+            painted = push_pull(_pool(painted * inside, box.size), share)
+        within = self._moved(box, displacement, inside, seen, share, painted)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
         edge = _pool((raster.covered & region.edge[triangle])[:, None].to(found), box.size)
         return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
 
-    def _moved(self, box: _Box, displacement: Tensor, layer: Tensor, seen: Tensor, share: Tensor) -> Tensor:
-        """``[F, 3, s, s]``: the portrait, moved; where it does not show a place, what it shows around.
+    def _moved(
+        self,
+        box: _Box,
+        displacement: Tensor,
+        layer: Tensor,
+        seen: Tensor,
+        share: Tensor,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """``[F, 3, s, s]``: the portrait, moved.
 
         Args:
             displacement: ``[F, 2, n, n]``, from samples to the portrait.
             layer, seen: ``[F, 1, n, n]``, which samples count, and which of them the portrait shows.
             share: ``[F, 1, s, s]``, of each pixel that the layer covers.
+            hidden: ``[F, 3, s, s]``, colours of what the portrait does not show; without them, what it shows
+                around.
         """
         moved = push_pull(_pool(displacement * layer, box.size), share)
         grid = box.centers(box.size, moved) + moved.movedim(1, -1)
         crop = self.crop.expand(len(grid), -1, -1, -1)
         colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
         visible = (_pool(layer * seen, box.size) / share.clamp_min(1e-3)).clamp(0, 1)
-        certain = (visible > 0.6).to(colours)
-        return torch.lerp(push_pull(colours * certain, certain), colours, visible)
+        if hidden is None:
+            certain = (visible > 0.6).to(colours)
+            hidden = push_pull(colours * certain, certain)
+        return torch.lerp(hidden, colours, visible)
 
     def _face_colours(self) -> Tensor:
         """``[p, 3]``: the portrait where the mesh covers it."""
@@ -349,11 +364,13 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
 
 
 def _tones(face: Tensor) -> Tensor:
-    """``[5, 3]``: :data:`TONES` for a face of these colours ``[p, 3]``: as bright, and as grey."""
+    """``[5, 3]``: :data:`TONES` for a face of these colours ``[p, 3]``: as bright, as tinted and as grey."""
     tones = torch.tensor([TONES[name] for name in (*MOUTH_PARTS, "gums")])
     if not len(face):
         return tones
-    tones = tones * (face.mean() / FACE_BRIGHTNESS) ** BRIGHTNESS_EXPONENT
+    brightness = face.mean().clamp_min(0.02)
+    tint = (face.mean(dim=0) / brightness / torch.tensor(FACE_TINT)).clamp_min(0.1)
+    tones = tones * (brightness / FACE_BRIGHTNESS) ** BRIGHTNESS_EXPONENT * tint**TINT_EXPONENT
     colour = ((face.amax(dim=1) - face.amin(dim=1)).mean() / COLOURED).clamp(0, 1)
     return torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
 

@@ -150,8 +150,8 @@ class FD2TalkPipeline:
             expression_intensity, pose_intensity: scale of the motion.
             motion_mode: ``"relative"`` starts where the portrait looks, ``"absolute"`` is the paper's.
             paste_back: put the moving head back into the whole picture, or give the square crop.
-            detail: how much fine detail is taken from the portrait, and how far mouth and eyes are drawn anew,
-                0..1.
+            detail: how much fine detail is taken from the portrait, and how far mouth and eyes are drawn
+                anew, 0..1.
             face_index: which face, 0 is the largest.
             no_face: ``"error"`` or ``"whole_image"``.
             progress: called with (stage, done, total).

@@ -110,6 +110,16 @@ def test_a_grey_portrait_has_a_grey_mouth(face: FaceModel, still: Reference) -> 
     assert (made.amax(dim=1) - made.amin(dim=1)).max() < 1e-5
 
 
+def test_teeth_that_the_portrait_shows_are_its_own(face: FaceModel) -> None:
+    own = motion(jawOpen=0.5, mouthStretchLeft=0.8, mouthStretchRight=0.8)
+    green = flat(face, *own)
+    green[parts(face, *own) == 2] = torch.tensor([0.1, 0.9, 0.1])
+    smiling = portrait(face, green, *own)
+    moved = motion(turned=0.1, jawOpen=0.4, mouthStretchLeft=0.8, mouthStretchRight=0.8)
+    made = CloseUps(smiling, face).add_to(green[None], *moved)[0][inside(parts(face, *moved) == 2)]
+    assert (made[:, 1] - made[:, 0]).mean() > 0.6
+
+
 def test_a_dark_portrait_has_a_dark_mouth(face: FaceModel, still: Reference) -> None:
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)
