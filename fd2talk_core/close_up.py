@@ -62,6 +62,9 @@ DEPTH_TOLERANCE = 0.03
 FOLDS = 0.05
 """Face-model units (5 mm) around lips and lids that are drawn anew too: a lid closes from above its rim."""
 
+FOLDED = (0.2, 0.5)
+"""A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Region:
@@ -263,8 +266,12 @@ class CloseUps:
         crop = self.crop.expand(len(grid), -1, -1, -1)
         colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
         visible = (_pool(layer * seen, box.size) / share.clamp_min(1e-3)).clamp(0, 1)
+        visible = visible * _unfolded(grid, box.picture)
         if hidden is None:
-            certain = (visible > 0.6).to(colours)
+            # not from next to the hidden place, where a fold or the lashes darken it
+            reach = 2 * max(1, box.size // 16) + 1
+            certain = 1 - F.max_pool2d((visible < 0.6).to(colours), reach, stride=1, padding=reach // 2)
+            certain = certain + 1e-4 * (visible > 0.6)
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
 
@@ -331,6 +338,20 @@ def _pool(planes: Tensor, size: int) -> Tensor:
         return F.avg_pool2d(planes, SUPERSAMPLE)
     planes = F.avg_pool2d(planes, SUPERSAMPLE)
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _unfolded(grid: Tensor, picture: int) -> Tensor:
+    """``[F, 1, s, s]``: 0 where the portrait has a place on far less room than the frame has. What a fold
+    hides, such as an open eye's lid, would be the fold's dark line, stretched.
+
+    Args:
+        grid: ``[F, s, s, 2]``, (u, v) in the portrait of the frame's pixels.
+        picture: pixels a side.
+    """
+    down, across = torch.gradient(grid * (picture / 2), dim=(1, 2))
+    area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]
+    least, enough = FOLDED
+    return ((F.avg_pool2d(area, 3, stride=1, padding=1) - least) / (enough - least)).clamp(0, 1)
 
 
 def _feather(mask: Tensor) -> Tensor:
