@@ -233,11 +233,12 @@ class CloseUps:
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
         seen = seen[:, None].to(found)
         share, rest = _pool(inside, box.size), _pool(outside, box.size)
-        colours = self._moved(box, displacement, outside, seen, rest)
         painted = None
-        if (region.kinds >= 0).any():
+        lashes = not bool((region.kinds >= 0).any())
+        if not lashes:
             painted = _paint(found[..., 3:], region.kinds[triangle], self.tones).movedim(-1, 1)
             painted = push_pull(_pool(painted * inside, box.size), share)
+        colours = self._moved(box, displacement, outside, seen, rest, lashes=lashes)
         within = self._moved(box, displacement, inside, seen, share, painted)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
         edge = _pool((raster.covered & region.edge[triangle])[:, None].to(found), box.size)
@@ -251,6 +252,7 @@ class CloseUps:
         seen: Tensor,
         share: Tensor,
         hidden: Tensor | None = None,
+        lashes: bool = False,
     ) -> Tensor:
         """``[F, 3, s, s]``: the portrait, moved.
 
@@ -260,18 +262,19 @@ class CloseUps:
             share: ``[F, 1, s, s]``, of each pixel that the layer covers.
             hidden: ``[F, 3, s, s]``, colours of what the portrait does not show; without them, what it shows
                 around.
+            lashes: whether folds are dark, as lids' are: they are then hidden, and nothing continues them.
         """
         moved = push_pull(_pool(displacement * layer, box.size), share)
         grid = box.centers(box.size, moved) + moved.movedim(1, -1)
         crop = self.crop.expand(len(grid), -1, -1, -1)
         colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
         visible = (_pool(layer * seen, box.size) / share.clamp_min(1e-3)).clamp(0, 1)
-        visible = visible * _unfolded(grid, box.picture)
+        if lashes:
+            visible = visible * _unfolded(grid, box.picture)
         if hidden is None:
-            # not from next to the hidden place, where a fold or the lashes darken it
-            reach = 2 * max(1, box.size // 16) + 1
+            reach = 2 * max(1, box.size // 16) + 1 if lashes else 1
             certain = 1 - F.max_pool2d((visible < 0.6).to(colours), reach, stride=1, padding=reach // 2)
-            certain = certain + 1e-4 * (visible > 0.6)
+            certain = certain + 1e-4 * (visible >= 0.6)
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
 
