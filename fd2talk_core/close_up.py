@@ -25,6 +25,7 @@ from .correspondence import (
     pixel_centers,
     pose_on_body,
     push_pull,
+    smoothstep,
 )
 from .face_model import FaceModel, apply_pose, project
 from .mesh_render import rasterize
@@ -185,7 +186,7 @@ class CloseUps:
         shape = face_model(reference.identity[None], reference.expression[None])
         self.portrait = project(apply_pose(shape, reference.pose[None]), face_model.camera)
         self.crop = reference.crop.movedim(-1, 0)[None]
-        regions = _regions(face_model) if reference.face_found else []
+        regions = _regions(face_model) if reference.face_found else ()
         size = self.crop.shape[-1]
         self.sights = [_Sight.of(region, self.portrait, face_model.camera.focal, size) for region in regions]
         self.tones = _tones(self._face_colours())
@@ -286,10 +287,10 @@ class CloseUps:
         return small[0].movedim(0, -1)[raster.covered[0]]
 
 
-def _regions(face_model: FaceModel) -> list[_Region]:
+def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
     names = face_model.part_names
     if not {"lips", "eyelids", *MOUTH_PARTS, *EYE_PARTS} <= set(names):
-        return []
+        return ()
     kinds = part_kinds(face_model)
     middles = face_model.mean[face_model.triangles].mean(dim=1)
 
@@ -324,7 +325,7 @@ def _regions(face_model: FaceModel) -> list[_Region]:
                 reach=margin * float(reach),
             )
         )
-    return regions
+    return tuple(regions)
 
 
 def _box_around(points: Tensor, picture: int, share: float) -> _Box:
@@ -377,10 +378,10 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
         tones: ``[5, 3]``.
     """
     x, y, z = rest.unbind(-1)
-    light = (0.12 + 0.88 * _smoothstep((z - 0.45) / 0.6)) ** (1 / 2.2)
+    light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.6)) ** (1 / 2.2)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
     wave = 0.3 * (x * 75).cos()
-    gums = _smoothstep((y + 0.19) / 0.02 + wave) * upper + _smoothstep((-y - 0.345) / 0.02 + wave) * lower
+    gums = smoothstep((y + 0.19) / 0.02 + wave) * upper + smoothstep((-y - 0.345) / 0.02 + wave) * lower
     gaps = 1 - 0.15 * (-((x * 37.5).sin() / 0.12).square()).exp() * (upper | lower)
     colours = tones[kinds.clamp_min(0)] * gaps[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
@@ -397,8 +398,3 @@ def _tones(face: Tensor) -> Tensor:
     tones = tones * (brightness / FACE_BRIGHTNESS) ** BRIGHTNESS_EXPONENT * tint**TINT_EXPONENT
     colour = ((face.amax(dim=1) - face.amin(dim=1)).mean() / COLOURED).clamp(0, 1)
     return torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
-
-
-def _smoothstep(x: Tensor) -> Tensor:
-    x = x.clamp(0, 1)
-    return x * x * (3 - 2 * x)

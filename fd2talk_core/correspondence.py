@@ -250,6 +250,12 @@ def widen(mask: Tensor) -> Tensor:
     return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
 
 
+def smoothstep(x: Tensor) -> Tensor:
+    """0 up to 0, 1 from 1 on, and between them without a corner."""
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
 def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
     """``[h, w, 2]``, (u, v) of every pixel's centre."""
     height, width = (size, size) if isinstance(size, int) else size
@@ -284,8 +290,7 @@ def head_weight(face_model: FaceModel) -> Tensor:
     head, neck = face_model.triangles[~is_neck].unique(), face_model.triangles[is_neck].unique()
     neck = neck[~torch.isin(neck, head)]
     down = torch.cdist(face_model.mean[neck], face_model.mean[head]).amin(dim=1) / NECK_LENGTH
-    left = 1 - down.clamp(0, 1)
-    weight[neck] = left * left * (3 - 2 * left)
+    weight[neck] = smoothstep(1 - down)
     return weight
 
 
@@ -336,8 +341,7 @@ def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
     filled = push_pull(coarse * rim, coarse_weight * rim)
     # per half width; the edge's own cells have distance 0
     far = distance_to(coarse_weight[:, 0] > 0) * (2 / coarse.shape[-1])
-    fade = 1 - ((far - HEAD_MARGIN) / FALLOFF).clamp(0, 1)
-    extended = filled * (fade * fade * (3 - 2 * fade))[:, None]
+    extended = filled * smoothstep(1 - (far - HEAD_MARGIN) / FALLOFF)[:, None]
     if factor > 1:
         extended = F.interpolate(
             extended, size=(resolution, resolution), mode="bilinear", align_corners=False
