@@ -26,6 +26,7 @@ from .correspondence import (
     pose_on_body,
     push_pull,
     smoothstep,
+    unstretched,
 )
 from .face_model import FaceModel, apply_pose, project
 from .mesh_render import rasterize
@@ -47,6 +48,15 @@ FACE_TINT = (1.13, 0.96, 0.87)
 
 BRIGHTNESS_EXPONENT, TINT_EXPONENT = 0.4, 0.3
 """How the inside of the mouth follows the brightness and the tint of the face around it."""
+
+TEETH_AREA = 2.5e-4
+"""Share of the portrait's crop (16 of 256² pixels) that the inside of its mouth must fill to show teeth."""
+
+TEETH_SATURATION = 0.3
+"""Of the brightest third of what is seen in a mouth, below which that is teeth: tongues lie above."""
+
+TEETH_SHADE = 0.85
+"""Brightness of teeth that the portrait hides, relative to that third: lips and cheeks shade them more."""
 
 COLOURED = 0.12
 """Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
@@ -189,7 +199,7 @@ class CloseUps:
         regions = _regions(face_model) if reference.face_found else ()
         size = self.crop.shape[-1]
         self.sights = [_Sight.of(region, self.portrait, face_model.camera.focal, size) for region in regions]
-        self.tones = _tones(self._face_colours())
+        self.tones = _tones(self._face_colours(), self._teeth())
 
     @torch.no_grad()
     def add_to(self, frames: Tensor, expression: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
@@ -271,13 +281,29 @@ class CloseUps:
         colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
         visible = (_pool(layer * seen, box.size) / share.clamp_min(1e-3)).clamp(0, 1)
         if lashes:
-            visible = visible * _unfolded(grid, box.picture)
+            visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
         if hidden is None:
             reach = 2 * max(1, box.size // 16) + 1 if lashes else 1
             certain = 1 - F.max_pool2d((visible < 0.6).to(colours), reach, stride=1, padding=reach // 2)
             certain = certain + 1e-4 * (visible >= 0.6)
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
+
+    def _teeth(self) -> Tensor | None:
+        """``[3]``: the colour of the portrait's teeth, if it shows any."""
+        if not self.sights:
+            return None
+        mouth = self.sights[0]
+        area = float(mouth.inner.float().mean()) * (mouth.box.size / mouth.box.picture) ** 2
+        if area < TEETH_AREA:
+            return None
+        seen = F.grid_sample(
+            self.crop, mouth.box.centers(SAMPLES, self.crop), mode="bilinear", align_corners=False
+        )[0].movedim(0, -1)[mouth.inner]
+        brightness = seen.mean(dim=1)
+        brightest = seen[brightness >= brightness.quantile(2 / 3)].mean(dim=0)
+        saturation = 1 - brightest.amin() / brightest.amax().clamp_min(1e-3)
+        return TEETH_SHADE * brightest if saturation < TEETH_SATURATION else None
 
     def _face_colours(self) -> Tensor:
         """``[p, 3]``: the portrait where the mesh covers it."""
@@ -344,20 +370,6 @@ def _pool(planes: Tensor, size: int) -> Tensor:
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _unfolded(grid: Tensor, picture: int) -> Tensor:
-    """``[F, 1, s, s]``: 0 where the portrait has a place on far less room than the frame has. What a fold
-    hides, such as an open eye's lid, would be the fold's dark line, stretched.
-
-    Args:
-        grid: ``[F, s, s, 2]``, (u, v) in the portrait of the frame's pixels.
-        picture: pixels a side.
-    """
-    down, across = torch.gradient(grid * (picture / 2), dim=(1, 2))
-    area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]
-    least, enough = FOLDED
-    return ((F.avg_pool2d(area, 3, stride=1, padding=1) - least) / (enough - least)).clamp(0, 1)
-
-
 def _feather(mask: Tensor) -> Tensor:
     """``[F, 1, s, s]``: a soft edge around, and none of it at the square's own edge."""
     size = mask.shape[-1]
@@ -388,8 +400,10 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     return colours * light[..., None]
 
 
-def _tones(face: Tensor) -> Tensor:
-    """``[5, 3]``: :data:`TONES` for a face of these colours ``[p, 3]``: as bright, as tinted and as grey."""
+def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:
+    """``[5, 3]``: :data:`TONES` for a face of these colours ``[p, 3]``: as bright, as tinted and as grey.
+    Teeth whose colour ``[3]`` is known take it where it is brighter.
+    """
     tones = torch.tensor([TONES[name] for name in (*MOUTH_PARTS, "gums")])
     if not len(face):
         return tones
@@ -397,4 +411,10 @@ def _tones(face: Tensor) -> Tensor:
     tint = (face.mean(dim=0) / brightness / torch.tensor(FACE_TINT)).clamp_min(0.1)
     tones = tones * (brightness / FACE_BRIGHTNESS) ** BRIGHTNESS_EXPONENT * tint**TINT_EXPONENT
     colour = ((face.amax(dim=1) - face.amin(dim=1)).mean() / COLOURED).clamp(0, 1)
-    return torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
+    tones = torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
+    if teeth is not None:
+        for name in ("upper_teeth", "lower_teeth"):
+            row = MOUTH_PARTS.index(name)
+            if teeth.mean() > tones[row].mean():
+                tones[row] = teeth
+    return tones

@@ -44,7 +44,11 @@ seen: over the depth steps between neighbouring pixels on a cheek seen aslant, u
     throat."""
 
 EXTENSION_SIZE = 64
-"""The continuation beyond the mesh is smooth, so it is computed on at most this many cells a side."""
+"""The continuation beyond the mesh is smooth, so it is computed on less than twice this many cells a side."""
+
+TORN = (3.0, 6.0)
+"""Cells by which the displacements of neighbours differ: from a head that turns to an edge before another
+surface. An ear's own folds lie below."""
 
 NECK_LENGTH = 0.7
 """Face-model units from the head's lower edge over which the neck passes from following the head to the
@@ -250,6 +254,45 @@ def widen(mask: Tensor) -> Tensor:
     return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
 
 
+def unstretched(grid: Tensor, least: float, enough: float) -> Tensor:
+    """``[F, 1, h, w]``: 0 where the portrait has a place on far less room than the frame has. A cheek that
+    was turned away is a few of its pixels, mixed with the background, and an open eye's lid is its fold's
+    dark line.
+
+    Args:
+        grid: ``[F, h, w, 2]``, (u, v) in the portrait of the frame's cells.
+        least, enough: the portrait's cells by a frame's cell: at the first 0, at the second 1.
+    """
+    down, across = torch.gradient(_in_cells(grid), dim=(1, 2))
+    area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]
+    return ((soften(area) - least) / (enough - least)).clamp(0, 1)
+
+
+def untorn(grid: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: 0 where a surface ends before another, as a jaw before the neck. Between two cells
+    that lie on either, the grid points at what is neither.
+
+    Args:
+        grid: as :func:`unstretched`.
+    """
+    displacement = _in_cells(grid - pixel_centers(grid.shape[1:3], grid))
+    torn, (slope, edge) = torch.zeros_like(grid[..., 0]), TORN
+    for axis in (1, 2):
+        step = displacement.diff(dim=axis).norm(dim=-1)
+        count = grid.shape[axis] - 1
+        for start in (0, 1):
+            side = torn.narrow(axis, start, count)
+            torch.maximum(side, step, out=side)
+    apart = ((torn - slope) / (edge - slope)).clamp(0, 1)[:, None]
+    return 1 - F.max_pool2d(apart, 3, stride=1, padding=1)
+
+
+def _in_cells(grid: Tensor) -> Tensor:
+    """``[F, h, w, 2]`` from half widths and heights to cells."""
+    height, width = grid.shape[1:3]
+    return grid * grid.new_tensor([width / 2, height / 2])
+
+
 def smoothstep(x: Tensor) -> Tensor:
     """0 up to 0, 1 from 1 on, and between them without a corner."""
     x = x.clamp(0, 1)
@@ -334,7 +377,8 @@ def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
     """Continue a displacement ``[F, 2, R, R]``, 0 where not covered, beyond the covered ``[F, R, R]``."""
     resolution = covered.shape[-1]
     weight = covered[:, None].to(displacement)
-    factor = max(1, resolution // EXTENSION_SIZE)
+    # a power of 2, so that halving pyramids of all sizes continue the rim alike
+    factor = 1 << max(0, (resolution // EXTENSION_SIZE).bit_length() - 1)
     coarse, coarse_weight = F.avg_pool2d(displacement, factor), F.avg_pool2d(weight, factor)
     # only the mesh's rim is continued, lest an opening mouth move the background
     rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
-from .correspondence import Correspondence, named_masks, soften, warp_reference, widen
+from .correspondence import Correspondence, named_masks, soften, unstretched, untorn, warp_reference, widen
 from .reference import CropTransform, Reference
 
 DEFAULT_DETAIL = 0.85
@@ -29,6 +29,9 @@ AGREEMENT = 0.15
 """Mean difference of brightness between a frame and the moved portrait, both as the autoencoder shows them,
 at which the detail has faded to 1/e: there the frame shows something else, such as clothes that did not
 follow."""
+
+STRETCHED = (0.1, 0.3)
+"""A portrait's pixels by a frame's pixel: at the lower, a place is not taken from the portrait."""
 
 _NEIGHBOURHOOD = 9
 """Pixels of the autoencoder's picture, odd, over which that difference is averaged."""
@@ -99,12 +102,14 @@ def _finer(reference: Reference) -> Reference:
 
 
 def _shows_the_portrait(flow: Correspondence) -> Tensor:
-    """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface. Eyes and mouths
-    that the portrait hides are kept clear of by a cell more, since lids and lips lie around them.
+    """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface, and not too much
+    aslant. Eyes and mouths that the portrait hides are kept clear of by a cell more, since lids and lips lie
+    around them.
     """
     named = named_masks(flow.masks)
     near = F.max_pool2d(torch.maximum(named["mouth"], named["eyes"]), 5, stride=1, padding=2)
-    return 1 - torch.maximum(soften(named["hidden"]), widen(named["hidden"]) * near)
+    seen = 1 - torch.maximum(soften(named["hidden"]), widen(named["hidden"]) * near)
+    return seen * unstretched(flow.grid, *STRETCHED) * untorn(flow.grid)
 
 
 def _resize(pictures: Tensor, size: int) -> Tensor:

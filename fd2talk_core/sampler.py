@@ -33,8 +33,8 @@ DEFAULT_STEPS = 8
 LARGEST_BATCH = {"cpu": 16, "cuda": 64, "mps": 16}
 """Frames denoised together at most: beyond these nothing is gained."""
 
-FIELD_SIZE = 96
-"""Cells a side of a :class:`MotionField`: lips are about five high, and the displacement is smooth."""
+FIELD_SIZE = 192
+"""Cells a side of a :class:`MotionField`: the displacement is smooth but where a jaw ends before the neck."""
 
 DECODED_TOGETHER = {"cpu": 2, "cuda": 16, "mps": 4}
 """The decoder's large pictures leave a processor's cache soon: there batches make it slower."""

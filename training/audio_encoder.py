@@ -104,6 +104,9 @@ class AudioEncoderStage(Stage):
     def checkpoints(self) -> dict[str, nn.Module]:
         return {"audio_encoder": self.encoder}
 
+    def grown(self, earlier: AudioEncoder, network: AudioEncoder) -> dict[str, Tensor]:
+        return with_layers_of(network, earlier)
+
     def targets(self, clip: SpeechClip, first: int, num_samples: int, speed: float = 1.0) -> Tensor:
         """Phoneme numbers at the instants that the encoder's outputs stand for, -100 where none is known.
 
@@ -205,6 +208,40 @@ def start_as_mel_filters(encoder: AudioEncoder, lowest: float = 80.0, highest: f
     filters = torch.stack([sine, -sine, cosine, -cosine], dim=1).flatten(0, 1)
     filters *= length**-0.5 / filters.norm(dim=1).mean()
     convolution.weight[: len(filters), 0] = filters.to(convolution.weight)
+
+
+def with_layers_of(network: AudioEncoder, earlier: AudioEncoder) -> dict[str, Tensor]:
+    """The state of a shallower encoder, with layers on top that hardly change what it hears.
+
+    A new layer adds nothing at first: the last matrices of its attention and its feed-forward part are zero.
+    Its normalisations would still flatten what the layer below scaled and shifted, so theirs scale and shift
+    by the mean of that. (Layers on top of trained ones: Gong et al. 2019, "Efficient training of BERT by
+    progressively stacking"; nothing added at first: Zhang et al. 2019, "Fixup initialization".)
+
+    Args:
+        network: gives the rest of the new layers.
+        earlier: with at most as many layers, of the same widths.
+    """
+    state = earlier.state_dict()
+    depth = earlier.model.config.num_hidden_layers
+    if depth == network.model.config.num_hidden_layers or network.model.config.do_stable_layer_norm:
+        return state
+    below = earlier.model.encoder.layers[-1].final_layer_norm
+    shift = below.bias.mean()
+    scale = (below.weight.square().mean() + below.bias.var()).sqrt()
+    for key, value in network.state_dict().items():
+        _, found, rest = key.partition("encoder.layers.")
+        number, _, part = rest.partition(".")
+        if not found or int(number) < depth:
+            continue
+        if part.endswith("layer_norm.weight"):
+            value = scale.expand_as(value)
+        elif part.endswith("layer_norm.bias"):
+            value = shift.expand_as(value)
+        elif part.startswith(("attention.out_proj", "feed_forward.output_dense")):
+            value = torch.zeros_like(value)
+        state[key] = value.detach().clone()
+    return state
 
 
 def draw_confusion(confusion: Tensor, names: list[str], picture: Path) -> None:

@@ -30,7 +30,7 @@ from fd2talk_core.landmarks import FaceLandmarker
 from fd2talk_core.lip_expert import LipExpert
 from fd2talk_core.motion import sample_motion
 from fd2talk_core.reference import CropTransform, Reference, encode_reference
-from fd2talk_core.sampler import MotionField, decode_frames, sample_latents
+from fd2talk_core.sampler import DEFAULT_DETAIL, MotionField, decode_frames, sample_latents
 
 from .autoencoder import save_grid
 from .conditions import face_region
@@ -85,7 +85,12 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The networks of a weights folder."""
+    """The networks of a weights folder.
+
+    Attributes:
+        detail: strength of the portrait's own detail in what they show,
+            see :func:`~fd2talk_core.sampler.iter_decoded_frames`.
+    """
 
     audio_encoder: AudioEncoder
     expression: torch.nn.Module
@@ -95,10 +100,13 @@ class Weights:
     lip_expert: LipExpert | None
     face_model: FaceModel
     folder: Path
+    detail: float = DEFAULT_DETAIL
 
     @classmethod
-    def load(cls, folder: Path) -> Weights:
-        """Raises FD2TalkError naming a file that is missing or does not fit."""
+    def load(cls, folder: Path, detail: float = DEFAULT_DETAIL) -> Weights:
+        """Raises FD2TalkError naming a file that is missing or does not fit, or a detail not in 0..1."""
+        if not 0 <= detail <= 1:
+            raise FD2TalkError(f"detail is {detail:g}, but a strength from 0 to 1 is needed.")
         face_model = default_face_model()
         networks = {
             name: load_checkpoint(
@@ -111,7 +119,9 @@ class Weights:
         encoder = AudioEncoder.from_pretrained(need_weights(folder, "audio_encoder", "training.everything"))
         path = folder / "lip_expert.safetensors"
         expert = load_checkpoint(path, LipExpert, face_model.name) if path.exists() else None
-        return cls(encoder, **networks, lip_expert=expert, face_model=face_model, folder=folder)
+        return cls(
+            encoder, **networks, lip_expert=expert, face_model=face_model, folder=folder, detail=detail
+        )
 
     def sequences(
         self, features: AudioFeatures, seed: int
@@ -125,7 +135,9 @@ class Weights:
         """Frames ``[F, 3, S, S]`` in 0..1 of the crop."""
         latents = sample_latents(self.unet, reference, expression, pose, seed=0, motion_mode=mode)
         field = MotionField.of_motion(reference, expression, pose, mode, self.face_model)
-        frames = decode_frames(self.autoencoder, latents, reference, paste_back=False, field=field)
+        frames = decode_frames(
+            self.autoencoder, latents, reference, paste_back=False, field=field, detail=self.detail
+        )
         return frames.movedim(-1, 1)
 
 
@@ -438,8 +450,7 @@ def score_portraits(
         takes: how many each portrait speaks; what is seen of a jaw differs by a tenth from one to the next.
     """
     landmarker = FaceLandmarker()
-    found, jaw, angles, upper, rows, names = [], [], [], [], [], []
-    missing, by_axis = [], []
+    names, missing, spoken, rows = [], [], [], []
     for number, (name, image) in enumerate(portraits):
         try:
             reference = encode_reference(
@@ -451,38 +462,26 @@ def score_portraits(
         names.append(name)
         for take in range(takes):
             waveform = speech[(number + take * len(portraits)) % len(speech)][: round(seconds * SAMPLE_RATE)]
-            features = weights.audio_encoder.encode(waveform, SAMPLE_RATE, 25.0)
-            expression, pose = weights.sequences(features, seed=take)
-            frames = weights.talk(reference, expression, pose, "relative")
-            wanted_expression, wanted_pose = apply_to_portrait(
-                expression, pose, reference.expression, reference.pose, "relative"
-            )
-            faces = list(landmarker.detect_video(frames.movedim(1, -1)))
-            seen = torch.tensor([face is not None for face in faces])
-            found.append(seen.float())
-            if seen.sum() >= 8:
-                size = frames.shape[-1]
-                landmarks = torch.stack([f.landmarks[:, :2] for f in faces if f is not None]) / size * 2 - 1
-                blendshapes = torch.stack([f.blendshapes for f in faces if f is not None])
-                fit = fit_landmarks(landmarks, weights.face_model, blendshapes, identity=reference.identity)
-                jaw_open = ARKIT_NAMES.index("jawOpen")
-                jaw.append(correlation(blendshapes[:, jaw_open], wanted_expression[seen, jaw_open]))
-                angles.append(angle_error(fit.pose[:, :3], wanted_pose[seen, :3]))
-                by_axis.append(
-                    [angle_error(fit.pose[:, i : i + 1], wanted_pose[seen, i : i + 1]) for i in range(3)]
-                )
-            upper.append(upper_face_similarity(weights, reference, frames, wanted_expression, wanted_pose))
+            frames, seen = portrait_take(weights, reference, waveform, landmarker, seed=take)
+            spoken.append(seen)
             if take == 0:
                 chosen = torch.linspace(0, len(frames) - 1, 6).round().long()
                 rows.append(torch.cat([reference.crop.movedim(-1, 0)[None], frames[chosen]]))
     if not rows:
         return [Row("B portraits: face found in the output", None, 1.0, note=f"no face found in {missing}")]
     save_grid(rows, pictures_folder / "B-portraits.png")
-    of_portrait = torch.tensor(upper).view(len(names), takes).mean(dim=1).tolist()
-    axes = torch.tensor(by_axis).mean(dim=0).tolist() if by_axis else [float("nan")] * 3
+    upper = torch.tensor([take.upper_face for take in spoken])
+    jaw = [take.jaw_open for take in spoken if take.jaw_open is not None]
+    angles = [take.angles for take in spoken if take.angles is not None]
+    by_axis = torch.stack(angles).mean(dim=0).tolist() if angles else []
     note = f"{', '.join(names)}" + (f"; no face in {', '.join(missing)}" if missing else "")
     return [
-        Row("B portraits: face found in the output", float(torch.cat(found).mean()), 1.0, note=note),
+        Row(
+            "B portraits: face found in the output",
+            float(torch.cat([take.found for take in spoken]).float().mean()),
+            1.0,
+            note=note,
+        ),
         Row(
             "B portraits: jawOpen seen against ours",
             sum(jaw) / len(jaw) if jaw else None,
@@ -491,20 +490,69 @@ def score_portraits(
         ),
         Row(
             "B portraits: head angles, mean error (°)",
-            sum(angles) / len(angles) if angles else None,
+            sum(by_axis) / 3 if by_axis else None,
             5.0,
             "low",
             ", ".join(
-                f"{name} {value:.1f}" for name, value in zip(("pitch", "yaw", "roll"), axes, strict=True)
+                f"{name} {value:.1f}" for name, value in zip(("pitch", "yaw", "roll"), by_axis, strict=False)
             ),
         ),
         Row(
             "B identity: upper face, aligned SSIM",
-            sum(upper) / len(upper),
+            float(upper.mean()),
             0.7,
-            note=", ".join(f"{name} {value:.2f}" for name, value in zip(names, of_portrait, strict=True)),
+            note=", ".join(
+                f"{name} {value:.2f}"
+                for name, value in zip(names, upper.view(-1, takes).mean(dim=1).tolist(), strict=True)
+            ),
         ),
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class PortraitTake:
+    """What was seen of a portrait that spoke.
+
+    Attributes:
+        found: in which frames the landmarker found a face, ``[F]`` bool.
+        upper_face: :func:`upper_face_similarity`.
+        jaw_open: correlation of the blendshape that the landmarker sees with ours; None, as the angles, where
+            it found too few faces.
+        angles: mean error of pitch, yaw and roll in degrees, ``[3]``.
+    """
+
+    found: Tensor
+    upper_face: float
+    jaw_open: float | None
+    angles: Tensor | None
+
+
+def portrait_take(
+    weights: Weights, reference: Reference, waveform: Tensor, landmarker: FaceLandmarker, seed: int
+) -> tuple[Tensor, PortraitTake]:
+    """Let a portrait speak, and look. Also returns the frames, ``[F, 3, S, S]``."""
+    features = weights.audio_encoder.encode(waveform, SAMPLE_RATE, 25.0)
+    expression, pose = weights.sequences(features, seed)
+    frames = weights.talk(reference, expression, pose, "relative")
+    wanted = apply_to_portrait(expression, pose, reference.expression, reference.pose, "relative")
+    faces = list(landmarker.detect_video(frames.movedim(1, -1)))
+    found = torch.tensor([face is not None for face in faces])
+    jaw_open = angles = None
+    if found.sum() >= 8:
+        landmarks = torch.stack([face.landmarks[:, :2] for face in faces if face is not None])
+        blendshapes = torch.stack([face.blendshapes for face in faces if face is not None])
+        fit = fit_landmarks(
+            landmarks / frames.shape[-1] * 2 - 1,
+            weights.face_model,
+            blendshapes,
+            identity=reference.identity,
+        )
+        jaw = ARKIT_NAMES.index("jawOpen")
+        expression, pose = (values[found] for values in wanted)
+        jaw_open = correlation(blendshapes[:, jaw], expression[:, jaw])
+        angles = torch.tensor([angle_error(fit.pose[:, i : i + 1], pose[:, i : i + 1]) for i in range(3)])
+    upper_face = upper_face_similarity(weights, reference, frames, *wanted)
+    return frames, PortraitTake(found, upper_face, jaw_open, angles)
 
 
 def resolution(weights: Weights) -> int:
@@ -711,10 +759,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, help="for scorecard.json, scorecard.txt and pictures; WEIGHTS/scorecard"
     )
+    parser.add_argument(
+        "--detail",
+        type=float,
+        default=DEFAULT_DETAIL,
+        help="strength of the portrait's own detail, 0 to see what the networks make",
+    )
     given = parser.parse_args(arguments)
     out = given.out or given.weights / "scorecard"
     try:
-        rows = score(Weights.load(given.weights), given.data, given.speech, out, given.portraits)
+        rows = score(
+            Weights.load(given.weights, given.detail), given.data, given.speech, out, given.portraits
+        )
     except FD2TalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

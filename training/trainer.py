@@ -152,7 +152,7 @@ class Stage(nn.Module):
             path = weights / f"{name}.safetensors"
             if not path.is_file():
                 raise FD2TalkError(f"There is no {path} to start from; start without it.")
-            given = load_checkpoint(path, type(network)).state_dict()
+            given = self.grown(load_checkpoint(path, type(network)), network)
             frozen = {key for key, value in network.named_parameters() if not value.requires_grad}
             own = network.state_dict()
             given |= {key: own[key] for key in frozen}
@@ -166,6 +166,10 @@ class Stage(nn.Module):
                     "without it, or with its network's configuration."
                 )
             network.load_state_dict(given)
+
+    def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
+        """What ``network`` takes from an ``earlier`` one; a stage may let it grow on the way."""
+        return earlier.state_dict()
 
 
 def draw_timestep(visited: Tensor, share: float, generator: torch.Generator) -> Tensor:

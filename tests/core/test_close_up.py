@@ -120,6 +120,29 @@ def test_teeth_that_the_portrait_shows_are_its_own(face: FaceModel) -> None:
     assert (made[:, 1] - made[:, 0]).mean() > 0.6
 
 
+@pytest.mark.parametrize(
+    ("colour", "followed"), [((0.95, 0.9, 0.8), True), ((0.9, 0.5, 0.5), False), ((0.2, 0.2, 0.18), False)]
+)
+def test_teeth_that_it_hides_are_like_those_it_shows(
+    face: FaceModel, still: Reference, colour: tuple[float, float, float], followed: bool
+) -> None:
+    """A little of a mouth is seen: if it is bright and hardly coloured, it is teeth."""
+    own = motion(jawOpen=0.2)
+    crop = flat(face, *own)
+    crop[parts(face, *own) == 2] = torch.tensor(colour)
+    moved = motion(turned=0.3, jawOpen=0.6, mouthUpperUpLeft=1.0, mouthUpperUpRight=1.0)
+    seen = inside(names(face, *moved) == face.part_names.index("upper_teeth"))
+    grey = torch.full((1, SIZE, SIZE, 3), 0.5)
+    made = CloseUps(portrait(face, crop, *own), face).add_to(grey, *moved)[0]
+    plain = CloseUps(still, face).add_to(grey, *moved)[0]
+    brightest = [picture[seen].mean(dim=1).quantile(0.9) for picture in (made, plain)]
+    assert seen.sum() > 100
+    if followed:
+        assert brightest[0] > brightest[1] + 0.04
+    else:
+        assert abs(brightest[0] - brightest[1]) < 0.02
+
+
 def test_a_dark_portrait_has_a_dark_mouth(face: FaceModel, still: Reference) -> None:
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from fd2talk_core import configs
-from fd2talk_core.audio import SAMPLE_RATE
+from fd2talk_core.audio import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
+from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.errors import FD2TalkError
 from training.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters
 from training.sources import SpeechClip, SpeechSet
@@ -63,3 +66,43 @@ def test_tone_makes_sound_duller_or_brighter(stage: AudioEncoderStage) -> None:
     assert min(loud) < 0.5 < 0.8 < max(loud)
     with pytest.raises(FD2TalkError, match="tone is 1"):
         AudioEncoderOptions(tone=1.0)
+
+
+def encoder_of(seed: int, **changes: int) -> AudioEncoder:
+    config = configs.load_config("audio_encoder", "tiny")["config"] | changes
+    return configs.build("audio_encoder", "tiny", seed, config=config)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_an_encoder_goes_on_from_one_of_fewer_layers_as_if_it_were_that(
+    stage: AudioEncoderStage, tmp_path: Path, depth: int
+) -> None:
+    shallow, deep = encoder_of(1, num_hidden_layers=2), encoder_of(2, num_hidden_layers=depth)
+    with torch.no_grad():
+        # training moves the scales and shifts away from 1 and 0
+        last = shallow.model.encoder.layers[-1].final_layer_norm
+        last.weight.mul_(torch.linspace(0.6, 1.8, len(last.weight)))
+        last.bias.add_(torch.linspace(-0.1, 0.3, len(last.bias)))
+    save_checkpoint(shallow, tmp_path / "audio_encoder.safetensors", CheckpointInfo(native_fps=NATIVE_FPS))
+    grown = AudioEncoderStage(deep, stage.speech, stage.held_out, stage.options)
+    sound = torch.randn(2, SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted, before = shallow(sound), deep(sound)
+        grown.start_from(tmp_path)
+        heard = deep(sound)
+    spread = wanted.std()
+    assert (before - wanted).std() > spread
+    assert (heard - wanted).square().mean().sqrt() < (0.15 if depth > 2 else 1e-3) * spread
+
+
+@pytest.mark.parametrize("changes", [{"num_hidden_layers": 1}, {"hidden_size": 64}])
+def test_an_encoder_of_more_layers_or_other_widths_is_refused(
+    stage: AudioEncoderStage, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    given = {"num_hidden_layers": 2}
+    save_checkpoint(
+        encoder_of(1, **given), tmp_path / "audio_encoder.safetensors", CheckpointInfo(native_fps=NATIVE_FPS)
+    )
+    other = AudioEncoderStage(encoder_of(2, **(given | changes)), stage.speech, stage.held_out, stage.options)
+    with pytest.raises(FD2TalkError, match="is of another size than this stage's audio_encoder"):
+        other.start_from(tmp_path)

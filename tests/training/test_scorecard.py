@@ -140,3 +140,5 @@ def test_the_table_says_what_is_missed() -> None:
 def test_a_folder_without_weights_is_a_sentence(tmp_path, capsys: pytest.CaptureFixture) -> None:
     assert main(["--weights", str(tmp_path)]) == 2
     assert "make it first" in capsys.readouterr().err
+    assert main(["--weights", str(tmp_path), "--detail", "1.5"]) == 2
+    assert "detail is 1.5, but a strength from 0 to 1" in capsys.readouterr().err
