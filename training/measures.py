@@ -184,6 +184,12 @@ def beat_alignment(pose: Tensor, energy: Tensor, fps: float, sigma: float = 0.1)
     return float(torch.exp(-(distance**2) / (2 * sigma**2)).mean())
 
 
+def blink_rate(lid: Tensor, fps: float) -> float:
+    """How often a minute a lid ``[F]``, 0 open and 1 shut, comes to be more shut than open."""
+    shut = lid > 0.5
+    return float((shut[1:] & ~shut[:-1]).sum()) * 60 * fps / max(len(lid), 1)
+
+
 def smooth(values: Tensor, fps: float, seconds: float) -> Tensor:
     """Gaussian smoothing of a curve ``[F]`` with a standard deviation in seconds; ends are held."""
     radius = max(1, round(3 * seconds * fps))

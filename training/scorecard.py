@@ -33,7 +33,7 @@ from fd2talk_core.reference import CropTransform, Reference, encode_reference
 from fd2talk_core.sampler import DEFAULT_DETAIL, MotionField, decode_frames, sample_latents
 
 from .autoencoder import save_grid
-from .conditions import face_region
+from .conditions import face_region, mouth_and_eyes
 from .corpus.motion import expected_mouth
 from .corpus.phonemes import PHONEME_IDS, Phone
 from .lip_expert import shift_test
@@ -42,6 +42,7 @@ from .measures import (
     OPEN_VOWELS,
     angle_error,
     beat_alignment,
+    blink_rate,
     correlation,
     flicker,
     lip_closure,
@@ -160,34 +161,35 @@ def score_frames(
         pose = CoefficientSequence("pose", pictures.pose[targets], 25.0, weights.face_model.name, POSE_NAMES)
         frames = weights.talk(reference, expression, pose, "absolute")
         truth = torch.stack([pictures.read(i) for i in targets]).float() / 255
-        region = face_region(
-            weights.face_model,
-            pictures.identity[targets],
-            pictures.expression[targets],
-            pictures.pose[targets],
-            pictures.size,
-        )
+        labels = (pictures.identity[targets], pictures.expression[targets], pictures.pose[targets])
+        face = face_region(weights.face_model, *labels, pictures.size)
+        regions = (face, *mouth_and_eyes(weights.face_model, *labels, pictures.size))
         still = reference.crop.movedim(-1, 0).expand_as(truth)
-        made.append(torch.stack([psnr(frames, truth, region), ssim(frames, truth, region)], dim=1))
-        copied.append(torch.stack([psnr(still, truth, region), ssim(still, truth, region)], dim=1))
+        for shown, measured in ((frames, made), (still, copied)):
+            likeness = [ssim(shown, truth, region) for region in regions]
+            measured.append(torch.stack([psnr(shown, truth, face), *likeness], dim=1))
         if number < 8:
             rows.append(
                 torch.stack([still[0], truth[0], frames[0], (4 * (frames[0] - truth[0]).abs()).clamp(0, 1)])
             )
     save_grid(rows, pictures_folder / "A-frames.png")
-    (ratio, similarity), (copy_ratio, copy_similarity) = (
+    (ratio, *likeness), (copy_ratio, *copy_likeness) = (
         torch.cat(values).mean(dim=0).tolist() for values in (made, copied)
     )
-    return [
+    table = [
         Row("A frames: PSNR on the face (dB)", ratio, 25, note=f"copying the reference: {copy_ratio:.2f}"),
         Row("A frames: PSNR over copying (dB)", ratio - copy_ratio, 5),
-        Row(
-            "A frames: SSIM on the face",
-            similarity,
-            0.85,
-            note=f"copying the reference: {copy_similarity:.3f}",
-        ),
     ]
+    for name, target, value, copy in zip(
+        ("on the face", "of the mouth", "of the eyes"),
+        (0.85, None, None),
+        likeness,
+        copy_likeness,
+        strict=True,
+    ):
+        note = f"copying the reference: {copy:.3f}"
+        table.append(Row(f"A frames: SSIM {name}", value, target, note=note))
+    return table
 
 
 @torch.no_grad()
@@ -224,7 +226,7 @@ def score_motion(
     rows, diversities, beats, true_beats = [], [], [], []
     correlations, errors, ranges, true_ranges = [], [], [], []
     known_correlations, known_errors = [], []
-    told = []
+    told, blinks, true_blinks = [], [], []
     for number, clip in enumerate(speech.clips[:clips]):
         clip = clip.first(seconds)
         features = clip.audio_features()
@@ -245,6 +247,8 @@ def score_motion(
         true_ranges.append(pose_range(clip.pose))
         beats.append(beat_alignment(poses[0], loudness, clip.fps))
         true_beats.append(beat_alignment(clip.pose, loudness, clip.fps))
+        for lids, motion in ((blinks, expression), (true_blinks, clip.expression)):
+            lids.append(blink_rate(motion[:, ARKIT_NAMES.index("eyeBlinkLeft")], clip.fps))
         if weights.lip_expert is not None:
             told.append(shift_test(weights.lip_expert, clip, basis, 5)[1].float())
         if number < 6:
@@ -277,6 +281,7 @@ def score_motion(
             mean(true_beats) / 2,
             note=f"the truth: {mean(true_beats):.3f}",
         ),
+        Row("blinks a minute", mean(blinks), note=f"the truth: {mean(true_blinks):.1f}"),
     ]
     if told:
         table.append(

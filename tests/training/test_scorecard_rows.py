@@ -34,6 +34,7 @@ from training.scorecard import Row, SpokenText, Weights
 from training.sources import PictureSet, SpeechClip, SpeechSet
 
 JAW = ARKIT_NAMES.index("jawOpen")
+BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
 SPOKEN = "unless to be rather cold hearted and rather selfish is to be ill disposed"
 
 
@@ -107,6 +108,9 @@ def test_frames_equal_to_the_truth_and_a_copied_reference(pictures: PictureSet, 
 
     rows = scorecard.score_frames(Fake(talk=copy), pictures, tmp_path)
     copied = values(rows)
+    for part in ("of the mouth", "of the eyes"):
+        assert perfect[f"A frames: SSIM {part}"] == pytest.approx(1, abs=1e-4)
+        assert copied[f"A frames: SSIM {part}"] < 0.2
     assert copied["A frames: PSNR over copying (dB)"] == pytest.approx(0, abs=1e-5)
     assert copied["A frames: SSIM on the face"] < 0.1 and not any(row.met for row in rows)
     # two independent noises of 0..1 differ by 1/6 in the mean square
@@ -125,6 +129,7 @@ def speech() -> SpeechSet:
     time = torch.arange(150) / 25
     expression, pose = torch.zeros(150, 52), torch.zeros(150, 6)
     expression[:, JAW] = 0.4 + 0.4 * torch.sin(5 * time)
+    expression[[30, 31, 90], BLINK] = 0.9
     pose[:, 0] = 0.2 * torch.cos(torch.pi * 1.25 * (time - 0.4))
     loud = (torch.arange(150) % 20 == 10).float().repeat_interleave(640)
     noise = torch.randn(150 * 640, generator=torch.Generator().manual_seed(0)) * loud
@@ -143,6 +148,7 @@ def test_motion_equal_to_the_truth(speech: SpeechSet, tmp_path: Path) -> None:
     found = values(scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2))
     assert found["A motion: correlation of mouth opening"] == pytest.approx(1)
     assert found["A motion: lip error, still mouth = 1"] == pytest.approx(0, abs=1e-6)
+    assert found["blinks a minute"] == pytest.approx(20)  # two in six seconds
     # of three angles, one differs by 0.1 between the two samples
     assert found["pose variety across seeds (rad)"] == pytest.approx(0.1 / 2**0.5 / 3, rel=1e-4)
     rows = {row.name: row for row in scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2)}
@@ -161,6 +167,7 @@ def test_a_still_mouth_and_a_still_head(speech: SpeechSet, tmp_path: Path) -> No
     found = values(rows)
     assert found["A motion: correlation of mouth opening"] == 0
     assert found["A motion: lip error, still mouth = 1"] == pytest.approx(1)
+    assert found["blinks a minute"] == 0
     assert found["pose variety across seeds (rad)"] == 0 and found["beat alignment with prosody"] == 0
     assert not any(row.met for row in rows)
 
