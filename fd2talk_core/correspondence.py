@@ -254,14 +254,15 @@ def widen(mask: Tensor) -> Tensor:
     return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
 
 
-def unstretched(grid: Tensor, least: float, enough: float) -> Tensor:
+def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> Tensor:
     """``[F, 1, h, w]``: 0 where the portrait has a place on far less room than the frame has. A cheek that
     was turned away is a few of its pixels, mixed with the background, and an open eye's lid is its fold's
     dark line.
 
     Args:
         grid: ``[F, h, w, 2]``, (u, v) in the portrait of the frame's cells.
-        least, enough: the portrait's cells by a frame's cell: at the first 0, at the second 1.
+        least, enough: the portrait's cells by a frame's cell: at the first 0, at the second 1;
+            ``[F, 1, h, w]`` where that differs from place to place.
     """
     down, across = torch.gradient(_in_cells(grid), dim=(1, 2))
     area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]

@@ -16,7 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autoencoder import FrameAutoencoder
-from .correspondence import Correspondence, named_masks, soften, unstretched, untorn, warp_reference, widen
+from .correspondence import (
+    Correspondence,
+    distance_to,
+    named_masks,
+    pixel_centers,
+    smoothstep,
+    soften,
+    unstretched,
+    untorn,
+    warp_reference,
+    widen,
+)
+from .face_model import FaceModel, apply_pose, project
+from .mesh_render import rasterize
 from .reference import CropTransform, Reference
 
 DEFAULT_DETAIL = 0.85
@@ -33,6 +46,13 @@ follow."""
 STRETCHED = (0.1, 0.3)
 """A portrait's pixels by a frame's pixel: at the lower, a place is not taken from the portrait."""
 
+STRETCHED_RIM = (0.55, 0.9)
+"""The same next to the edge of cheeks and neck: the mesh's edge there is not quite the person's, so what it
+finds may be the background."""
+
+RIM, RIM_SIZE = 0.12, 96
+"""How far from the mesh's edge that is, in half widths of the crop, and cells a side that tell it."""
+
 _NEIGHBOURHOOD = 9
 """Pixels of the autoencoder's picture, odd, over which that difference is averaged."""
 
@@ -44,21 +64,29 @@ class PortraitDetail:
     Attributes:
         reference: the portrait, its crop as fine as the picture is but for :data:`LARGEST_SIDE`.
         layers: ``[1, 6, N, N]``: the crop, and its reconstruction enlarged to the same size.
+        rim: ``[1, 1, n, n]``: 1 at the edge of the portrait's cheeks and neck, 0 from :data:`RIM` on.
         strength: 0..1, how far the decoded frame gives way.
     """
 
     reference: Reference
     layers: Tensor
+    rim: Tensor
     strength: float
 
     @classmethod
     @torch.no_grad()
     def of(
-        cls, autoencoder: FrameAutoencoder, reference: Reference, strength: float, fine: bool = True
+        cls,
+        autoencoder: FrameAutoencoder,
+        reference: Reference,
+        face_model: FaceModel,
+        strength: float,
+        fine: bool = True,
     ) -> PortraitDetail:
         """
         Args:
             autoencoder: the one that made the reference's latent.
+            face_model: of the reference's coefficients.
             fine: take the crop anew, as fine as the picture is, for frames that are pasted back into it;
                 otherwise stay at the autoencoder's resolution.
         """
@@ -68,7 +96,7 @@ class PortraitDetail:
         shown = autoencoder.decode(latent, latent).float().cpu().clamp(0, 1)
         crop = reference.crop.movedim(-1, 0)[None]
         shown = _resize(shown, crop.shape[-1])
-        return cls(reference, torch.cat([crop, shown], dim=1), strength)
+        return cls(reference, torch.cat([crop, shown], dim=1), _rim(reference, face_model), strength)
 
     def add_to(self, frames: Tensor, flow: Correspondence) -> Tensor:
         """
@@ -86,10 +114,25 @@ class PortraitDetail:
         frames = frames.movedim(-1, 1)
         difference = (frames - _resize(shown, side)).abs().mean(dim=1, keepdim=True)
         difference = F.avg_pool2d(difference, _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-        trust = (-(difference / AGREEMENT).square()).exp() * _resize(_shows_the_portrait(flow), side)
+        trust = (-(difference / AGREEMENT).square()).exp() * _resize(self._shows_the_portrait(flow), side)
         frames = _resize(frames, size)
         frames = frames + self.strength * _resize(trust, size) * (portrait - frames)
         return frames.clamp(0, 1).movedim(1, -1)
+
+    def _shows_the_portrait(self, flow: Correspondence) -> Tensor:
+        """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface, and not too
+        much aslant. Eyes and mouths that the portrait hides are kept clear of by a cell more, since lids and
+        lips lie around them.
+        """
+        named = named_masks(flow.masks)
+        near = F.max_pool2d(torch.maximum(named["mouth"], named["eyes"]), 5, stride=1, padding=2)
+        seen = 1 - torch.maximum(soften(named["hidden"]), widen(named["hidden"]) * near)
+        rim = F.grid_sample(
+            self.rim.expand(len(flow.grid), -1, -1, -1), flow.grid, mode="bilinear", align_corners=False
+        )
+        rim = rim * named["coverage"]
+        bounds = (low + rim * (high - low) for low, high in zip(STRETCHED, STRETCHED_RIM, strict=True))
+        return seen * unstretched(flow.grid, *bounds) * untorn(flow.grid)
 
 
 def _finer(reference: Reference) -> Reference:
@@ -101,15 +144,15 @@ def _finer(reference: Reference) -> Reference:
     return replace(reference, crop=transform.to_crop(reference.picture), crop_transform=transform)
 
 
-def _shows_the_portrait(flow: Correspondence) -> Tensor:
-    """``[F, 1, h, w]`` in 0..1: off the mesh, or where the portrait sees the mesh's surface, and not too much
-    aslant. Eyes and mouths that the portrait hides are kept clear of by a cell more, since lids and lips lie
-    around them.
-    """
-    named = named_masks(flow.masks)
-    near = F.max_pool2d(torch.maximum(named["mouth"], named["eyes"]), 5, stride=1, padding=2)
-    seen = 1 - torch.maximum(soften(named["hidden"]), widen(named["hidden"]) * near)
-    return seen * unstretched(flow.grid, *STRETCHED) * untorn(flow.grid)
+def _rim(reference: Reference, face_model: FaceModel) -> Tensor:
+    """:attr:`PortraitDetail.rim`. Above the nose the mesh ends within hair or a hat, which move with it."""
+    shape = face_model(reference.identity[None], reference.expression[None])
+    posed = apply_pose(shape, reference.pose[None])
+    raster = rasterize(project(posed, face_model.camera), face_model.triangles, RIM_SIZE)
+    distance = distance_to(~raster.covered) * (2 / RIM_SIZE)
+    nose_tip = project(face_model.landmarks(posed), face_model.camera)[:, 1, 1]
+    below = pixel_centers(RIM_SIZE, nose_tip)[..., 1] > nose_tip
+    return ((1 - smoothstep(distance / RIM)) * (raster.covered & below))[:, None]
 
 
 def _resize(pictures: Tensor, size: int) -> Tensor:

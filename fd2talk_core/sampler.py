@@ -339,7 +339,7 @@ def _decode_chunks(
     portrait = reference.latent[None].to(autoencoder.device, autoencoder.dtype)
     fine = None
     if field is not None and detail:
-        fine = PortraitDetail.of(autoencoder, reference, detail, paste_back)
+        fine = PortraitDetail.of(autoencoder, reference, field.face_model, detail, paste_back)
         close_ups = CloseUps(fine.reference, field.face_model)
     previous: tuple[Tensor, Tensor] | None = None
     done = expected = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -52,13 +54,17 @@ def reconstruction(autoencoder: FrameAutoencoder, reference: Reference) -> Tenso
     return shown.clamp(0, 1).movedim(1, -1)
 
 
+def detail_of(autoencoder: FrameAutoencoder, reference: Reference, fine: bool = True) -> PortraitDetail:
+    return PortraitDetail.of(autoencoder, reference, default_face_model(), 1.0, fine)
+
+
 def test_a_frame_that_is_the_portrait_becomes_the_portrait(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
     shown = reconstruction(autoencoder, reference)
-    coarse = PortraitDetail.of(autoencoder, reference, 1.0, fine=False).add_to(shown, flow())
+    coarse = detail_of(autoencoder, reference, fine=False).add_to(shown, flow())
     torch.testing.assert_close(coarse[0], reference.crop.clamp(0, 1), atol=1e-5, rtol=0)
-    fine = PortraitDetail.of(autoencoder, reference, 1.0)
+    fine = detail_of(autoencoder, reference)
     assert fine.reference.crop.shape == (64, 64, 3)
     made = fine.add_to(shown, flow())[0]  # enlarging and reducing again is nearly, not exactly, the same
     torch.testing.assert_close(made, reference.picture[:, :64], atol=5e-3, rtol=0)
@@ -68,7 +74,7 @@ def test_detail_moves_with_the_surface(autoencoder: FrameAutoencoder, reference:
     cells = 4
     shown = reconstruction(autoencoder, reference)
     moved_frame = torch.roll(shown, -cells, dims=2)
-    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    detail = detail_of(autoencoder, reference, fine=False)
     made = detail.add_to(moved_frame, flow(shift=2 * cells / SIZE))[0]
     inside = slice(0, SIZE - 3 * cells)  # beyond, the averaged difference sees the rolled edge
     wanted = torch.roll(reference.crop, -cells, dims=1)
@@ -79,7 +85,7 @@ def test_none_is_added_where_the_portrait_does_not_see_the_surface(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
     shown = reconstruction(autoencoder, reference)
-    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    detail = detail_of(autoencoder, reference, fine=False)
     hidden = detail.add_to(shown, flow(covered=1.0, visible=0.0))
     torch.testing.assert_close(hidden, shown)
     seen = detail.add_to(shown, flow(covered=1.0, visible=1.0))
@@ -91,9 +97,32 @@ def test_what_was_repainted_a_little_gives_way_to_the_portrait(
 ) -> None:
     noise = 0.02 * torch.randn(1, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(4))
     frame = (reconstruction(autoencoder, reference) + noise).clamp(0, 1)
-    made = PortraitDetail.of(autoencoder, reference, 1.0, fine=False).add_to(frame, flow())[0]
+    made = detail_of(autoencoder, reference, fine=False).add_to(frame, flow())[0]
     portrait = reference.crop.clamp(0, 1)
     assert (made - portrait).abs().mean() < 0.1 * (frame[0] - portrait).abs().mean()
+
+
+def test_a_cheek_that_was_turned_away_stays_clear_of_the_background(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    """Between jaw and shoulders the portrait's edge is not trusted once stretched; within it is."""
+    detail = detail_of(autoencoder, reference, fine=False)
+    rim = detail.rim[0, 0]
+    upper, lower = rim.chunk(2)
+    assert upper[: len(upper) * 3 // 4].max() == 0, "hair and hats"
+    assert 0.02 < (lower > 0.5).float().mean() < 0.2
+    middle = rim[len(rim) * 6 // 10, len(rim) // 2]
+    assert middle == 0, "the mouth"
+    shown = reconstruction(autoencoder, reference)
+    squeezed = flow(covered=1.0, visible=1.0)
+    squeezed.grid[..., 0] *= 0.7
+    at_rim, within = (
+        replace(detail, rim=torch.full_like(detail.rim, value)).add_to(shown, squeezed)
+        for value in (1.0, 0.0)
+    )
+    still = replace(detail, rim=torch.ones_like(detail.rim)).add_to(shown, flow(covered=1.0, visible=1.0))
+    torch.testing.assert_close(still[0], reference.crop.clamp(0, 1), atol=1e-5, rtol=0)
+    assert (at_rim - shown).abs().mean() < 0.6 * (within - shown).abs().mean()
 
 
 def test_eyes_that_the_portrait_hides_stay_clear_of_it(
@@ -106,7 +135,7 @@ def test_eyes_that_the_portrait_hides_stay_clear_of_it(
     eye.masks[:, 1, middle - 1 : middle + 1, middle - 1 : middle + 1] = 0
     skin = Correspondence(eye.grid, eye.masks.clone(), eye.hidden_mouth)
     eye.masks[:, MASK_NAMES.index("eyes"), middle - 1 : middle + 1, middle - 1 : middle + 1] = 1
-    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    detail = detail_of(autoencoder, reference, fine=False)
     inside = slice(middle - 1, middle + 1)
     changed = [(detail.add_to(shown, field) - shown)[0, inside, inside].abs().mean() for field in (eye, skin)]
     assert changed[0] < 1e-5 < changed[1]
@@ -115,7 +144,7 @@ def test_eyes_that_the_portrait_hides_stay_clear_of_it(
 def test_none_is_added_where_the_frame_shows_something_else(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
-    detail = PortraitDetail.of(autoencoder, reference, 1.0, fine=False)
+    detail = detail_of(autoencoder, reference, fine=False)
     other = (reconstruction(autoencoder, reference) + 0.5) % 1
     assert (detail.add_to(other, flow()) - other).abs().max() < 1e-3
 
