@@ -40,14 +40,16 @@ TONES = {
     "gums": (0.49, 0.34, 0.34),
 }
 """Colours of the lit inside of a mouth in a face of mean brightness :data:`FACE_BRIGHTNESS`: those that fit
-500 drawn heads best, as do the exponent and how dark it gets within."""
+500 drawn heads best, as do the brightness's exponent and how dark it gets within."""
 
 FACE_BRIGHTNESS = 0.55
 FACE_TINT = (1.13, 0.96, 0.87)
 """Mean colour of those faces, relative to its own mean."""
 
-BRIGHTNESS_EXPONENT, TINT_EXPONENT = 0.4, 0.3
-"""How the inside of the mouth follows the brightness and the tint of the face around it."""
+BRIGHTNESS_EXPONENT, TINT_EXPONENT = 0.4, 0.75
+"""How the inside of the mouth follows the brightness and the tint of the face around it. Drawn heads, whose
+skin has any colour, fit an exponent of 0.3 for the tint; in photographs and paintings tint is also the
+light's, and a mouth that kept out of it would be blue."""
 
 TEETH_AREA = 2.5e-4
 """Share of the portrait's crop (16 of 256² pixels) that the inside of its mouth must fill to show teeth."""

@@ -150,7 +150,7 @@ def _rim(reference: Reference, face_model: FaceModel) -> Tensor:
     posed = apply_pose(shape, reference.pose[None])
     raster = rasterize(project(posed, face_model.camera), face_model.triangles, RIM_SIZE)
     distance = distance_to(~raster.covered) * (2 / RIM_SIZE)
-    nose_tip = project(face_model.landmarks(posed), face_model.camera)[:, 1, 1]
+    nose_tip = project(face_model.landmarks(posed), face_model.camera)[:, 1, 1]  # v of MediaPipe's point 1
     below = pixel_centers(RIM_SIZE, nose_tip)[..., 1] > nose_tip
     return ((1 - smoothstep(distance / RIM)) * (raster.covered & below))[:, None]
 
