@@ -55,6 +55,9 @@ from .motion import compare_mouths, draw_motion, mouth_basis, mouth_opening
 from .portraits import EXAMPLES, portraits
 from .sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
 
+INNER_LIPS = (13, 14)
+"""MediaPipe's points in the middle of the upper and the lower lip's inner edge."""
+
 TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
 """Where Debian's pocketsphinx-testdata puts real speech with its words."""
 
@@ -477,6 +480,7 @@ def score_portraits(
     save_grid(rows, pictures_folder / "B-portraits.png")
     upper = torch.tensor([take.upper_face for take in spoken])
     jaw = [take.jaw_open for take in spoken if take.jaw_open is not None]
+    gaps = [take.lip_gap for take in spoken if take.lip_gap is not None]
     angles = [take.angles for take in spoken if take.angles is not None]
     by_axis = torch.stack(angles).mean(dim=0).tolist() if angles else []
     note = f"{', '.join(names)}" + (f"; no face in {', '.join(missing)}" if missing else "")
@@ -492,6 +496,11 @@ def score_portraits(
             sum(jaw) / len(jaw) if jaw else None,
             0.8,
             note=f"{len(jaw)} takes: {' '.join(f'{value:.2f}' for value in jaw)}",
+        ),
+        Row(
+            "B portraits: gap of the lips seen against ours",
+            sum(gaps) / len(gaps) if gaps else None,
+            note="by the landmarks, from which the row above is guessed",
         ),
         Row(
             "B portraits: head angles, mean error (°)",
@@ -523,12 +532,14 @@ class PortraitTake:
         upper_face: :func:`upper_face_similarity`.
         jaw_open: correlation of the blendshape that the landmarker sees with ours; None, as the angles, where
             it found too few faces.
+        lip_gap: correlation of the gap that it sees between the lips with ours.
         angles: mean error of pitch, yaw and roll in degrees, ``[3]``.
     """
 
     found: Tensor
     upper_face: float
     jaw_open: float | None
+    lip_gap: float | None
     angles: Tensor | None
 
 
@@ -542,7 +553,7 @@ def portrait_take(
     wanted = apply_to_portrait(expression, pose, reference.expression, reference.pose, "relative")
     faces = list(landmarker.detect_video(frames.movedim(1, -1)))
     found = torch.tensor([face is not None for face in faces])
-    jaw_open = angles = None
+    jaw_open = lip_gap = angles = None
     if found.sum() >= 8:
         landmarks = torch.stack([face.landmarks[:, :2] for face in faces if face is not None])
         blendshapes = torch.stack([face.blendshapes for face in faces if face is not None])
@@ -555,9 +566,12 @@ def portrait_take(
         jaw = ARKIT_NAMES.index("jawOpen")
         expression, pose = (values[found] for values in wanted)
         jaw_open = correlation(blendshapes[:, jaw], expression[:, jaw])
+        upper_lip, lower_lip = (landmarks[:, point] for point in INNER_LIPS)
+        opening = mouth_opening(weights.face_model, reference.identity, expression)
+        lip_gap = correlation((upper_lip - lower_lip).norm(dim=-1), opening)
         angles = torch.tensor([angle_error(fit.pose[:, i : i + 1], pose[:, i : i + 1]) for i in range(3)])
     upper_face = upper_face_similarity(weights, reference, frames, *wanted)
-    return frames, PortraitTake(found, upper_face, jaw_open, angles)
+    return frames, PortraitTake(found, upper_face, jaw_open, lip_gap, angles)
 
 
 def resolution(weights: Weights) -> int:

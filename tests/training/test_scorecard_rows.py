@@ -345,7 +345,10 @@ def test_a_drawn_person_closes_the_loop(drawn: types.SimpleNamespace, tmp_path: 
     assert found["B portraits: face found in the output"] == 1
     assert found["B portraits: jawOpen seen against ours"] > 0.9
     assert found["B portraits: head angles, mean error (°)"] < 5
-    assert "pitch" in rows[2].note and "drawn" in rows[3].note
+    assert found["B portraits: gap of the lips seen against ours"] > 0.9
+    notes = {row.name: row.note for row in rows}
+    assert "pitch" in notes["B portraits: head angles, mean error (°)"]
+    assert "drawn" in notes["B identity: upper face, aligned SSIM"]
 
 
 def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
@@ -375,6 +378,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     found = values(rows)
     assert found["B portraits: face found in the output"] == 0
     assert found["B portraits: jawOpen seen against ours"] is None
+    assert found["B portraits: gap of the lips seen against ours"] is None
     assert found["B identity: upper face, aligned SSIM"] < 0.7
 
 
