@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ from .autoencoder import save_grid
 from .conditions import face_region, mouth_and_eyes
 from .corpus.motion import expected_mouth
 from .corpus.phonemes import PHONEME_IDS, Phone
+from .face_model import INNER_LIPS
 from .lip_expert import shift_test
 from .measures import (
     BILABIALS,
@@ -54,9 +56,6 @@ from .measures import (
 from .motion import compare_mouths, draw_motion, mouth_basis, mouth_opening
 from .portraits import EXAMPLES, portraits
 from .sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
-
-INNER_LIPS = (13, 14)
-"""MediaPipe's points in the middle of the upper and the lower lip's inner edge."""
 
 TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
 """Where Debian's pocketsphinx-testdata puts real speech with its words."""
@@ -258,33 +257,31 @@ def score_motion(
             rows.append((openings, poses[0], clip.pose))
     draw_motion(rows, pictures_folder / "A-motion.png")
 
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values)
-
     def at_best(known: Sequence[float]) -> str:
-        return f"the corpus's own rules from the true phonemes: {mean(known):.3f}" if known else ""
+        return f"the corpus's own rules from the true phonemes: {fmean(known):.3f}" if known else ""
 
     table = [
         Row(
             "A motion: correlation of mouth opening",
-            mean(correlations),
+            fmean(correlations),
             0.90,
             note=at_best(known_correlations),
         ),
-        Row("A motion: lip error, still mouth = 1", mean(errors), 1 / 3, "low", at_best(known_errors)),
+        Row("A motion: lip error, still mouth = 1", fmean(errors), 1 / 3, "low", at_best(known_errors)),
         Row(
             "pose variety across seeds (rad)",
-            mean(diversities),
-            mean(true_ranges) / 2,
-            note=f"half the corpus's own; over time {mean(ranges):.3f}, the truth's {mean(true_ranges):.3f}",
+            fmean(diversities),
+            fmean(true_ranges) / 2,
+            note=f"half the corpus's own; over time {fmean(ranges):.3f}, "
+            f"the truth's {fmean(true_ranges):.3f}",
         ),
         Row(
             "beat alignment with prosody",
-            mean(beats),
-            mean(true_beats) / 2,
-            note=f"the truth: {mean(true_beats):.3f}",
+            fmean(beats),
+            fmean(true_beats) / 2,
+            note=f"the truth: {fmean(true_beats):.3f}",
         ),
-        Row("blinks a minute", mean(blinks), note=f"the truth: {mean(true_blinks):.1f}"),
+        Row("blinks a minute", fmean(blinks), note=f"the truth: {fmean(true_blinks):.1f}"),
     ]
     if told:
         table.append(
@@ -493,18 +490,18 @@ def score_portraits(
         ),
         Row(
             "B portraits: jawOpen seen against ours",
-            sum(jaw) / len(jaw) if jaw else None,
+            fmean(jaw) if jaw else None,
             0.8,
             note=f"{len(jaw)} takes: {' '.join(f'{value:.2f}' for value in jaw)}",
         ),
         Row(
             "B portraits: gap of the lips seen against ours",
-            sum(gaps) / len(gaps) if gaps else None,
+            fmean(gaps) if gaps else None,
             note="by the landmarks, from which the row above is guessed",
         ),
         Row(
             "B portraits: head angles, mean error (°)",
-            sum(by_axis) / 3 if by_axis else None,
+            fmean(by_axis) if by_axis else None,
             5.0,
             "low",
             ", ".join(
@@ -566,7 +563,7 @@ def portrait_take(
         jaw = ARKIT_NAMES.index("jawOpen")
         expression, pose = (values[found] for values in wanted)
         jaw_open = correlation(blendshapes[:, jaw], expression[:, jaw])
-        upper_lip, lower_lip = (landmarks[:, point] for point in INNER_LIPS)
+        upper_lip, lower_lip = (landmarks[:, point] for point in INNER_LIPS[0])
         opening = mouth_opening(weights.face_model, reference.identity, expression)
         lip_gap = correlation((upper_lip - lower_lip).norm(dim=-1), opening)
         angles = torch.tensor([angle_error(fit.pose[:, i : i + 1], pose[:, i : i + 1]) for i in range(3)])
