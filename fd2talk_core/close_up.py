@@ -33,14 +33,14 @@ from .mesh_render import rasterize
 from .reference import Reference
 
 TONES = {
-    "mouth_interior": (0.52, 0.32, 0.31),
-    "upper_teeth": (0.61, 0.53, 0.49),
-    "lower_teeth": (0.82, 0.75, 0.69),
-    "tongue": (0.73, 0.45, 0.46),
-    "gums": (0.49, 0.34, 0.34),
+    "mouth_interior": (0.49, 0.31, 0.30),
+    "upper_teeth": (0.54, 0.49, 0.43),
+    "lower_teeth": (0.75, 0.69, 0.63),
+    "tongue": (0.68, 0.38, 0.40),
+    "gums": (0.57, 0.37, 0.39),
 }
 """Colours of the lit inside of a mouth in a face of mean brightness :data:`FACE_BRIGHTNESS`: those that fit
-500 drawn heads best, as do the brightness's exponent and how dark it gets within."""
+800 pictures of drawn heads best, as do the brightness's exponent and how dark it gets within."""
 
 FACE_BRIGHTNESS = 0.55
 FACE_TINT = (1.13, 0.96, 0.87)
@@ -57,6 +57,12 @@ TEETH_AREA = 2.5e-4
 TEETH_SATURATION = 0.3
 """Of the brightest third of what is seen in a mouth, below which that is teeth: tongues lie above."""
 
+TEETH_DARKEST = 0.7
+"""Of the brightness of that third, above which a place in the mouth is a tooth."""
+
+TEETH_DROPS = torch.arange(11) * 0.01
+"""Face-model units by which a person's upper teeth may reach further down than the face model's."""
+
 TEETH_SHADE = 0.85
 """Brightness of teeth that the portrait hides, relative to that third: lips and cheeks shade them more."""
 
@@ -71,6 +77,10 @@ SUPERSAMPLE = 2
 
 DEPTH_TOLERANCE = 0.03
 """Face-model units (3 mm) by which a place may lie behind what the portrait shows and count as shown."""
+
+RIM = 1.0
+"""Pixels of the portrait beside lips or lids where what lies behind them is not believed: the mesh is not
+fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
 
 FOLDS = 0.05
 """Face-model units (5 mm) around lips and lids that are drawn anew too: a lid closes from above its rim."""
@@ -151,6 +161,7 @@ class _Sight:
         box: where the portrait has it, with room around.
         depth: ``[n, n]`` in that box, of what is nearest.
         inner: ``[n, n]`` bool, whether that is an inner part.
+        surely_inner: ``[n, n]`` bool, whether it is one and no lip or lid is within :data:`RIM` of it.
     """
 
     region: _Region
@@ -158,6 +169,7 @@ class _Sight:
     box: _Box
     depth: Tensor
     inner: Tensor
+    surely_inner: Tensor
 
     @classmethod
     def of(cls, region: _Region, portrait: Tensor, focal: float, picture: int) -> _Sight:
@@ -172,7 +184,10 @@ class _Sight:
         box = _box_around(target[:, region.frame], picture, 1.5 * share)
         raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
         inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
-        return cls(region, share, box, raster.depth[0], inner[0])
+        reach = math.ceil(RIM * SAMPLES / box.size)
+        outer = (~inner)[:, None].float()
+        near_rim = F.max_pool2d(outer, 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
+        return cls(region, share, box, raster.depth[0], inner[0], inner[0] & ~near_rim)
 
     def shows(self, places: Tensor, inner: Tensor) -> Tensor:
         """``[F, n, n]``: whether the portrait shows places ``[F, n, n, 3]``, inner parts or not."""
@@ -180,7 +195,7 @@ class _Sight:
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
         near = places[..., 2] <= self.depth[row, column] + DEPTH_TOLERANCE
-        return within & near & (self.inner[row, column] == inner)
+        return within & near & torch.where(inner, self.surely_inner[row, column], ~self.inner[row, column])
 
 
 class CloseUps:
@@ -195,13 +210,18 @@ class CloseUps:
     @torch.no_grad()
     def __init__(self, reference: Reference, face_model: FaceModel) -> None:
         self.reference, self.face_model = reference, face_model
-        shape = face_model(reference.identity[None], reference.expression[None])
-        self.portrait = project(apply_pose(shape, reference.pose[None]), face_model.camera)
         self.crop = reference.crop.movedim(-1, 0)[None]
+        self.teeth_drop = 0.0
+        self.portrait = self._portrait()
         regions = _regions(face_model) if reference.face_found else ()
-        size = self.crop.shape[-1]
-        self.sights = [_Sight.of(region, self.portrait, face_model.camera.focal, size) for region in regions]
-        self.tones = _tones(self._face_colours(), self._teeth())
+        focal, size = face_model.camera.focal, self.crop.shape[-1]
+        self.sights = [_Sight.of(region, self.portrait, focal, size) for region in regions]
+        teeth = self._teeth()
+        self.tones = _tones(self._face_colours(), None if teeth is None else TEETH_SHADE * teeth)
+        if teeth is not None:
+            self.teeth_drop = self._fit_teeth(float(teeth.mean()))
+            self.portrait = self._portrait()
+            self.sights[0] = _Sight.of(regions[0], self.portrait, focal, size)
 
     @torch.no_grad()
     def add_to(self, frames: Tensor, expression: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
@@ -217,7 +237,7 @@ class CloseUps:
         if not self.sights:
             return frames
         frames = frames.clone()
-        vertices = self.face_model(self.reference.identity[None], expression)
+        vertices = self._shape(expression)
         vertices = pose_on_body(self.face_model, vertices, pose, self.reference.pose[None])
         places = project(vertices, self.face_model.camera)
         for sight in self.sights:
@@ -227,6 +247,20 @@ class CloseUps:
             square = box.cut(frames)
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
+
+    def _shape(self, expression: Tensor) -> Tensor:
+        """``[F, V, 3]``: the person's mesh, with teeth that reach as far down as theirs."""
+        vertices = self.face_model(self.reference.identity[None], expression)
+        if self.teeth_drop:
+            part = self.face_model.part_names.index("upper_teeth")
+            teeth = self.face_model.triangles[self.face_model.triangle_parts == part].unique()
+            vertices[:, teeth, 1] -= self.teeth_drop
+        return vertices
+
+    def _portrait(self) -> Tensor:
+        """``[1, V, 3]``: the mesh on the screen, as the portrait shows it."""
+        posed = apply_pose(self._shape(self.reference.expression[None]), self.reference.pose[None])
+        return project(posed, self.face_model.camera)
 
     def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
         """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``
@@ -291,6 +325,11 @@ class CloseUps:
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
 
+    def _mouth_colours(self) -> Tensor:
+        """``[n, n, 3]``: the portrait in the box of its mouth."""
+        centers = self.sights[0].box.centers(SAMPLES, self.crop)
+        return F.grid_sample(self.crop, centers, mode="bilinear", align_corners=False)[0].movedim(0, -1)
+
     def _teeth(self) -> Tensor | None:
         """``[3]``: the colour of the portrait's teeth, if it shows any."""
         if not self.sights:
@@ -299,13 +338,32 @@ class CloseUps:
         area = float(mouth.inner.float().mean()) * (mouth.box.size / mouth.box.picture) ** 2
         if area < TEETH_AREA:
             return None
-        seen = F.grid_sample(
-            self.crop, mouth.box.centers(SAMPLES, self.crop), mode="bilinear", align_corners=False
-        )[0].movedim(0, -1)[mouth.inner]
+        seen = self._mouth_colours()[mouth.inner]
         brightness = seen.mean(dim=1)
         brightest = seen[brightness >= brightness.quantile(2 / 3)].mean(dim=0)
-        saturation = 1 - brightest.amin() / brightest.amax().clamp_min(1e-3)
-        return TEETH_SHADE * brightest if saturation < TEETH_SATURATION else None
+        return brightest if _saturation(brightest) < TEETH_SATURATION else None
+
+    def _fit_teeth(self, brightness: float) -> float:
+        """Face-model units by which the portrait's upper teeth reach further down than the face model's, so
+        that they are not taken for a tongue, and move with it.
+
+        Args:
+            brightness: of its teeth.
+        """
+        mouth, colours = self.sights[0], self._mouth_colours()
+        tooth = (colours.mean(dim=-1) > TEETH_DARKEST * brightness) & (
+            _saturation(colours) < TEETH_SATURATION
+        )
+        sign = torch.where(tooth, 1, -1)[mouth.surely_inner]
+        fits = []
+        for drop in TEETH_DROPS.tolist():
+            self.teeth_drop = drop
+            target = mouth.box.to_box(self._portrait()[:, mouth.region.vertices])
+            raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
+            kinds = torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
+            upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.surely_inner]
+            fits.append(int((sign * upper).sum()))
+        return float(TEETH_DROPS[fits.index(max(fits))])
 
     def _face_colours(self) -> Tensor:
         """``[p, 3]``: the portrait where the mesh covers it."""
@@ -313,6 +371,11 @@ class CloseUps:
         raster = rasterize(self.portrait, self.face_model.triangles, size, cull_back_faces=True)
         small = F.interpolate(self.crop, size=(size, size), mode="area")
         return small[0].movedim(0, -1)[raster.covered[0]]
+
+
+def _saturation(colours: Tensor) -> Tensor:
+    """``[...]`` of ``[..., 3]``: 0 is grey."""
+    return 1 - colours.amin(dim=-1) / colours.amax(dim=-1).clamp_min(1e-3)
 
 
 def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
@@ -392,10 +455,10 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
         tones: ``[5, 3]``.
     """
     x, y, z = rest.unbind(-1)
-    light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.6)) ** (1 / 2.2)
+    light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
     wave = 0.3 * (x * 75).cos()
-    gums = smoothstep((y + 0.19) / 0.02 + wave) * upper + smoothstep((-y - 0.345) / 0.02 + wave) * lower
+    gums = smoothstep((y + 0.21) / 0.02 + wave) * upper + smoothstep((-y - 0.35) / 0.02 + wave) * lower
     gaps = 1 - 0.15 * (-((x * 37.5).sin() / 0.12).square()).exp() * (upper | lower)
     colours = tones[kinds.clamp_min(0)] * gaps[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)

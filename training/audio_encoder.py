@@ -21,8 +21,11 @@ from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import default_face_model
 
+from .corpus.augment import shift_formants
 from .sources import SpeechClip, SpeechSet, load_speech
 from .trainer import Stage, stage_main, stage_options
+
+_COLOUR_BANDS = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class AudioEncoderOptions:
             person spoke (Ko et al. 2015, "Audio augmentation for speech recognition").
         tone: largest weight of the sample before in a two-tap filter, either way: duller or brighter
             microphones.
+        formants: largest change of the throat's resonances, as a share either way, while the pitch stays
+            (Jaitly & Hinton 2013, "Vocal tract length perturbation").
+        colour: dB by which the loudness of each of eight bands varies, as one deviation (Nam et al. 2022,
+            "FilterAugment").
         held_out_seconds: taken of each held-out clip.
         held_out_clips: how many are taken.
         filters: how the first convolution starts: ``random``, or ``mel``, see :func:`start_as_mel_filters`.
@@ -47,6 +54,8 @@ class AudioEncoderOptions:
     gain: float = 12.0
     speed: float = 0.0
     tone: float = 0.0
+    formants: float = 0.0
+    colour: float = 0.0
     held_out_seconds: float = 6.0
     held_out_clips: int = 32
     filters: str = "random"
@@ -56,6 +65,12 @@ class AudioEncoderOptions:
             raise FD2TalkError(f"speed is {self.speed}, but a share of at least 0 and under 1 is needed.")
         if not 0 <= self.tone < 1:
             raise FD2TalkError(f"tone is {self.tone}, but at least 0 and under 1 is needed.")
+        if not 0 <= self.formants < 1:
+            raise FD2TalkError(
+                f"formants is {self.formants}, but a share of at least 0 and under 1 is needed."
+            )
+        if self.colour < 0:
+            raise FD2TalkError(f"colour is {self.colour}, but at least 0 dB is needed.")
         if self.filters not in ("random", "mel"):
             raise FD2TalkError(f"filters is {self.filters!r}, but it is one of: random, mel.")
 
@@ -135,6 +150,10 @@ class AudioEncoderStage(Stage):
         waveform = F.pad(waveform, (0, heard - waveform.shape[0]))
         if heard != self.num_samples:
             waveform = F.interpolate(waveform[None, None], self.num_samples, mode="linear")[0, 0]
+        if options.formants or options.colour:
+            share = options.formants * (2 * torch.rand((), generator=generator) - 1)
+            bands = options.colour * torch.randn(_COLOUR_BANDS, generator=generator)
+            waveform = shift_formants(waveform, 1 + float(share), bands)
         if options.tone:
             weight = options.tone * (2 * tone - 1)
             waveform = (waveform + weight * F.pad(waveform, (1, -1))) / (1 + weight**2) ** 0.5

@@ -40,6 +40,13 @@ LASH_LENGTH = 0.4
 """Of the asset's upper lashes. They are planes for a texture with gaps; whole, they look like a black mask,
 and so do the lower ones, which are left out."""
 
+TEETH_SHIFT = {"upper_teeth": (0.0, -0.02, 0.03), "lower_teeth": (0.0, -0.005, 0.02)}
+"""Decimetres. The asset's upper teeth end where the upper lip does, 12 mm behind it, so that an open mouth
+shows none; people show 2 to 3 mm of theirs there (Vig & Brundo 1978, "The kinetics of anterior tooth
+display")."""
+TONGUE_HEIGHT = 0.5
+"""Of the asset's tongue, which fills a mouth that opens. It lies behind the lower teeth with this."""
+
 EYE_RINGS = (0.0, 5.0, 9.5, 14.0, 19.5, 25.0, 33.0, 43.0, 55.0, 68.0, 82.0, 98.0)
 """Degrees from the eye's axis. The asset's eyeball is an octagon; ours has edges where pupil and iris end."""
 PUPIL_EDGE, IRIS_EDGE = 9.5, 25.0
@@ -440,6 +447,17 @@ def identity_basis(
     return Basis(mean, components, float(error))
 
 
+def settle_mouth(mean: np.ndarray, head: Head) -> np.ndarray:
+    """Heads ``[V, 3]`` with teeth and tongue where an opening mouth shows them as people's do."""
+    mean = mean.copy()
+    for name, shift in TEETH_SHIFT.items():
+        mean[np.unique(head.triangles[head.parts == PART[name]])] += shift
+    tongue = np.unique(head.triangles[head.parts == PART["tongue"]])
+    floor = mean[tongue, 1].min()
+    mean[tongue, 1] = floor + TONGUE_HEIGHT * (mean[tongue, 1] - floor)
+    return mean
+
+
 def expression_basis(assets: Assets, base: BaseMesh, head: Head) -> np.ndarray:
     """The 52 ARKit shapes ``[52, V, 3]``."""
     folder = "faceunits01/targets/faceunits"
@@ -519,7 +537,7 @@ LIP_LANDMARKS = (
 )
 # fmt: on
 """MediaPipe's landmarks on the red of the lips and its rims."""
-CORRESPONDENCE_VIEWS = 40
+CORRESPONDENCE_VIEWS, JAW_OF_VIEWS = 40, 0.35
 
 
 @torch.no_grad()
@@ -529,13 +547,16 @@ def mediapipe_correspondence(
     """Where MediaPipe's 468 landmarks lie on the mesh, found by showing its network pictures of random heads.
 
     A landmark's pixel is taken back to the surface seen there and from there to the mean head; of all views
-    the geometric median counts, made symmetric. Mouths are open, so that the lips' inner rims are told apart.
+    the geometric median counts, made symmetric. Mouths are open, the mean head's too, so that the lips' inner
+    rims are told apart.
 
     Returns:
         triangles ``[468]``, barycentric ``[468, 3]`` and the landmarks' median distance, in millimetres,
         between one view and all.
     """
     landmarker, size = FaceLandmarker.load(), 512
+    jaw = ARKIT_NAMES.index("jawOpen")
+    corners = (model.mean + JAW_OF_VIEWS * model.expression_basis[jaw])[model.triangles]
     generator = torch.Generator().manual_seed(seed)
     skin = torch.tensor([PART[name] for name in ("skin", "lips", "eyelids", "scalp", "neck", "ears")])
     lips = torch.tensor([PART["lips"]])
@@ -545,7 +566,7 @@ def mediapipe_correspondence(
     for _ in range(views):
         draw = torch.randn(6, generator=generator).clamp(-2, 2)
         expression = torch.zeros(model.expression_dim)
-        expression[ARKIT_NAMES.index("jawOpen")] = 0.35 + 0.1 * draw[5]
+        expression[jaw] = JAW_OF_VIEWS + 0.1 * draw[5]
         pose = torch.cat([draw[:3] * torch.tensor([0.12, 0.3, 0.05]), torch.zeros(3)])
         identity = 0.6 * torch.randn(model.identity_dim, generator=generator)
         picture, raster, drawn = portrait_of(
@@ -556,7 +577,7 @@ def mediapipe_correspondence(
             pixels = faces[0].landmarks[:468, :2]
             triangle = drawn[raster.triangle[0].clamp_min(0)]
             part = torch.where(raster.covered[0], model.triangle_parts[triangle], -1)
-            place = (model.mean[model.triangles[triangle]] * raster.barycentric[0][..., None]).sum(-2)
+            place = (corners[triangle] * raster.barycentric[0][..., None]).sum(-2)
             on_skin = _surface_at(pixels, place, torch.isin(part, skin))
             on_lips = _surface_at(pixels, place, torch.isin(part, lips))
             found.append(torch.where(is_lip[:, None], on_lips, on_skin))
@@ -575,7 +596,7 @@ def mediapipe_correspondence(
     barycentric = torch.empty(468, 3)
     for which, parts in ((is_lip, lips), (~is_lip, skin)):
         allowed = torch.isin(model.triangle_parts, parts).nonzero()[:, 0]
-        index, weights = closest_on_mesh(model.mean[model.triangles[allowed]], middle[which])
+        index, weights = closest_on_mesh(corners[allowed], middle[which])
         triangles[which], barycentric[which] = allowed[index], weights
     return triangles, barycentric, float(spread)
 
@@ -653,7 +674,7 @@ def build(assets: Assets, samples: int = 400, seed: int = 0) -> tuple[FaceModel,
     # the pivot: between the ears, at the height of their lobes
     ears = basis.mean[np.unique(head.triangles[head.parts == PART["ears"]])]
     pivot = np.array([0.0, np.percentile(ears[:, 1], 10), np.median(ears[:, 2])])
-    mean = basis.mean - pivot
+    mean = settle_mouth(basis.mean - pivot, head)
     tensors = {
         "mean": torch.from_numpy(mean).float(),
         "identity_basis": torch.from_numpy(basis.components).float(),

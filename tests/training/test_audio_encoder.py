@@ -68,6 +68,25 @@ def test_tone_makes_sound_duller_or_brighter(stage: AudioEncoderStage) -> None:
         AudioEncoderOptions(tone=1.0)
 
 
+def test_formants_and_colour_make_another_voice_that_says_the_same(stage: AudioEncoderStage) -> None:
+    plain, changed = (
+        AudioEncoderStage(
+            stage.encoder,
+            stage.speech,
+            stage.held_out,
+            AudioEncoderOptions(seconds=1.0, noise=0.0, gain=0.0, **options),
+        ).sample(0, torch.Generator().manual_seed(3))
+        for options in ({}, {"formants": 0.15, "colour": 6.0})
+    )
+    assert torch.equal(plain["targets"], changed["targets"])
+    assert plain["waveform"].shape == changed["waveform"].shape
+    assert not torch.allclose(plain["waveform"], changed["waveform"], atol=1e-2)
+    with pytest.raises(FD2TalkError, match="formants is 1"):
+        AudioEncoderOptions(formants=1.0)
+    with pytest.raises(FD2TalkError, match="colour is -1"):
+        AudioEncoderOptions(colour=-1.0)
+
+
 def encoder_of(seed: int, **changes: int) -> AudioEncoder:
     config = configs.load_config("audio_encoder", "tiny")["config"] | changes
     return configs.build("audio_encoder", "tiny", seed, config=config)

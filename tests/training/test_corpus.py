@@ -18,7 +18,7 @@ from fd2talk_core.coefficients import ARKIT_NAMES
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
 from training.corpus import speech
-from training.corpus.augment import SAMPLE_RATE, record
+from training.corpus.augment import SAMPLE_RATE, record, shift_formants
 from training.corpus.clips import make_clip, write_clip_shard
 from training.corpus.motion import FPS, Style, closures, frame_instants, synthesise
 from training.corpus.phonemes import BILABIALS, OPEN_VOWELS, PHONEMES, Phone, from_arpabet, merge_ipa
@@ -253,6 +253,49 @@ def test_augmentation_moves_the_times_with_the_sound() -> None:
         envelope = np.convolve(np.abs(heard.clean), np.ones(160) / 160, "same")
         onset = np.argmax(envelope > 0.5 * envelope.max()) / SAMPLE_RATE
         assert onset == pytest.approx(heard.phones[0].end, abs=0.02)
+
+
+def resonance_and_pitch(waveform: torch.Tensor) -> tuple[float, float]:
+    """Hz of the loudest harmonic and of the fundamental."""
+    power = torch.fft.rfft(waveform * torch.hann_window(len(waveform))).abs().square()
+    correlation = torch.fft.irfft(power)
+    shortest, longest = SAMPLE_RATE // 400, SAMPLE_RATE // 60
+    lag = shortest + int(correlation[shortest:longest].argmax())
+    return float(power.argmax()) * SAMPLE_RATE / len(waveform), SAMPLE_RATE / lag
+
+
+def test_formants_move_while_the_pitch_stays() -> None:
+    """A buzz of 100 Hz in a throat with one wide resonance at 1 kHz."""
+    time = torch.arange(SAMPLE_RATE, dtype=torch.float64) / SAMPLE_RATE
+    harmonics = torch.arange(1, 60) * 100.0
+    loudness = 1 / (1 + ((harmonics - 1000) / 300).square())
+    buzz = (loudness[:, None] * torch.sin(2 * torch.pi * harmonics[:, None] * time)).sum(dim=0).float() * 0.05
+    assert resonance_and_pitch(buzz) == pytest.approx((1000, 100), rel=0.02)
+    assert (shift_formants(buzz, 1.0) - buzz).abs().max() < 1e-5
+    for factor in (0.8, 1.2):
+        assert resonance_and_pitch(shift_formants(buzz, factor)) == pytest.approx(
+            (1000 * factor, 100), rel=0.02
+        )
+
+
+def test_colour_makes_bands_louder_and_quieter() -> None:
+    noise = torch.randn(2 * SAMPLE_RATE, generator=torch.Generator().manual_seed(0)) * 0.1
+    coloured = shift_formants(noise, 1.0, torch.tensor([6.0, 6.0, -6.0, -6.0]))
+    change = torch.fft.rfft(coloured).abs().square(), torch.fft.rfft(noise).abs().square()
+    # the second and third of the four points lie at 697 and 2,767 Hz
+    low, high = (
+        float(10 * (change[0][2 * hz - 200 : 2 * hz].sum() / change[1][2 * hz - 200 : 2 * hz].sum()).log10())
+        for hz in (600, 3500)
+    )
+    assert low == pytest.approx(6, abs=0.7) and high == pytest.approx(-6, abs=0.7)
+
+
+def test_only_the_engines_asked_for_speak() -> None:
+    need(bool(speech.voices()), "a synthesiser")
+    engine = speech.voices()[0].engine
+    assert {voice.engine for voice in speech.voices(engines=[engine])} == {engine}
+    with pytest.raises(FD2TalkError, match="None of morse has a voice"):
+        speech.voices(engines=["morse"])
 
 
 # ---- motion

@@ -15,6 +15,7 @@ from typing import Any
 from fd2talk_core.errors import FD2TalkError
 
 from .clips import CLIPS_PER_SHARD, write_clip_shard
+from .speech import ENGINES
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,6 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--split", choices=("train", "heldout"), default="train", help="heldout: other people and texts"
     )
+    parser.add_argument(
+        "--engines", nargs="+", choices=ENGINES, help="synthesisers that speak in the clips (all)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args(arguments)
     # The workers are the parallelism.
@@ -49,7 +53,8 @@ def make(options: argparse.Namespace) -> None:
     clip_tasks = [
         (
             write_clip_shard,
-            (out / f"clips-{n:06d}.tar", first, min(CLIPS_PER_SHARD, options.clips - first), seed, split),
+            (out / f"clips-{n:06d}.tar", first, min(CLIPS_PER_SHARD, options.clips - first), seed, split)
+            + (options.engines,),
         )
         for n, first in enumerate(range(0, options.clips, CLIPS_PER_SHARD))
     ]

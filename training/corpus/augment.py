@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
+import torch
 from scipy import signal
+from torch import Tensor
 
 from .phonemes import Phone
 from .speech import Utterance
@@ -34,7 +37,8 @@ def record(utterance: Utterance, rng: np.random.Generator) -> Recording:
     factor = float(np.exp(rng.uniform(np.log(0.86), np.log(1.16)))) if rng.random() < 0.7 else 1.0
     clean, phones = _resample(utterance, factor)
     if rng.random() < 0.6:
-        clean = shift_formants(clean, float(np.exp(rng.uniform(np.log(0.88), np.log(1.14)))))
+        factor = float(np.exp(rng.uniform(np.log(0.88), np.log(1.14))))
+        clean = shift_formants(torch.from_numpy(clean), factor).numpy()
     clean = 0.3 * clean / max(1e-4, float(np.sqrt(np.mean(clean**2))) * 3.0)
     wet = _room(clean, rng) if rng.random() < 0.5 else clean
     wet = _band(wet, rng) if rng.random() < 0.35 else wet
@@ -61,28 +65,34 @@ def _resample(utterance: Utterance, factor: float) -> tuple[np.ndarray, tuple[Ph
     return waveform, tuple(p for p in phones if p.end > p.start)
 
 
-def shift_formants(waveform: np.ndarray, factor: float) -> np.ndarray:
+def shift_formants(waveform: Tensor, factor: float, colour: Tensor | None = None) -> Tensor:
     """Move the spectral envelope by ``factor`` and leave pitch and time alone (cepstral envelope,
     overlap-add).
+
+    Args:
+        waveform: ``[N]`` float32 at 16 kHz.
+        colour: ``[B]`` dB to add to the envelope, at frequencies evenly spaced on the mel scale up to 8 kHz.
     """
-    _, _, spectrum = signal.stft(waveform, nperseg=_STFT_WINDOW, noverlap=_STFT_WINDOW - _STFT_HOP)
-    log_magnitude = np.log(np.abs(spectrum) + 1e-5)
-    cepstrum = np.fft.irfft(log_magnitude, axis=0)
+    window = torch.hann_window(_STFT_WINDOW)
+    spectrum = torch.stft(
+        waveform, _STFT_WINDOW, _STFT_HOP, window=window, pad_mode="constant", return_complex=True
+    ).mT
+    cepstrum = torch.fft.irfft((spectrum.abs() / window.sum() + 1e-5).log())
     lifter = 30
-    cepstrum[lifter : -lifter + 1] = 0
-    envelope = np.fft.rfft(cepstrum, axis=0).real
-    bins = np.arange(envelope.shape[0])
-    source = np.clip(bins / factor, 0, bins[-1])
-    low = np.floor(source).astype(int)
-    high = np.minimum(low + 1, bins[-1])
-    part = (source - low)[:, None]
-    warped = envelope[low] * (1 - part) + envelope[high] * part
-    _, shifted = signal.istft(
-        spectrum * np.exp(np.clip(warped - envelope, -4, 4)),
-        nperseg=_STFT_WINDOW,
-        noverlap=_STFT_WINDOW - _STFT_HOP,
-    )
-    return np.resize(shifted, len(waveform)).astype(np.float32) if len(shifted) else waveform
+    cepstrum[:, lifter : -lifter + 1] = 0
+    envelope = torch.fft.rfft(cepstrum).real
+    bins = torch.arange(envelope.shape[1])
+    source = (bins / factor).clamp(max=bins[-1])
+    low = source.long()
+    high = (low + 1).clamp(max=bins[-1])
+    change = (torch.lerp(envelope[:, low], envelope[:, high], source - low) - envelope).clamp(-4, 4)
+    if colour is not None:
+        mel = (bins * (SAMPLE_RATE / _STFT_WINDOW / 700)).log1p()
+        place = mel / mel[-1] * (len(colour) - 1)
+        low = place.long().clamp(max=len(colour) - 2)
+        change += torch.lerp(colour[low], colour[low + 1], place - low) * (math.log(10) / 20)
+    shifted = (spectrum * change.exp()).mT
+    return torch.istft(shifted, _STFT_WINDOW, _STFT_HOP, window=window, length=waveform.shape[0])
 
 
 def _room(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +66,10 @@ def random_identity(rng: np.random.Generator, size: int = 80) -> np.ndarray:
     return np.clip(rng.standard_normal(size), -2.5, 2.5).astype(np.float32)
 
 
-def make_clip(index: int, seed: int, split: str) -> Clip:
+def make_clip(index: int, seed: int, split: str, engines: Sequence[str] | None = None) -> Clip:
     """Clip ``index`` of a corpus. Piper's part of a shard depends on the order within the shard."""
     rng = stream(seed, split, 1, index)
-    voices = speech.voices(heldout=split == "heldout")
+    voices = speech.voices(heldout=split == "heldout", engines=engines)
     weights = np.array([voice.weight for voice in voices])
     voice = voices[int(rng.choice(len(voices), p=weights / weights.sum()))]
     text = passage(rng, int(rng.integers(6, 30)), heldout=split == "heldout")
@@ -102,13 +103,15 @@ def _with_pauses(utterance: speech.Utterance, rng: np.random.Generator) -> speec
     return speech.Utterance(waveform, utterance.sample_rate, tuple(joined), utterance.text, utterance.voice)
 
 
-def write_clip_shard(path: Path, first: int, count: int, seed: int, split: str) -> float:
+def write_clip_shard(
+    path: Path, first: int, count: int, seed: int, split: str, engines: Sequence[str] | None = None
+) -> float:
     """Write clips ``first`` .. ``first + count - 1`` and return their seconds of speech."""
     speech.forget_sessions()
     seconds = 0.0
     with ShardWriter(path) as shard:
         for index in range(first, first + count):
-            clip = make_clip(index, seed, split)
+            clip = make_clip(index, seed, split, engines)
             shard.write(clip.key, clip.members())
             seconds += float(clip.recording.duration)
     return seconds

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,15 @@ def available(voice: Voice) -> bool:
     return shutil.which({"espeak": "espeak-ng"}.get(voice.engine, voice.engine)) is not None
 
 
-def voices(heldout: bool = False) -> list[Voice]:
+def voices(heldout: bool = False, engines: Sequence[str] | None = None) -> list[Voice]:
     """The voices of a split that can speak here. The held-out split also keeps piper and hibari, the two
     natural voices, whose held-out clips differ in text, pitch and formants.
 
+    Args:
+        engines: speak, of those in :data:`ENGINES`; None for all.
+
     Raises:
-        FD2TalkError: when no synthesiser is installed.
+        FD2TalkError: when no synthesiser is installed, or none of those asked for has a voice here.
     """
     natural = ("piper", "hibari")
     found = [
@@ -136,6 +139,10 @@ def voices(heldout: bool = False) -> list[Voice]:
         for voice in VOICES
         if (voice.heldout == heldout or (heldout and voice.engine in natural)) and available(voice)
     ]
+    if found and engines is not None:
+        found = [voice for voice in found if voice.engine in engines]
+        if not found:
+            raise FD2TalkError(f"None of {', '.join(engines)} has a voice for this split on this machine.")
     if not found:
         raise FD2TalkError(
             "No speech synthesiser was found. Install Debian's espeak-ng, flite and festival, or the Python "
@@ -345,6 +352,7 @@ _ENGINES: dict[str, Callable[..., tuple[np.ndarray, int, list[Phone]]]] = {
     "piper": _piper, "hibari": _hibari, "kokoro": _kokoro, "espeak": _espeak, "flite": _flite,
     "festival": _festival,
 }  # fmt: skip
+ENGINES = tuple(_ENGINES)
 
 
 def _from_ends(segments: list[tuple[str, float]]) -> list[Phone]:
