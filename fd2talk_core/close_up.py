@@ -12,7 +12,7 @@ Screen coordinates as in :mod:`fd2talk_core.mesh_render`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -78,9 +78,12 @@ SUPERSAMPLE = 2
 DEPTH_TOLERANCE = 0.03
 """Face-model units (3 mm) by which a place may lie behind what the portrait shows and count as shown."""
 
-RIM = 1.0
-"""Pixels of the portrait beside lips or lids where what lies behind them is not believed: the mesh is not
-fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
+SLIT = 2.0
+"""Pixels of the portrait: what lies behind lips or lids that are no further apart is not believed. The mesh
+is not fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
+
+RIM = 2.0
+"""Pixels of the portrait beside teeth in which what looks like a tooth is one and no lip."""
 
 FOLDS = 0.05
 """Face-model units (5 mm) around lips and lids that are drawn anew too: a lid closes from above its rim."""
@@ -161,7 +164,8 @@ class _Sight:
         box: where the portrait has it, with room around.
         depth: ``[n, n]`` in that box, of what is nearest.
         inner: ``[n, n]`` bool, whether that is an inner part.
-        surely_inner: ``[n, n]`` bool, whether it is one and no lip or lid is within :data:`RIM` of it.
+        wide: ``[n, n]`` bool, whether it is one and not in a slit.
+        stray: ``[n, n]`` bool, whether it is an outer part for the mesh only.
     """
 
     region: _Region
@@ -169,7 +173,8 @@ class _Sight:
     box: _Box
     depth: Tensor
     inner: Tensor
-    surely_inner: Tensor
+    wide: Tensor
+    stray: Tensor
 
     @classmethod
     def of(cls, region: _Region, portrait: Tensor, focal: float, picture: int) -> _Sight:
@@ -184,10 +189,14 @@ class _Sight:
         box = _box_around(target[:, region.frame], picture, 1.5 * share)
         raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
         inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
-        reach = math.ceil(RIM * SAMPLES / box.size)
-        outer = (~inner)[:, None].float()
-        near_rim = F.max_pool2d(outer, 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
-        return cls(region, share, box, raster.depth[0], inner[0], inner[0] & ~near_rim)
+        wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
+        return cls(region, share, box, raster.depth[0], inner[0], wide, torch.zeros_like(wide))
+
+    def beside(self, pixels: float) -> Tensor:
+        """``[n, n]`` bool: outer parts within so many of the portrait's pixels of a wide inner one."""
+        reach = math.ceil(pixels * SAMPLES / self.box.size)
+        near = F.max_pool2d(self.wide[None, None].float(), 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
+        return near & ~self.inner
 
     def shows(self, places: Tensor, inner: Tensor) -> Tensor:
         """``[F, n, n]``: whether the portrait shows places ``[F, n, n, 3]``, inner parts or not."""
@@ -195,7 +204,8 @@ class _Sight:
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
         near = places[..., 2] <= self.depth[row, column] + DEPTH_TOLERANCE
-        return within & near & torch.where(inner, self.surely_inner[row, column], ~self.inner[row, column])
+        shown = self.wide, ~self.inner & ~self.stray
+        return within & near & torch.where(inner, *(mask[row, column] for mask in shown))
 
 
 class CloseUps:
@@ -219,9 +229,11 @@ class CloseUps:
         teeth = self._teeth()
         self.tones = _tones(self._face_colours(), None if teeth is None else TEETH_SHADE * teeth)
         if teeth is not None:
-            self.teeth_drop = self._fit_teeth(float(teeth.mean()))
+            like_teeth = self._like_teeth(float(teeth.mean()))
+            self.teeth_drop = self._fit_teeth(like_teeth)
             self.portrait = self._portrait()
-            self.sights[0] = _Sight.of(regions[0], self.portrait, focal, size)
+            mouth = _Sight.of(regions[0], self.portrait, focal, size)
+            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM))
 
     @torch.no_grad()
     def add_to(self, frames: Tensor, expression: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
@@ -343,25 +355,27 @@ class CloseUps:
         brightest = seen[brightness >= brightness.quantile(2 / 3)].mean(dim=0)
         return brightest if _saturation(brightest) < TEETH_SATURATION else None
 
-    def _fit_teeth(self, brightness: float) -> float:
+    def _like_teeth(self, brightness: float) -> Tensor:
+        """``[n, n]`` bool: where the portrait's mouth and what is around it look like teeth so bright."""
+        colours = self._mouth_colours()
+        return (colours.mean(dim=-1) > TEETH_DARKEST * brightness) & (_saturation(colours) < TEETH_SATURATION)
+
+    def _fit_teeth(self, like_teeth: Tensor) -> float:
         """Face-model units by which the portrait's upper teeth reach further down than the face model's, so
         that they are not taken for a tongue, and move with it.
 
         Args:
-            brightness: of its teeth.
+            like_teeth: of :meth:`_like_teeth`.
         """
-        mouth, colours = self.sights[0], self._mouth_colours()
-        tooth = (colours.mean(dim=-1) > TEETH_DARKEST * brightness) & (
-            _saturation(colours) < TEETH_SATURATION
-        )
-        sign = torch.where(tooth, 1, -1)[mouth.surely_inner]
+        mouth = self.sights[0]
+        sign = torch.where(like_teeth, 1, -1)[mouth.wide]
         fits = []
         for drop in TEETH_DROPS.tolist():
             self.teeth_drop = drop
             target = mouth.box.to_box(self._portrait()[:, mouth.region.vertices])
             raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
             kinds = torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
-            upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.surely_inner]
+            upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.wide]
             fits.append(int((sign * upper).sum()))
         return float(TEETH_DROPS[fits.index(max(fits))])
 
@@ -435,6 +449,13 @@ def _pool(planes: Tensor, size: int) -> Tensor:
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
 
 
+def _opened(mask: Tensor, reach: int) -> Tensor:
+    """``[F, 1, n, n]`` without what is not wider than twice the reach in samples."""
+    size = 2 * reach + 1
+    eroded = -F.max_pool2d(-mask, size, stride=1, padding=reach)
+    return F.max_pool2d(eroded, size, stride=1, padding=reach)
+
+
 def _feather(mask: Tensor) -> Tensor:
     """``[F, 1, s, s]``: a soft edge around, and none of it at the square's own edge."""
     size = mask.shape[-1]
@@ -458,7 +479,7 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
     wave = 0.3 * (x * 75).cos()
-    gums = smoothstep((y + 0.21) / 0.02 + wave) * upper + smoothstep((-y - 0.35) / 0.02 + wave) * lower
+    gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.35) / 0.02 + wave) * lower
     gaps = 1 - 0.15 * (-((x * 37.5).sin() / 0.12).square()).exp() * (upper | lower)
     colours = tones[kinds.clamp_min(0)] * gaps[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)

@@ -40,10 +40,10 @@ LASH_LENGTH = 0.4
 """Of the asset's upper lashes. They are planes for a texture with gaps; whole, they look like a black mask,
 and so do the lower ones, which are left out."""
 
-TEETH_SHIFT = {"upper_teeth": (0.0, -0.02, 0.03), "lower_teeth": (0.0, -0.005, 0.02)}
-"""Decimetres. The asset's upper teeth end where the upper lip does, 12 mm behind it, so that an open mouth
-shows none; people show 2 to 3 mm of theirs there (Vig & Brundo 1978, "The kinetics of anterior tooth
-display")."""
+TEETH_SHIFT = {"upper_teeth": (0.0, -0.037, 0.03), "lower_teeth": (0.0, -0.005, 0.02)}
+"""Decimetres. The asset's upper teeth lie so high and so far behind the lips that an open mouth shows none;
+with this it shows 2.5 mm of them below the upper lip, as people's do (Vig & Brundo 1978, "The kinetics of
+anterior tooth display")."""
 TONGUE_HEIGHT = 0.5
 """Of the asset's tongue, which fills a mouth that opens. It lies behind the lower teeth with this."""
 

@@ -117,6 +117,38 @@ def test_a_blink_closes_the_eye() -> None:
     assert seen(shape(eyeBlinkLeft=1.0)) <= 0.15 * seen(shape())
 
 
+def test_a_jaw_that_opens_shows_upper_teeth_above_the_tongue() -> None:
+    """2 to 3 mm of teeth below the upper lip, and not the tongue alone below these."""
+    from fd2talk_core.mesh_render import rasterize
+
+    model = default_face_model()
+    people = torch.randn(12, model.identity_dim, generator=torch.Generator().manual_seed(0))
+    expression = torch.zeros(12, 52)
+    expression[:, ARKIT_NAMES.index("jawOpen")] = 0.4
+    size, column = 512, slice(250, 262)
+    places = project(apply_pose(model(people, expression), torch.zeros(12, 6)), model.camera)
+    raster = rasterize(places, model.triangles, size, cull_back_faces=True)
+    parts = torch.where(raster.covered, model.triangle_parts[raster.triangle.clamp_min(0)].long(), -1)
+    height = {
+        name: (parts == model.part_names.index(name))[:, :, column].sum(dim=1).float().mean(dim=1)
+        for name in ("upper_teeth", "mouth_interior", "tongue", "lower_teeth")
+    }
+    in_mouth = project(torch.tensor([[[0.0, 0.0, 1.0], [0.0, 0.1, 1.0]]]), model.camera)
+    pixels_of_a_millimetre = float((in_mouth[0, 0, 1] - in_mouth[0, 1, 1]).abs()) * size / 2 / 10
+    shown = height["upper_teeth"] / pixels_of_a_millimetre
+    assert 2 < shown.mean() < 3 and shown.min() > 1
+    inside = sum(height.values())
+    assert (height["tongue"] / inside).mean() < 0.7
+
+
+def test_landmarks_of_the_lips_move_with_their_own_lip() -> None:
+    model = default_face_model()
+    moved = model.landmarks(torch.stack([shape(), shape(jawOpen=1.0)]))
+    drop = (moved[0] - moved[1])[:, 1]
+    assert drop[[14, 87, 317, 178, 402, 88, 318]].min() > 0.2, "the lower lip's inner rim"
+    assert drop[[13, 82, 312, 81, 311, 80, 310]].max() < 0.06, "the upper lip's"
+
+
 def rewrite(path: Path, change) -> Path:
     tensors, header = load_file(SHIPPED_FILE), default_face_model().header()
     change(tensors, header)
