@@ -33,11 +33,11 @@ from .mesh_render import rasterize
 from .reference import Reference
 
 TONES = {
-    "mouth_interior": (0.49, 0.31, 0.30),
-    "upper_teeth": (0.54, 0.49, 0.43),
-    "lower_teeth": (0.75, 0.69, 0.63),
-    "tongue": (0.68, 0.38, 0.40),
-    "gums": (0.57, 0.37, 0.39),
+    "mouth_interior": (0.50, 0.33, 0.31),
+    "upper_teeth": (0.56, 0.52, 0.46),
+    "lower_teeth": (0.74, 0.70, 0.63),
+    "tongue": (0.69, 0.40, 0.41),
+    "gums": (0.58, 0.36, 0.39),
 }
 """Colours of the lit inside of a mouth in a face of mean brightness :data:`FACE_BRIGHTNESS`: those that fit
 800 pictures of drawn heads best, as do the brightness's exponent and how dark it gets within."""
