@@ -37,6 +37,17 @@ FACE_OVAL = (
 less."""
 FACE_OVAL_WEIGHT = 0.1
 
+# fmt: off
+LIP_AND_LID_RIMS = (
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409,
+    78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415,
+    33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246,
+    263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466,
+)
+# fmt: on
+"""MediaPipe's landmarks on the rims of lips and lids, which count more: pictures are cut there."""
+LIP_AND_LID_WEIGHT = 10.0
+
 
 @dataclass(frozen=True)
 class FaceFit:
@@ -121,6 +132,7 @@ class _Problem:
         self.expression_basis = at_landmarks(face_model.expression_basis)
         self.weight = torch.ones(NUM_LANDMARKS, dtype=torch.float64)
         self.weight[list(FACE_OVAL)] = FACE_OVAL_WEIGHT
+        self.weight[list(LIP_AND_LID_RIMS)] = LIP_AND_LID_WEIGHT
         self.weight = (self.weight / LANDMARK_SIGMA**2).repeat_interleave(2)
         size = (frames, face_model.expression_dim)
         self.prior = torch.zeros(size, dtype=torch.float64)
