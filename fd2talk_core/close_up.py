@@ -79,8 +79,8 @@ DEPTH_TOLERANCE = 0.03
 """Face-model units (3 mm) by which a place may lie behind what the portrait shows and count as shown."""
 
 SLIT = 2.0
-"""Pixels of the portrait: what lies behind lips or lids that are no further apart is not believed. The mesh
-is not fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
+"""Pixels of the portrait: what lies behind lips that are no further apart is not believed. The mesh is not
+fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
 
 RIM = 2.0
 """Pixels of the portrait beside teeth in which what looks like a tooth is one and no lip."""
@@ -189,7 +189,9 @@ class _Sight:
         box = _box_around(target[:, region.frame], picture, 1.5 * share)
         raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
         inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
-        wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
+        wide = inner[0]
+        if bool((region.kinds >= 0).any()):  # what is not believed is painted, and eyes are not
+            wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
         return cls(region, share, box, raster.depth[0], inner[0], wide, torch.zeros_like(wide))
 
     def beside(self, pixels: float) -> Tensor:
@@ -222,7 +224,7 @@ class CloseUps:
         self.reference, self.face_model = reference, face_model
         self.crop = reference.crop.movedim(-1, 0)[None]
         self.teeth_drop = 0.0
-        self.portrait = self._portrait()
+        self.portrait = self._portrait(self.teeth_drop)
         regions = _regions(face_model) if reference.face_found else ()
         focal, size = face_model.camera.focal, self.crop.shape[-1]
         self.sights = [_Sight.of(region, self.portrait, focal, size) for region in regions]
@@ -231,7 +233,7 @@ class CloseUps:
         if teeth is not None:
             like_teeth = self._like_teeth(float(teeth.mean()))
             self.teeth_drop = self._fit_teeth(like_teeth)
-            self.portrait = self._portrait()
+            self.portrait = self._portrait(self.teeth_drop)
             mouth = _Sight.of(regions[0], self.portrait, focal, size)
             self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM))
 
@@ -249,7 +251,7 @@ class CloseUps:
         if not self.sights:
             return frames
         frames = frames.clone()
-        vertices = self._shape(expression)
+        vertices = self._shape(expression, self.teeth_drop)
         vertices = pose_on_body(self.face_model, vertices, pose, self.reference.pose[None])
         places = project(vertices, self.face_model.camera)
         for sight in self.sights:
@@ -260,18 +262,19 @@ class CloseUps:
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
 
-    def _shape(self, expression: Tensor) -> Tensor:
-        """``[F, V, 3]``: the person's mesh, with teeth that reach as far down as theirs."""
+    def _shape(self, expression: Tensor, teeth_drop: float) -> Tensor:
+        """``[F, V, 3]``: the person's mesh, with upper teeth that reach so much further down."""
         vertices = self.face_model(self.reference.identity[None], expression)
-        if self.teeth_drop:
+        if teeth_drop:
             part = self.face_model.part_names.index("upper_teeth")
             teeth = self.face_model.triangles[self.face_model.triangle_parts == part].unique()
-            vertices[:, teeth, 1] -= self.teeth_drop
+            vertices[:, teeth, 1] -= teeth_drop
         return vertices
 
-    def _portrait(self) -> Tensor:
+    def _portrait(self, teeth_drop: float) -> Tensor:
         """``[1, V, 3]``: the mesh on the screen, as the portrait shows it."""
-        posed = apply_pose(self._shape(self.reference.expression[None]), self.reference.pose[None])
+        shape = self._shape(self.reference.expression[None], teeth_drop)
+        posed = apply_pose(shape, self.reference.pose[None])
         return project(posed, self.face_model.camera)
 
     def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
@@ -371,8 +374,7 @@ class CloseUps:
         sign = torch.where(like_teeth, 1, -1)[mouth.wide]
         fits = []
         for drop in TEETH_DROPS.tolist():
-            self.teeth_drop = drop
-            target = mouth.box.to_box(self._portrait()[:, mouth.region.vertices])
+            target = mouth.box.to_box(self._portrait(drop)[:, mouth.region.vertices])
             raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
             kinds = torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
             upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.wide]

@@ -182,6 +182,19 @@ def test_a_slit_between_lips_lends_no_colour_to_what_is_behind(face: FaceModel) 
     assert (mouth[:, 1] - mouth[:, 0]).max() < 0.05
 
 
+def test_eyes_that_are_slits_in_the_portrait_stay_as_they_are(face: FaceModel) -> None:
+    own = motion(eyeBlinkLeft=0.35, eyeBlinkRight=0.35)
+    crop, eyes = flat(face, *own), parts(face, *own) == 1
+    assert 50 < eyes.sum() < 3000
+    small = SIZE // 8  # slits are a row of pixels here
+    crop, share = (
+        F.interpolate(plane.movedim(-1, 0)[None], size=small, mode="area")[0].movedim(0, -1)
+        for plane in (crop, eyes[..., None].float())
+    )
+    made = CloseUps(portrait(face, crop, *own), face).add_to(crop[None], *own)[0]
+    assert (made - crop)[share[..., 0] > 0.3].abs().mean() < 0.1
+
+
 def test_a_dark_portrait_has_a_dark_mouth(face: FaceModel, still: Reference) -> None:
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)
