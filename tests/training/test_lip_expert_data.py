@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 
 import pytest
 import torch
@@ -94,17 +95,20 @@ def test_waiting_for_data_is_under_a_tenth(stage: LipExpertStage, tmp_path) -> N
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        samples, times = _Samples(stage, 0), {"data": 0.0, "step": 0.0}
+        samples, times = _Samples(stage, 0), {"data": [], "step": []}
         parameters = list(stage.networks.parameters())
-        for step in range(6):
+        for step in range(8):
             started = time.process_time()
             batch = samples.__getitems__(list(range(step * 128, step * 128 + 128)))
             ready = time.process_time()
             torch.autograd.grad(stage(batch)["loss"], parameters)
             done = time.process_time()
             if step:  # the first one warms up
-                times["data"], times["step"] = times["data"] + ready - started, times["step"] + done - ready
-        assert times["data"] < 0.1 * sum(times.values()), times
+                times["data"].append(ready - started)
+                times["step"].append(done - ready)
+        # of other programs on the same processor a step or two may suffer
+        data, rest = (median(values) for values in times.values())
+        assert data < 0.1 * (data + rest), times
         report = train(stage, TrainSettings(steps=2, batch_size=8), tmp_path / "run", tmp_path / "weights")
         assert 0 <= report.waiting <= 1 and "waiting for data" in str(report)
     finally:
