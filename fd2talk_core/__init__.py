@@ -12,17 +12,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "AudioEncoder": "audio",
-    "AudioFeatures": "audio",
-    "CoefficientSequence": "coefficients",
+    "AudioEncoder": "audio.encoder",
+    "AudioFeatures": "audio.encoder",
+    "CoefficientSequence": "motion.coefficients",
     "FD2TalkError": "errors",
     "FD2TalkPipeline": "pipeline",
-    "FaceModel": "face_model",
-    "FrameAutoencoder": "autoencoder",
-    "FrameUNet": "unet",
-    "LipExpert": "lip_expert",
-    "MotionTransformer": "motion",
-    "Reference": "reference",
+    "FaceModel": "face.model",
+    "FrameAutoencoder": "networks.autoencoder",
+    "FrameUNet": "networks.unet",
+    "LipExpert": "networks.lip_expert",
+    "MotionTransformer": "networks.motion_transformer",
+    "Reference": "frames.reference",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -17,17 +17,17 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from . import configs
-from .audio import AudioEncoder, read_audio
-from .checkpoint import find_checkpoint, load_checkpoint
-from .coefficients import MotionMode
-from .detail import DEFAULT_DETAIL
+from .audio.encoder import AudioEncoder, read_audio
 from .errors import FD2TalkError
-from .face_model import FaceModel, default_face_model
-from .landmarks import FaceLandmarker
-from .motion import sample_motion
-from .reference import NoFacePolicy, encode_reference
-from .sampler import MotionField, iter_decoded_frames, iter_latents
-from .video import VideoWriter
+from .face.landmarks import FaceLandmarker
+from .face.model import FaceModel, default_face_model
+from .formats.video import VideoWriter
+from .frames.detail import DEFAULT_DETAIL
+from .frames.reference import NoFacePolicy, encode_reference
+from .frames.sampler import MotionField, iter_decoded_frames, iter_latents
+from .motion.coefficients import MotionMode
+from .networks.checkpoint import find_checkpoint, load_checkpoint
+from .networks.motion_transformer import sample_motion
 
 Progress = Callable[[str, int, int], None]
 """Called as (stage, done, total); what it raises stops the work within one step."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..fd2talk_core.coefficients import CoefficientSequence
-from ..fd2talk_core.motion_curves import describe, motion_curves
+from ..fd2talk_core.motion.coefficients import CoefficientSequence
+from ..fd2talk_core.motion.curves import describe, motion_curves
 from . import host
 
 CURVES = "fd2talk_curves"
-"""Key in a node's ui output: a list of clips, as :func:`~fd2talk_core.motion_curves.describe` makes them."""
+"""Key in a node's ui output: a list of clips, as :func:`~fd2talk_core.motion.curves.describe` makes them."""
 
 
 def curves_ui(*values: Any) -> dict[str, list[dict]]:

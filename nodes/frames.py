@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..fd2talk_core.coefficients import check_fps
 from ..fd2talk_core.errors import FD2TalkError
-from ..fd2talk_core.video import VideoWriter
+from ..fd2talk_core.formats.video import VideoWriter
+from ..fd2talk_core.motion.coefficients import check_fps
 from . import host
 from .types import Expression, PortraitReference, Pose, advanced
 
@@ -123,7 +123,7 @@ class FD2TalkUNetSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if noise_mode not in NOISE_MODES:
             raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
-        from ..fd2talk_core.sampler import MotionField, sample_latents
+        from ..fd2talk_core.frames.sampler import MotionField, sample_latents
 
         latents = sample_latents(
             host.load_network("unet", checkpoint),
@@ -221,7 +221,7 @@ class DecodeFrames(io.ComfyNode):
     def execute(
         cls, samples, reference, autoencoder, paste_back=True, detail=DETAIL, background=None
     ) -> io.NodeOutput:
-        from ..fd2talk_core.sampler import decode_frames
+        from ..fd2talk_core.frames.sampler import decode_frames
 
         frames = decode_frames(
             host.load_network("autoencoder", autoencoder),
@@ -302,7 +302,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         rate = fps or samples.get(FPS_KEY)
         if not rate:
             raise FD2TalkError("These latents do not say their frame rate; set fps to that of the motion.")
-        from ..fd2talk_core.sampler import iter_decoded_frames
+        from ..fd2talk_core.frames.sampler import iter_decoded_frames
 
         check_fps(rate)
         behind = None if background is None else host.background_of(background, len(samples["samples"]), rate)

@@ -27,13 +27,13 @@ from server import PromptServer
 from torch import Tensor, nn
 
 from ..fd2talk_core import configs
-from ..fd2talk_core.audio import AudioEncoder, read_audio
-from ..fd2talk_core.checkpoint import find_checkpoint, load_checkpoint
+from ..fd2talk_core.audio.encoder import AudioEncoder, read_audio
 from ..fd2talk_core.errors import FD2TalkError
-from ..fd2talk_core.face_model import FaceModel, default_face_model
-from ..fd2talk_core.landmarks import FaceLandmarker
-from ..fd2talk_core.reference import Reference, latent_preview
-from ..fd2talk_core.video_frames import VideoFrames
+from ..fd2talk_core.face.landmarks import FaceLandmarker
+from ..fd2talk_core.face.model import FaceModel, default_face_model
+from ..fd2talk_core.formats.video_frames import VideoFrames
+from ..fd2talk_core.frames.reference import Reference, latent_preview
+from ..fd2talk_core.networks.checkpoint import find_checkpoint, load_checkpoint
 
 MODELS = "fd2talk"
 """Name of our folder under ``models/`` and in ``extra_model_paths.yaml``; one folder a network lies in it."""

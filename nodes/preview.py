@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..fd2talk_core.gltf import write_glb
-from ..fd2talk_core.motion_preview import VIEWS, preview_motion
-from ..fd2talk_core.video import VideoWriter
+from ..fd2talk_core.formats.gltf import write_glb
+from ..fd2talk_core.formats.video import VideoWriter
+from ..fd2talk_core.motion.preview import VIEWS, preview_motion
 from . import host
 from .curves import curves_ui
 from .types import Expression, PortraitReference, Pose

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
-from ..fd2talk_core.landmarks import FACE_ORDERS
-from ..fd2talk_core.reference import encode_reference
+from ..fd2talk_core.face.landmarks import FACE_ORDERS
+from ..fd2talk_core.frames.reference import encode_reference
 from . import host
 from .types import BoundingBox, PortraitReference, advanced
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
-from ..fd2talk_core.tracking import (
+from ..fd2talk_core.motion.tracking import (
     MISSING_POLICIES,
     SMOOTH_EXPRESSION,
     SMOOTH_POSE,

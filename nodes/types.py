@@ -5,13 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 Features = io.Custom("FD2TALK_AUDIO")
-"""An :class:`~fd2talk_core.audio.AudioFeatures`."""
+"""An :class:`~fd2talk_core.audio.encoder.AudioFeatures`."""
 Expression = io.Custom("FD2TALK_EXPRESSION")
-"""A :class:`~fd2talk_core.coefficients.CoefficientSequence` of kind expression."""
+"""A :class:`~fd2talk_core.motion.coefficients.CoefficientSequence` of kind expression."""
 Pose = io.Custom("FD2TALK_POSE")
-"""A :class:`~fd2talk_core.coefficients.CoefficientSequence` of kind pose."""
+"""A :class:`~fd2talk_core.motion.coefficients.CoefficientSequence` of kind pose."""
 PortraitReference = io.Custom("FD2TALK_REFERENCE")
-"""A :class:`~fd2talk_core.reference.Reference`."""
+"""A :class:`~fd2talk_core.frames.reference.Reference`."""
 BoundingBox = io.Custom("BOUNDING_BOX")
 """Newer hosts' ``{"x", "y", "width", "height"}`` in pixels, or lists of them, one list a picture; named here
 so that older hosts load too."""

@@ -18,9 +18,9 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from fd2talk_core.sequence_edit import idle_motion  # noqa: E402
-from fd2talk_core.sequence_files import save_motion  # noqa: E402
-from fd2talk_core.video import VideoWriter  # noqa: E402
+from fd2talk_core.formats.sequences import save_motion  # noqa: E402
+from fd2talk_core.formats.video import VideoWriter  # noqa: E402
+from fd2talk_core.motion.editing import idle_motion  # noqa: E402
 from scripts.environment import ROOT  # noqa: E402
 from training.corpus.appearance import random_look  # noqa: E402
 from training.corpus.pictures import photograph, random_identity, random_motion  # noqa: E402

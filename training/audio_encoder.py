@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fd2talk_core import configs
-from fd2talk_core.audio import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.audio.encoder import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
 from .corpus.augment import shift_formants
 from .sources import SpeechClip, SpeechSet, load_speech

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fd2talk_core import configs
-from fd2talk_core.autoencoder import FrameAutoencoder, perceptual_loss, reconstruction_loss
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
-from fd2talk_core.face_model import default_face_model
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss, reconstruction_loss
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
 from .measures import psnr, ssim
 from .perceptual import perceptual_features

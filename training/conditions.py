@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fd2talk_core.audio import AudioEncoder
-from fd2talk_core.autoencoder import FrameAutoencoder
-from fd2talk_core.checkpoint import load_checkpoint
-from fd2talk_core.correspondence import align_reference
-from fd2talk_core.diffusion import TRAIN_STEPS, make_scheduler
+from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel, apply_pose, project
-from fd2talk_core.motion import MotionTransformer
-from fd2talk_core.unet import FrameUNet
+from fd2talk_core.face.model import FaceModel, apply_pose, project
+from fd2talk_core.frames.correspondence import align_reference
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.checkpoint import load_checkpoint
+from fd2talk_core.networks.diffusion import TRAIN_STEPS, make_scheduler
+from fd2talk_core.networks.motion_transformer import MotionTransformer
+from fd2talk_core.networks.unet import FrameUNet
 
 from .sources import PictureSet, load_speech, need_weights
 

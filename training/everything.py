@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fd2talk_core.checkpoint import NETWORKS
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.networks.checkpoint import NETWORKS
 
 from .trainer import load_section
 

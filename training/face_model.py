@@ -21,11 +21,11 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
-from fd2talk_core.coefficients import ARKIT_NAMES
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import Camera, FaceModel, apply_pose, project
-from fd2talk_core.landmarks import FaceLandmarker
-from fd2talk_core.mesh_render import Raster, rasterize
+from fd2talk_core.face.landmarks import FaceLandmarker
+from fd2talk_core.face.model import Camera, FaceModel, apply_pose, project
+from fd2talk_core.face.rasterizer import Raster, rasterize
+from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 NAME = "anny-arkit52"
 IDENTITY_DIM = 80

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.audio import AudioEncoder
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
-from fd2talk_core.face_model import FaceModel, default_face_model
-from fd2talk_core.lip_expert import LipExpert, info_nce, sync_over_clip
+from fd2talk_core.audio.encoder import AudioEncoder
+from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.networks.lip_expert import LipExpert, info_nce, sync_over_clip
 
 from .motion import mouth_basis
 from .sources import SpeechClip, SpeechSet, load_speech, need_weights

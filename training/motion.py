@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.audio import AudioFeatures
-from fd2talk_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fd2talk_core.diffusion import make_scheduler, sampling_timesteps
+from fd2talk_core.audio.encoder import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel
-from fd2talk_core.lip_expert import LipExpert, sync_loss_over_clip
-from fd2talk_core.motion import MotionTransformer, sample_joint_motion, sample_motion
+from fd2talk_core.face.model import FaceModel
+from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fd2talk_core.networks.diffusion import make_scheduler, sampling_timesteps
+from fd2talk_core.networks.lip_expert import LipExpert, sync_loss_over_clip
+from fd2talk_core.networks.motion_transformer import MotionTransformer, sample_joint_motion, sample_motion
 
 from .measures import correlation, lip_error, pose_range
 from .sources import SpeechSet, load_speech, need_weights
@@ -91,7 +91,7 @@ class MotionStage(Stage):
         # Eq. 1 is linear, so the mouth's motion is one matrix times β
         self.register_buffer("mouth_basis", mouth_basis(face_model), persistent=False)
         names = face_model.expression_names
-        from fd2talk_core.coefficients import mouth_mask
+        from fd2talk_core.motion.coefficients import mouth_mask
 
         weights = 1 + (options.mouth_weight - 1) * mouth_mask(names, self.mouth_basis.shape[0]).float()
         self.register_buffer("weights", weights / weights.mean(), persistent=False)
@@ -264,8 +264,8 @@ def draw_motion(rows: list[tuple[list[Tensor], Tensor, Tensor]], picture: Path) 
 
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[MotionStage, str]:
     """The stage from its configuration, a data folder and the weights of the stages before it."""
-    from fd2talk_core.audio import AudioEncoder
-    from fd2talk_core.face_model import default_face_model
+    from fd2talk_core.audio.encoder import AudioEncoder
+    from fd2talk_core.face.model import default_face_model
 
     options = stage_options(section, MotionOptions())
     face_model = default_face_model()

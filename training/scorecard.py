@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.audio import SAMPLE_RATE, AudioEncoder, AudioFeatures, read_audio, to_mono_16k
-from fd2talk_core.checkpoint import load_checkpoint
-from fd2talk_core.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, apply_to_portrait
-from fd2talk_core.correspondence import align_reference, reference_flow, warp_reference
+from fd2talk_core.audio.encoder import SAMPLE_RATE, AudioEncoder, AudioFeatures, read_audio, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
-from fd2talk_core.fitting import fit_landmarks
-from fd2talk_core.flops import count_flops
-from fd2talk_core.landmarks import FaceLandmarker
-from fd2talk_core.lip_expert import LipExpert
-from fd2talk_core.motion import sample_motion
-from fd2talk_core.reference import CropTransform, Reference, encode_reference
-from fd2talk_core.sampler import DEFAULT_DETAIL, MotionField, decode_frames, sample_latents
+from fd2talk_core.face.fitting import fit_landmarks
+from fd2talk_core.face.landmarks import FaceLandmarker
+from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.frames.correspondence import align_reference, reference_flow, warp_reference
+from fd2talk_core.frames.reference import CropTransform, Reference, encode_reference
+from fd2talk_core.frames.sampler import DEFAULT_DETAIL, MotionField, decode_frames, sample_latents
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, apply_to_portrait
+from fd2talk_core.networks.checkpoint import load_checkpoint
+from fd2talk_core.networks.flops import count_flops
+from fd2talk_core.networks.lip_expert import LipExpert
+from fd2talk_core.networks.motion_transformer import sample_motion
 
 from .autoencoder import save_grid
 from .conditions import face_region, mouth_and_eyes
@@ -92,7 +92,7 @@ class Weights:
 
     Attributes:
         detail: strength of the portrait's own detail in what they show,
-            see :func:`~fd2talk_core.sampler.iter_decoded_frames`.
+            see :func:`~fd2talk_core.frames.sampler.iter_decoded_frames`.
     """
 
     audio_encoder: AudioEncoder

@@ -22,10 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
-from fd2talk_core.audio import NATIVE_FPS, SAMPLE_RATE, AudioEncoder, AudioFeatures, to_mono_16k
-from fd2talk_core.coefficients import CoefficientSequence, frame_count
+from fd2talk_core.audio.encoder import NATIVE_FPS, SAMPLE_RATE, AudioEncoder, AudioFeatures, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel
+from fd2talk_core.face.model import FaceModel
+from fd2talk_core.motion.coefficients import CoefficientSequence, frame_count
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,9 +32,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from fd2talk_core.checkpoint import load_checkpoint
-from fd2talk_core.diffusion import TRAIN_STEPS
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.networks.checkpoint import load_checkpoint
+from fd2talk_core.networks.diffusion import TRAIN_STEPS
 
 CONFIGS = Path(__file__).parent / "configs"
 

@@ -16,19 +16,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.autoencoder import FrameAutoencoder
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
-from fd2talk_core.correspondence import MASK_NAMES
-from fd2talk_core.diffusion import (
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.frames.correspondence import MASK_NAMES
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.networks.diffusion import (
     TRAIN_STEPS,
     ddim_sample,
     frame_noise,
     make_scheduler,
     sampling_timesteps,
 )
-from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel, default_face_model
-from fd2talk_core.unet import RESIDUAL_REGIONS, FrameUNet
+from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FrameUNet
 
 from .autoencoder import save_grid
 from .conditions import align_pairs, estimate_motion, face_region, load_autoencoder
@@ -54,8 +54,8 @@ class UNetOptions:
         face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and
             further in those of the mouth's inside and the eyeballs, where the reference cannot just be moved.
             They need alignment, whose masks say where that is.
-        residual_region: of the checkpoint, see :class:`~fd2talk_core.unet.FrameUNet`; the network learns
-            to change everything, since what it learns beside the face also serves in it.
+        residual_region: of the checkpoint, see :class:`~fd2talk_core.networks.unet.FrameUNet`; the network
+            learns to change everything, since what it learns beside the face also serves in it.
         held_out_pairs: what the validation looks at.
     """
 

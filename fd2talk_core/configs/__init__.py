@@ -12,12 +12,12 @@ from torch import nn
 from ..errors import FD2TalkError
 
 _CLASSES = {
-    "audio_encoder": ("audio", "AudioEncoder"),
-    "expression": ("motion", "MotionTransformer"),
-    "pose": ("motion", "MotionTransformer"),
-    "lip_expert": ("lip_expert", "LipExpert"),
-    "autoencoder": ("autoencoder", "FrameAutoencoder"),
-    "unet": ("unet", "FrameUNet"),
+    "audio_encoder": ("audio.encoder", "AudioEncoder"),
+    "expression": ("networks.motion_transformer", "MotionTransformer"),
+    "pose": ("networks.motion_transformer", "MotionTransformer"),
+    "lip_expert": ("networks.lip_expert", "LipExpert"),
+    "autoencoder": ("networks.autoencoder", "FrameAutoencoder"),
+    "unet": ("networks.unet", "FrameUNet"),
 }
 
 

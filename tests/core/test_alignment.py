@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd2talk_core.alignment import (
+from fd2talk_core.networks.attention import (
     alignment_mask,
     apply_rotary,
     banded_attention,

@@ -13,13 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd2talk_core.audio import (
-    AudioEncoder,
-    AudioFeatures,
-    ConvolutionFront,
-    read_audio,
-    to_mono_16k,
-)
+from fd2talk_core.audio.encoder import AudioEncoder, AudioFeatures, ConvolutionFront, read_audio, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 
 SMALL = {
@@ -416,7 +410,7 @@ def test_fine_tuned_folders_load(tmp_path):
 
 
 def test_our_own_checkpoints_load(tmp_path):
-    from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+    from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
     source = small_encoder("group")
     save_checkpoint(source, tmp_path / "own.safetensors", CheckpointInfo(), dtype=None)

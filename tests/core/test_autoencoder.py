@@ -7,9 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from fd2talk_core import configs
-from fd2talk_core.autoencoder import FrameAutoencoder, autoencoder_loss, perceptual_loss, reconstruction_loss
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.flops import count_flops
+from fd2talk_core.networks.autoencoder import (
+    FrameAutoencoder,
+    autoencoder_loss,
+    perceptual_loss,
+    reconstruction_loss,
+)
+from fd2talk_core.networks.flops import count_flops
 
 
 @pytest.fixture(scope="module")

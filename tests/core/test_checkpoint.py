@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fd2talk_core import configs
-from fd2talk_core.autoencoder import FrameAutoencoder
-from fd2talk_core.checkpoint import (
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.checkpoint import (
     CheckpointInfo,
     find_checkpoint,
     load_checkpoint,
     read_header,
     save_checkpoint,
 )
-from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.lip_expert import LipExpert
+from fd2talk_core.networks.lip_expert import LipExpert
 
 INFO = CheckpointInfo(face_model="anny-arkit52", native_fps=25, steps=8, trained_on="nothing")
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fd2talk_core.close_up import CloseUps
-from fd2talk_core.coefficients import ARKIT_NAMES
-from fd2talk_core.correspondence import EYE_PARTS, MOUTH_PARTS
-from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
-from fd2talk_core.mesh_render import rasterize
-from fd2talk_core.reference import CropTransform, Reference
+from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.rasterizer import rasterize
+from fd2talk_core.frames.close_ups import CloseUps
+from fd2talk_core.frames.correspondence import EYE_PARTS, MOUTH_PARTS
+from fd2talk_core.frames.reference import CropTransform, Reference
+from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 SIZE = 480
 SKIN, EYES, MOUTH = (0.8, 0.5, 0.4), (0.9, 0.9, 1.0), (0.2, 0.05, 0.05)

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd2talk_core.coefficients import (
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.motion.coefficients import (
     ARKIT_NAMES,
     CoefficientSequence,
     apply_to_portrait,
@@ -18,7 +19,6 @@ from fd2talk_core.coefficients import (
     frame_count,
     start_at_pose,
 )
-from fd2talk_core.errors import FD2TalkError
 
 RATES = (1, 12, 23.976, 24, 25, 29.97, 30, 50, 60, 120)
 

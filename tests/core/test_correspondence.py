@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.coefficients import ARKIT_NAMES
-from fd2talk_core.correspondence import (
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.rasterizer import rasterize
+from fd2talk_core.frames.correspondence import (
     MASK_NAMES,
     align_reference,
     distance_to,
@@ -24,9 +26,7 @@ from fd2talk_core.correspondence import (
     untorn,
     warp_reference,
 )
-from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
-from fd2talk_core.mesh_render import rasterize
+from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 
 @pytest.fixture(scope="module")

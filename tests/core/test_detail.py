@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fd2talk_core.autoencoder import FrameAutoencoder
-from fd2talk_core.coefficients import CoefficientSequence
-from fd2talk_core.correspondence import MASK_NAMES, Correspondence, pixel_centers
-from fd2talk_core.detail import PortraitDetail
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model
-from fd2talk_core.reference import CropTransform, Reference
-from fd2talk_core.sampler import MotionField, decode_frames
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.frames.correspondence import MASK_NAMES, Correspondence, pixel_centers
+from fd2talk_core.frames.detail import PortraitDetail
+from fd2talk_core.frames.reference import CropTransform, Reference
+from fd2talk_core.frames.sampler import MotionField, decode_frames
+from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
 
 SIZE = 32
 

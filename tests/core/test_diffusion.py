@@ -9,14 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd2talk_core.diffusion import (
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.networks.diffusion import (
     ddim_sample,
     diffusion_loss,
     frame_noise,
     make_scheduler,
     sampling_timesteps,
 )
-from fd2talk_core.errors import FD2TalkError
 
 
 def alpha_bar() -> list[float]:

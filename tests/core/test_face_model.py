@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fd2talk_core.coefficients import ARKIT_NAMES
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import (
+from fd2talk_core.face.model import (
     SHIPPED_FILE,
     Camera,
     FaceModel,
@@ -25,6 +24,7 @@ from fd2talk_core.face_model import (
     project,
     rotation_matrix,
 )
+from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 
 def shape(**weights: float) -> torch.Tensor:
@@ -105,7 +105,7 @@ def test_the_head_is_a_head() -> None:
 
 def test_a_blink_closes_the_eye() -> None:
     """With the lids down no ray from the viewer reaches the iris."""
-    from fd2talk_core.mesh_render import rasterize
+    from fd2talk_core.face.rasterizer import rasterize
 
     model = default_face_model()
     iris = torch.tensor([model.part_names.index(f"left_{part}") for part in ("eye", "iris", "pupil")])
@@ -119,7 +119,7 @@ def test_a_blink_closes_the_eye() -> None:
 
 def test_a_jaw_that_opens_shows_upper_teeth_above_the_tongue() -> None:
     """2 to 3 mm of teeth below the upper lip, and not the tongue alone below these."""
-    from fd2talk_core.mesh_render import rasterize
+    from fd2talk_core.face.rasterizer import rasterize
 
     model = default_face_model()
     people = torch.randn(12, model.identity_dim, generator=torch.Generator().manual_seed(0))

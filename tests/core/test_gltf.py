@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
-from fd2talk_core.correspondence import pose_on_body
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model
-from fd2talk_core.gltf import METRES, write_glb
-from fd2talk_core.sequence_edit import idle_motion
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.formats.gltf import METRES, write_glb
+from fd2talk_core.frames.correspondence import pose_on_body
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.editing import idle_motion
 
 FPS = 30.0
 FRAMES = 40

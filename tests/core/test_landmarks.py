@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fd2talk_core.coefficients import ARKIT_NAMES
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.landmarks import (
+from fd2talk_core.face.landmarks import (
     MODEL_PATH,
     Face,
     FaceLandmarker,
@@ -26,6 +25,7 @@ from fd2talk_core.landmarks import (
     pick_face,
     sample_square,
 )
+from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.lip_expert import (
+from fd2talk_core.networks.lip_expert import (
     LipExpert,
     sync_loss,
     sync_loss_over_clip,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.mesh_render import CANDIDATES_AT_ONCE, rasterize, shade, vertex_normals
+from fd2talk_core.face.rasterizer import CANDIDATES_AT_ONCE, rasterize, shade, vertex_normals
 
 
 def random_mesh(seed: int, batch: int = 2, vertices: int = 40, triangles: int = 60) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ def test_any_number_of_candidates_at_once_gives_the_same(monkeypatch: pytest.Mon
     vertices, triangles = random_mesh(5)
     whole = rasterize(vertices, triangles, 40)
     for limit in (1, 1000):
-        monkeypatch.setattr("fd2talk_core.mesh_render.CANDIDATES_AT_ONCE", limit)
+        monkeypatch.setattr("fd2talk_core.face.rasterizer.CANDIDATES_AT_ONCE", limit)
         parts = rasterize(vertices, triangles, 40)
         assert torch.equal(parts.triangle, whole.triangle) and torch.equal(parts.depth, whole.depth)
     assert limit < CANDIDATES_AT_ONCE

@@ -11,14 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fd2talk_core import configs, motion
-from fd2talk_core.audio import AudioFeatures
-from fd2talk_core.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fd2talk_core.coefficients import ARKIT_NAMES, mouth_mask
-from fd2talk_core.diffusion import diffusion_loss
+from fd2talk_core import configs
+from fd2talk_core.audio.encoder import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import rotation_matrix
-from fd2talk_core.motion import MotionTransformer, sample_joint_motion, sample_motion, scale_head_motion
+from fd2talk_core.face.model import rotation_matrix
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, mouth_mask
+from fd2talk_core.networks import motion_transformer as motion
+from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fd2talk_core.networks.diffusion import diffusion_loss
+from fd2talk_core.networks.motion_transformer import (
+    MotionTransformer,
+    sample_joint_motion,
+    sample_motion,
+    scale_head_motion,
+)
 
 SMALL = {
     "audio_dim": 10,

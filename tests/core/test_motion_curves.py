@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
-from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model
-from fd2talk_core.motion_curves import POINTS, describe, motion_curves, thin_out
-from fd2talk_core.sequence_edit import add_blinks, constant_pose
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.curves import POINTS, describe, motion_curves, thin_out
+from fd2talk_core.motion.editing import add_blinks, constant_pose
 
 
 def face(frames: int = 10, **weights: torch.Tensor) -> CoefficientSequence:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model
-from fd2talk_core.gltf import write_glb
-from fd2talk_core.motion_curves import describe, motion_curves
-from fd2talk_core.motion_preview import FRAMES_AT_ONCE, preview_motion
-from fd2talk_core.sequence_edit import add_blinks, idle_motion
-from fd2talk_core.video import VideoWriter
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.formats.gltf import write_glb
+from fd2talk_core.formats.video import VideoWriter
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.curves import describe, motion_curves
+from fd2talk_core.motion.editing import add_blinks, idle_motion
+from fd2talk_core.motion.preview import FRAMES_AT_ONCE, preview_motion
 
 SIZE = 64
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd2talk_core.coefficients import POSE_NAMES
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.pose_curve import monotone_cubic, parse_keyframes, pose_from_keyframes
+from fd2talk_core.motion.coefficients import POSE_NAMES
+from fd2talk_core.motion.pose_curve import monotone_cubic, parse_keyframes, pose_from_keyframes
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fd2talk_core.backdrop import Backdrop
-from fd2talk_core.correspondence import reference_flow, warp_reference
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import FaceModel, apply_pose, default_face_model, project
-from fd2talk_core.landmarks import FaceLandmarker
-from fd2talk_core.reference import (
+from fd2talk_core.face.landmarks import FaceLandmarker
+from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.frames.backdrop import Backdrop
+from fd2talk_core.frames.correspondence import reference_flow, warp_reference
+from fd2talk_core.frames.reference import (
     CropTransform,
     PortraitCrop,
     Reference,

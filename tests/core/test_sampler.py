@@ -8,12 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fd2talk_core.autoencoder import FrameAutoencoder
-from fd2talk_core.coefficients import CoefficientSequence
-from fd2talk_core.diffusion import frame_noise, make_scheduler, sampling_timesteps
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.reference import CropTransform, Reference
-from fd2talk_core.sampler import (
+from fd2talk_core.frames.reference import CropTransform, Reference
+from fd2talk_core.frames.sampler import (
     automatic_batch,
     decode_frames,
     in_batches,
@@ -21,7 +18,10 @@ from fd2talk_core.sampler import (
     iter_latents,
     sample_latents,
 )
-from fd2talk_core.unet import FrameUNet
+from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.diffusion import frame_noise, make_scheduler, sampling_timesteps
+from fd2talk_core.networks.unet import FrameUNet
 
 FACE = "plane"
 
@@ -274,7 +274,7 @@ def test_an_unknown_noise_mode_is_refused(unet: FrameUNet, reference: Reference)
 def test_batches_go_by_the_memory(unet: FrameUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     for free in (0, 2**22, 2**24, 2**40):
-        monkeypatch.setattr("fd2talk_core.sampler._free_memory", lambda device, free=free: free)
+        monkeypatch.setattr("fd2talk_core.frames.sampler._free_memory", lambda device, free=free: free)
         sizes.append(automatic_batch(unet, (4, 8, 8)))
     assert sizes[0] == 1 and sizes == sorted(sizes) and 1 < sizes[1] < sizes[2] <= sizes[3]
 

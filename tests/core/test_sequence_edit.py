@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fd2talk_core import sequence_edit as edit
-from fd2talk_core.coefficients import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES, CoefficientSequence
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model, rotation_matrix
+from fd2talk_core.face.model import default_face_model, rotation_matrix
+from fd2talk_core.motion import editing as edit
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES, CoefficientSequence
 
 FACE_MODEL = "anny-arkit52"
 MOUTH = torch.tensor([name in MOUTH_NAMES for name in ARKIT_NAMES])

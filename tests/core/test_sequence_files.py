@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from fd2talk_core import sequence_files
-from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.live_link import HEADER
-from fd2talk_core.sequence_files import load_motion, load_sequence, save_motion, save_sequence
+from fd2talk_core.formats import sequences as sequence_files
+from fd2talk_core.formats.live_link import HEADER
+from fd2talk_core.formats.sequences import load_motion, load_sequence, save_motion, save_sequence
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
 
 RATES = (1, 12, 23.976, 24, 25, 29.97, 30, 50, 59.94, 60, 120)
 EXACT = (".safetensors", ".npz", ".json")
@@ -242,7 +242,7 @@ def test_mat_files_as_scipy_writes_them(tmp_path: Path, compressed: bool, name: 
         z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
         return z @ y @ x
 
-    from fd2talk_core.face_model import rotation_matrix
+    from fd2talk_core.face.model import rotation_matrix
 
     for ours, theirs in zip(motion.pose.values[:, :3], rows[:, 224:227], strict=True):
         assert np.allclose(
@@ -437,7 +437,7 @@ def test_a_checkpoint_is_not_motion(tmp_path: Path) -> None:
 
 def test_bombs_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_files, "MAX_BYTES", 1 << 20)
-    monkeypatch.setattr("fd2talk_core.deep3d_files.MAX_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr("fd2talk_core.formats.deep3d.MAX_ARRAY_BYTES", 1 << 20)
     monkeypatch.setitem(sequence_files.MAX_TEXT_BYTES, ".json", 1 << 10)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, pose=np.zeros((100_000, 6)), fps=25)
@@ -492,6 +492,6 @@ def test_damaged_files_load_or_say_so(
 
 def test_the_open_face_model_is_the_one_that_ships() -> None:
     """Poses made here, and recordings by ARKit's names, must be taken by the networks that ship."""
-    from fd2talk_core.face_model import default_face_model
+    from fd2talk_core.face.model import default_face_model
 
     assert sequence_files.OPEN_FACE_MODEL == default_face_model().name

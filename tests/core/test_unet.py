@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.flops import count_flops
-from fd2talk_core.unet import ConditionAttention, FrameUNet, Stage, grid_position
+from fd2talk_core.networks.flops import count_flops
+from fd2talk_core.networks.unet import ConditionAttention, FrameUNet, Stage, grid_position
 
 SMALL = {
     "latent_channels": 4,

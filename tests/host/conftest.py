@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from fd2talk_core import configs
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
-from fd2talk_core.face_model import default_face_model
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from scripts.comfyui import ComfyUIServer, error_of
 from scripts.environment import COMFYUI, ROOT
 from tests.host.media import speech, write_wav

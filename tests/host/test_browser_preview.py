@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
-from fd2talk_core.pose_curve import pose_from_keyframes
-from fd2talk_core.sequence_edit import add_blinks, idle_motion
-from fd2talk_core.sequence_files import load_motion, save_motion
+from fd2talk_core.formats.sequences import load_motion, save_motion
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.editing import add_blinks, idle_motion
+from fd2talk_core.motion.pose_curve import pose_from_keyframes
 from scripts.comfyui import ComfyUIServer
 from tests.host.media import play, speech, write_wav
 from tests.host.test_browser import VIDEOS, browser, complaints, opened, page, shoot  # noqa: F401, fixtures

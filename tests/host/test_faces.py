@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from fd2talk_core.face_model import default_face_model
-from fd2talk_core.landmarks import FaceLandmarker
-from fd2talk_core.sequence_files import load_motion
-from fd2talk_core.tracking import follow_face, read_motion
-from fd2talk_core.video import VideoWriter
-from fd2talk_core.video_frames import VideoFrames
+from fd2talk_core.face.landmarks import FaceLandmarker
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.formats.sequences import load_motion
+from fd2talk_core.formats.video import VideoWriter
+from fd2talk_core.formats.video_frames import VideoFrames
+from fd2talk_core.motion.tracking import follow_face, read_motion
 from scripts.comfyui import ComfyUIServer
 from scripts.environment import ROOT
 from tests.host.conftest import SET, Watcher

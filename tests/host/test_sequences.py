@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fd2talk_core import sequence_edit as edit
-from fd2talk_core.coefficients import ARKIT_NAMES, CoefficientSequence
-from fd2talk_core.sequence_files import load_motion, save_motion
+from fd2talk_core.formats.sequences import load_motion, save_motion
+from fd2talk_core.motion import editing as edit
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
 from scripts.comfyui import ComfyUIServer
 
 pytestmark = pytest.mark.host

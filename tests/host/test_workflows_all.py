@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fd2talk_core.coefficients import frame_count
-from fd2talk_core.video import VideoWriter
+from fd2talk_core.formats.video import VideoWriter
+from fd2talk_core.motion.coefficients import frame_count
 from scripts.comfyui import PACK_NAME, ComfyUIServer
 from scripts.environment import ROOT
 from scripts.graphs import is_widget

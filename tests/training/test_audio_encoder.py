@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fd2talk_core import configs
-from fd2talk_core.audio import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.audio.encoder import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from training.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters
 from training.sources import SpeechClip, SpeechSet
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fd2talk_core import configs
-from fd2talk_core.face_model import default_face_model
+from fd2talk_core.face.model import default_face_model
 from training.lip_expert import LipExpertOptions, LipExpertStage
 from training.motion import mouth_basis
 from training.sources import SpeechClip, SpeechSet

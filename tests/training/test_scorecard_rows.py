@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 from fd2talk_core import configs
-from fd2talk_core.audio import AudioFeatures, read_audio, to_mono_16k
-from fd2talk_core.checkpoint import CheckpointInfo, save_checkpoint
-from fd2talk_core.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence
+from fd2talk_core.audio.encoder import AudioFeatures, read_audio, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face_model import default_face_model
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.motion.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from training import scorecard
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
@@ -459,8 +459,8 @@ def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def reference(drawn: types.SimpleNamespace):
-    from fd2talk_core.landmarks import FaceLandmarker
-    from fd2talk_core.reference import encode_reference
+    from fd2talk_core.face.landmarks import FaceLandmarker
+    from fd2talk_core.frames.reference import encode_reference
 
     fake = Fake()
     portrait = drawn.draw(torch.zeros(1, 52), torch.zeros(1, 6))[0]

@@ -19,10 +19,10 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import synthetic  # noqa: E402
 
-from fd2talk_core.checkpoint import load_checkpoint, read_header  # noqa: E402
 from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
-from fd2talk_core.face_model import default_face_model  # noqa: E402
+from fd2talk_core.face.model import default_face_model  # noqa: E402
+from fd2talk_core.networks.checkpoint import load_checkpoint, read_header  # noqa: E402
 from training.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
 from training.motion import MotionOptions  # noqa: E402
 from training.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402

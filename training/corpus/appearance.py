@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fd2talk_core.face_model import FaceModel, default_face_model
+from fd2talk_core.face.model import FaceModel, default_face_model
 
 from .noise import blur, patch, pick, pink, smoothstep
 

@@ -1,0 +1,1 @@
+"""Files: motion sequences, Live Link, Deep3D, glTF, video."""

@@ -1,0 +1,152 @@
+"""Writing a talking video to a file as it is made, with the sound it was made from."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..motion.coefficients import check_fps
+
+AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+"""Sample rates that AAC can carry; other rates are stored at the next one up."""
+
+
+class VideoWriter:
+    """An MP4 (H.264 and AAC) that grows by chunks of frames; memory does not grow with its length.
+
+    Args:
+        path: the file to write. It is removed again if the work inside the ``with`` block fails.
+        fps: frames a second.
+        audio: ``(waveform [C, N] in -1..1, sample_rate)`` or None for a silent video.
+        crf: H.264 constant rate factor, 0 lossless to 51 worst.
+
+    The sound starts at 0 and is not stretched: frame ``i`` is shown at ``i / fps``.
+    """
+
+    def __init__(
+        self, path: Path | str, fps: float, audio: tuple[Tensor, int] | None = None, crf: int = 18
+    ) -> None:
+        self.path = Path(path)
+        self.fps = check_fps(fps).limit_denominator(1001)
+        self.audio = audio
+        self.crf = crf
+        self.num_frames = 0
+        self._container: av.container.OutputContainer | None = None
+
+    def __enter__(self) -> VideoWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self.path), mode="w", options={"movflags": "+faststart"})
+        self._video: av.VideoStream | None = None
+        self._sound: _AudioTrack | None = None
+        return self
+
+    def write(self, frames: Tensor) -> None:
+        """Append frames ``[n, H, W, 3]`` in 0..1. Odd sizes are extended by one pixel, which H.264 needs."""
+        if frames.ndim != 4 or frames.shape[-1] != 3:
+            raise FD2TalkError(
+                f"Frames have shape {list(frames.shape)}, but [frames, height, width, 3] is needed."
+            )
+        if self._video is None:
+            self._video = self._open_video(frames.shape[1], frames.shape[2])
+            if self.audio is not None:
+                self._sound = _AudioTrack(self._container, *self.audio)
+        pixels = (frames.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        pad_h, pad_w = pixels.shape[1] % 2, pixels.shape[2] % 2
+        if pad_h or pad_w:
+            pixels = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
+        for picture in pixels:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts = self.num_frames
+            self._container.mux(self._video.encode(frame))
+            self.num_frames += 1
+        if self._sound is not None:
+            # interleaved, so that neither the muxer nor a player has to hold one track back for the other
+            self._sound.write_until(self.num_frames / self.fps)
+
+    def _open_video(self, height: int, width: int) -> av.VideoStream:
+        stream = self._container.add_stream("libx264", rate=self.fps)
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = 1 / self.fps
+        # B-frames would move the first presentation time away from 0
+        stream.options = {"crf": str(self.crf), "preset": "veryfast", "bf": "0"}
+        return stream
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                if self._video is None:
+                    raise FD2TalkError("No frame was written, so there is no video.")
+                self._container.mux(self._video.encode())
+                if self._sound is not None:
+                    self._sound.finish()
+        except BaseException:
+            kind = FD2TalkError
+            raise
+        finally:
+            self._container.close()
+            if kind is not None:
+                self.path.unlink(missing_ok=True)
+
+
+class _AudioTrack:
+    """Feeds one waveform to an AAC stream a little at a time.
+
+    Over six channels are mixed down to stereo: players seldom take them, and PyAV, with which a host would
+    read the file back, crashes on eight planar channels.
+    """
+
+    def __init__(self, container: av.container.OutputContainer, waveform: Tensor, sample_rate: int) -> None:
+        self.container = container
+        waveform = waveform[0] if waveform.ndim == 3 else waveform
+        channels = min(waveform.shape[0], 8)
+        self.layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}[
+            channels
+        ]
+        self.waveform = waveform[:channels]
+        self.sample_rate = sample_rate
+        rate = next((r for r in AUDIO_RATES if r >= sample_rate), AUDIO_RATES[-1])
+        stored = self.layout if channels <= 6 else "stereo"
+        self.stream = container.add_stream("aac", rate=rate, layout=stored)
+        self.stream.time_base = Fraction(1, rate)
+        self.resampler = av.AudioResampler(format="fltp", layout=stored, rate=rate)
+        self.position = 0
+
+    def write_until(self, seconds: Fraction | float) -> None:
+        """Encode up to this instant."""
+        end = min(int(seconds * self.sample_rate), self.waveform.shape[1])
+        while self.position < end:
+            stop = min(self.position + self.sample_rate, end)
+            self._encode(self.waveform[:, self.position : stop])
+            self.position = stop
+
+    def _encode(self, piece: Tensor) -> None:
+        samples = piece.detach().to("cpu", torch.float32).clamp(-1, 1)
+        # packed, since PyAV miscounts the planes of eight planar channels
+        packed = np.ascontiguousarray(rearrange(samples, "c n -> 1 (n c)").numpy())
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self.layout)
+        frame.sample_rate = self.sample_rate
+        frame.pts = self.position
+        frame.time_base = Fraction(1, self.sample_rate)
+        for converted in self.resampler.resample(frame):
+            self.container.mux(self.stream.encode(converted))
+
+    def finish(self) -> None:
+        """Encode what is left and flush."""
+        self.write_until(Fraction(self.waveform.shape[1], self.sample_rate) + 1)
+        for converted in self.resampler.resample(None):
+            self.container.mux(self.stream.encode(converted))
+        self.container.mux(self.stream.encode())

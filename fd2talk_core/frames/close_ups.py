@@ -1,0 +1,508 @@
+"""The mouth and the eyes, drawn as finely as the picture is.
+
+They are what a viewer looks at, and a few pixels of a small latent: the frames that the networks make of them
+are soft. Their surfaces are known from the mesh, so they are drawn anew. Lips, lids and eyeballs take the
+portrait's own colours from where the same places lie there; what the portrait hides of them continues what it
+shows. Teeth, tongue and the dark behind them, which a shut mouth does not show, are painted. It is no part of
+the paper.
+
+Screen coordinates as in :mod:`fd2talk_core.face.rasterizer`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..face.model import FaceModel, apply_pose, project
+from ..face.rasterizer import rasterize
+from .correspondence import (
+    EYE_PARTS,
+    MOUTH_PARTS,
+    part_kinds,
+    pixel_centers,
+    pose_on_body,
+    push_pull,
+    smoothstep,
+    unstretched,
+)
+from .reference import Reference
+
+TONES = {
+    "mouth_interior": (0.50, 0.33, 0.31),
+    "upper_teeth": (0.56, 0.52, 0.46),
+    "lower_teeth": (0.74, 0.70, 0.63),
+    "tongue": (0.69, 0.40, 0.41),
+    "gums": (0.58, 0.36, 0.39),
+}
+"""Colours of the lit inside of a mouth in a face of mean brightness :data:`FACE_BRIGHTNESS`: those that fit
+800 pictures of drawn heads best, as do the brightness's exponent and how dark it gets within."""
+
+FACE_BRIGHTNESS = 0.55
+FACE_TINT = (1.13, 0.96, 0.87)
+"""Mean colour of those faces, relative to its own mean."""
+
+BRIGHTNESS_EXPONENT, TINT_EXPONENT = 0.4, 0.75
+"""How the inside of the mouth follows the brightness and the tint of the face around it. Drawn heads, whose
+skin has any colour, fit an exponent of 0.3 for the tint; in photographs and paintings tint is also the
+light's, and a mouth that kept out of it would be blue."""
+
+TEETH_AREA = 2.5e-4
+"""Share of the portrait's crop (16 of 256² pixels) that the inside of its mouth must fill to show teeth."""
+
+TEETH_SATURATION = 0.3
+"""Of the brightest third of what is seen in a mouth, below which that is teeth: tongues lie above."""
+
+TEETH_DARKEST = 0.7
+"""Of the brightness of that third, above which a place in the mouth is a tooth."""
+
+TEETH_DROPS = torch.arange(11) * 0.01
+"""Face-model units by which a person's upper teeth may reach further down than the face model's."""
+
+TEETH_SHADE = 0.85
+"""Brightness of teeth that the portrait hides, relative to that third: lips and cheeks shade them more."""
+
+COLOURED = 0.12
+"""Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
+
+SAMPLES = 256
+"""Most samples of a close-up a side. In a larger one edges are as sharp as this allows, and the portrait's
+colours as sharp as the portrait."""
+
+SUPERSAMPLE = 2
+
+DEPTH_TOLERANCE = 0.03
+"""Face-model units (3 mm) by which a place may lie behind what the portrait shows and count as shown."""
+
+SLIT = 2.0
+"""Pixels of the portrait: what lies behind lips that are no further apart is not believed. The mesh is not
+fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
+
+RIM = 2.0
+"""Pixels of the portrait beside teeth in which what looks like a tooth is one and no lip."""
+
+FOLDS = 0.05
+"""Face-model units (5 mm) around lips and lids that are drawn anew too: a lid closes from above its rim."""
+
+FOLDED = (0.2, 0.5)
+"""A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Region:
+    """A part of the face that is drawn anew.
+
+    Attributes:
+        triangles: ``[t, 3]`` corners among the ``vertices`` ``[v]`` of the face model.
+        inner: ``[t]`` bool, what lips or lids lie before.
+        kinds: ``[t]``, the index among MOUTH_PARTS of what is painted, -1 for what is not.
+        frame: ``[w]`` among ``vertices``: the lips or lids, which the close-up is cut around.
+        edge: ``[t]`` bool, what of the face is drawn anew: the lips or lids and what is folded next to them.
+        reach: face-model units that the close-up measures a side.
+    """
+
+    triangles: Tensor
+    vertices: Tensor
+    inner: Tensor
+    kinds: Tensor
+    frame: Tensor
+    edge: Tensor
+    reach: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Box:
+    """Squares of a picture, ``size`` pixels a side: ``left`` and ``top`` ``[F]`` of ``picture`` pixels."""
+
+    left: Tensor
+    top: Tensor
+    size: int
+    picture: int
+
+    @property
+    def middle(self) -> Tensor:
+        """``[F, 2]``, (u, v) in the picture."""
+        return (torch.stack([self.left, self.top], dim=-1) + self.size / 2) * (2 / self.picture) - 1
+
+    def to_box(self, places: Tensor) -> Tensor:
+        """Places ``[F, ..., 3]`` (u, v, depth) of the picture to those of the square."""
+        middle = self.middle.view(-1, *(1,) * (places.ndim - 2), 2)
+        inside = (places[..., :2] - middle) * (self.picture / self.size)
+        return torch.cat([inside, places[..., 2:]], dim=-1)
+
+    def centers(self, samples: int, like: Tensor) -> Tensor:
+        """``[F, n, n, 2]``: where the square's samples lie in the picture."""
+        return pixel_centers(samples, like) * (self.size / self.picture) + self.middle[:, None, None]
+
+    def cut(self, pictures: Tensor) -> Tensor:
+        """``[F, size, size, C]`` of ``[F, N, N, C]``."""
+        squares = [
+            picture[top : top + self.size, left : left + self.size]
+            for picture, left, top in zip(pictures, self.left.tolist(), self.top.tolist(), strict=True)
+        ]
+        return torch.stack(squares)
+
+    def put(self, squares: Tensor, pictures: Tensor) -> None:
+        """Write what :meth:`cut` gave back into the pictures."""
+        for picture, square, left, top in zip(
+            pictures, squares, self.left.tolist(), self.top.tolist(), strict=True
+        ):
+            picture[top : top + self.size, left : left + self.size] = square
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """What a portrait shows of a region.
+
+    Attributes:
+        region: which.
+        share: of the picture's side that its close-up measures.
+        box: where the portrait has it, with room around.
+        depth: ``[n, n]`` in that box, of what is nearest.
+        inner: ``[n, n]`` bool, whether that is an inner part.
+        wide: ``[n, n]`` bool, whether it is one and not in a slit.
+        stray: ``[n, n]`` bool, whether it is an outer part for the mesh only.
+    """
+
+    region: _Region
+    share: float
+    box: _Box
+    depth: Tensor
+    inner: Tensor
+    wide: Tensor
+    stray: Tensor
+
+    @classmethod
+    def of(cls, region: _Region, portrait: Tensor, focal: float, picture: int) -> _Sight:
+        """
+        Args:
+            portrait: ``[1, V, 3]``, the mesh on the screen.
+            picture: its pixels a side.
+        """
+        target = portrait[:, region.vertices]
+        # the same for a whole clip: how soft an edge is must not depend on which frames are drawn together
+        share = region.reach * float((focal / target[..., 2]).mean()) / 2
+        box = _box_around(target[:, region.frame], picture, 1.5 * share)
+        raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
+        inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
+        wide = inner[0]
+        if bool((region.kinds >= 0).any()):  # what is not believed is painted, and eyes are not
+            wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
+        return cls(region, share, box, raster.depth[0], inner[0], wide, torch.zeros_like(wide))
+
+    def beside(self, pixels: float) -> Tensor:
+        """``[n, n]`` bool: outer parts within so many of the portrait's pixels of a wide inner one."""
+        reach = math.ceil(pixels * SAMPLES / self.box.size)
+        near = F.max_pool2d(self.wide[None, None].float(), 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
+        return near & ~self.inner
+
+    def shows(self, places: Tensor, inner: Tensor) -> Tensor:
+        """``[F, n, n]``: whether the portrait shows places ``[F, n, n, 3]``, inner parts or not."""
+        cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
+        within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
+        column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
+        near = places[..., 2] <= self.depth[row, column] + DEPTH_TOLERANCE
+        shown = self.wide, ~self.inner & ~self.stray
+        return within & near & torch.where(inner, *(mask[row, column] for mask in shown))
+
+
+class CloseUps:
+    """A portrait's mouth and eyes, ready to be drawn with any motion.
+
+    Args:
+        reference: the portrait; its crop is what the colours come from, and as large as the frames are.
+        face_model: of its coefficients. One that names no parts (a converted one) leaves frames as they are,
+            as does a portrait without a face.
+    """
+
+    @torch.no_grad()
+    def __init__(self, reference: Reference, face_model: FaceModel) -> None:
+        self.reference, self.face_model = reference, face_model
+        self.crop = reference.crop.movedim(-1, 0)[None]
+        self.teeth_drop = 0.0
+        self.portrait = self._portrait(self.teeth_drop)
+        regions = _regions(face_model) if reference.face_found else ()
+        focal, size = face_model.camera.focal, self.crop.shape[-1]
+        self.sights = [_Sight.of(region, self.portrait, focal, size) for region in regions]
+        teeth = self._teeth()
+        self.tones = _tones(self._face_colours(), None if teeth is None else TEETH_SHADE * teeth)
+        if teeth is not None:
+            like_teeth = self._like_teeth(float(teeth.mean()))
+            self.teeth_drop = self._fit_teeth(like_teeth)
+            self.portrait = self._portrait(self.teeth_drop)
+            mouth = _Sight.of(regions[0], self.portrait, focal, size)
+            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM))
+
+    @torch.no_grad()
+    def add_to(self, frames: Tensor, expression: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
+        """
+        Args:
+            frames: ``[F, N, N, 3]`` in 0..1, crops as the reference's.
+            expression, pose: ``[F, D_β]`` and ``[F, 6]``, which they show.
+            strength: 0..1, how far the frames give way.
+
+        Returns:
+            ``[F, N, N, 3]`` in 0..1.
+        """
+        if not self.sights:
+            return frames
+        frames = frames.clone()
+        vertices = self._shape(expression, self.teeth_drop)
+        vertices = pose_on_body(self.face_model, vertices, pose, self.reference.pose[None])
+        places = project(vertices, self.face_model.camera)
+        for sight in self.sights:
+            target = places[:, sight.region.vertices]
+            box = _box_around(target[:, sight.region.frame], frames.shape[1], sight.share)
+            drawn, weight = self._draw(sight, target, box)
+            square = box.cut(frames)
+            box.put(square + strength * weight * (drawn - square), frames)
+        return frames.clamp_(0, 1)
+
+    def _shape(self, expression: Tensor, teeth_drop: float) -> Tensor:
+        """``[F, V, 3]``: the person's mesh, with upper teeth that reach so much further down."""
+        vertices = self.face_model(self.reference.identity[None], expression)
+        if teeth_drop:
+            part = self.face_model.part_names.index("upper_teeth")
+            teeth = self.face_model.triangles[self.face_model.triangle_parts == part].unique()
+            vertices[:, teeth, 1] -= teeth_drop
+        return vertices
+
+    def _portrait(self, teeth_drop: float) -> Tensor:
+        """``[1, V, 3]``: the mesh on the screen, as the portrait shows it."""
+        shape = self._shape(self.reference.expression[None], teeth_drop)
+        posed = apply_pose(shape, self.reference.pose[None])
+        return project(posed, self.face_model.camera)
+
+    def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
+        """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``
+        ``[F, v, 3]``.
+        """
+        region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
+        raster = rasterize(box.to_box(target), region.triangles, samples, cull_back_faces=True)
+        triangle = raster.triangle.clamp_min(0)
+        inner = raster.covered & region.inner[triangle]
+        attributes = [self.portrait[0, region.vertices], self.face_model.mean[region.vertices]]
+        found = raster.interpolate(
+            torch.cat(attributes, dim=-1).expand(len(target), -1, -1), region.triangles
+        )
+        seen = sight.shows(found[..., :3], inner)
+        displacement = (found[..., :2] - box.centers(samples, found)).movedim(-1, 1)
+
+        inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
+        seen = seen[:, None].to(found)
+        share, rest = _pool(inside, box.size), _pool(outside, box.size)
+        painted = None
+        lashes = not bool((region.kinds >= 0).any())
+        if not lashes:
+            painted = _paint(found[..., 3:], region.kinds[triangle], self.tones).movedim(-1, 1)
+            painted = push_pull(_pool(painted * inside, box.size), share)
+        colours = self._moved(box, displacement, outside, seen, rest, lashes=lashes)
+        within = self._moved(box, displacement, inside, seen, share, painted)
+        colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
+        edge = _pool((raster.covered & region.edge[triangle])[:, None].to(found), box.size)
+        return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
+
+    def _moved(
+        self,
+        box: _Box,
+        displacement: Tensor,
+        layer: Tensor,
+        seen: Tensor,
+        share: Tensor,
+        hidden: Tensor | None = None,
+        lashes: bool = False,
+    ) -> Tensor:
+        """``[F, 3, s, s]``: the portrait, moved.
+
+        Args:
+            displacement: ``[F, 2, n, n]``, from samples to the portrait.
+            layer, seen: ``[F, 1, n, n]``, which samples count, and which of them the portrait shows.
+            share: ``[F, 1, s, s]``, of each pixel that the layer covers.
+            hidden: ``[F, 3, s, s]``, colours of what the portrait does not show; without them, what it shows
+                around.
+            lashes: whether folds are dark, as lids' are: they are then hidden, and nothing continues them.
+        """
+        moved = push_pull(_pool(displacement * layer, box.size), share)
+        grid = box.centers(box.size, moved) + moved.movedim(1, -1)
+        crop = self.crop.expand(len(grid), -1, -1, -1)
+        colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        visible = (_pool(layer * seen, box.size) / share.clamp_min(1e-3)).clamp(0, 1)
+        if lashes:
+            visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
+        if hidden is None:
+            reach = 2 * max(1, box.size // 16) + 1 if lashes else 1
+            certain = 1 - F.max_pool2d((visible < 0.6).to(colours), reach, stride=1, padding=reach // 2)
+            certain = certain + 1e-4 * (visible >= 0.6)
+            hidden = push_pull(colours * certain, certain)
+        return torch.lerp(hidden, colours, visible)
+
+    def _mouth_colours(self) -> Tensor:
+        """``[n, n, 3]``: the portrait in the box of its mouth."""
+        centers = self.sights[0].box.centers(SAMPLES, self.crop)
+        return F.grid_sample(self.crop, centers, mode="bilinear", align_corners=False)[0].movedim(0, -1)
+
+    def _teeth(self) -> Tensor | None:
+        """``[3]``: the colour of the portrait's teeth, if it shows any."""
+        if not self.sights:
+            return None
+        mouth = self.sights[0]
+        area = float(mouth.inner.float().mean()) * (mouth.box.size / mouth.box.picture) ** 2
+        if area < TEETH_AREA:
+            return None
+        seen = self._mouth_colours()[mouth.inner]
+        brightness = seen.mean(dim=1)
+        brightest = seen[brightness >= brightness.quantile(2 / 3)].mean(dim=0)
+        return brightest if _saturation(brightest) < TEETH_SATURATION else None
+
+    def _like_teeth(self, brightness: float) -> Tensor:
+        """``[n, n]`` bool: where the portrait's mouth and what is around it look like teeth so bright."""
+        colours = self._mouth_colours()
+        return (colours.mean(dim=-1) > TEETH_DARKEST * brightness) & (_saturation(colours) < TEETH_SATURATION)
+
+    def _fit_teeth(self, like_teeth: Tensor) -> float:
+        """Face-model units by which the portrait's upper teeth reach further down than the face model's, so
+        that they are not taken for a tongue, and move with it.
+
+        Args:
+            like_teeth: of :meth:`_like_teeth`.
+        """
+        mouth = self.sights[0]
+        sign = torch.where(like_teeth, 1, -1)[mouth.wide]
+        fits = []
+        for drop in TEETH_DROPS.tolist():
+            target = mouth.box.to_box(self._portrait(drop)[:, mouth.region.vertices])
+            raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
+            kinds = torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
+            upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.wide]
+            fits.append(int((sign * upper).sum()))
+        return float(TEETH_DROPS[fits.index(max(fits))])
+
+    def _face_colours(self) -> Tensor:
+        """``[p, 3]``: the portrait where the mesh covers it."""
+        size = 64
+        raster = rasterize(self.portrait, self.face_model.triangles, size, cull_back_faces=True)
+        small = F.interpolate(self.crop, size=(size, size), mode="area")
+        return small[0].movedim(0, -1)[raster.covered[0]]
+
+
+def _saturation(colours: Tensor) -> Tensor:
+    """``[...]`` of ``[..., 3]``: 0 is grey."""
+    return 1 - colours.amin(dim=-1) / colours.amax(dim=-1).clamp_min(1e-3)
+
+
+def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
+    names = face_model.part_names
+    if not {"lips", "eyelids", *MOUTH_PARTS, *EYE_PARTS} <= set(names):
+        return ()
+    kinds = part_kinds(face_model)
+    middles = face_model.mean[face_model.triangles].mean(dim=1)
+
+    def of(*parts: str) -> Tensor:
+        return torch.isin(face_model.triangle_parts, torch.tensor([names.index(part) for part in parts]))
+
+    regions = []
+    sides = (middles[:, 0] < 0, middles[:, 0] > 0)
+    # a jaw that drops makes a mouth twice as high as it is wide at rest
+    mouth = (of("lips"), of(*MOUTH_PARTS), 2.2)
+    eyes = [(of("eyelids") & side, of(*EYE_PARTS) & side, 1.4) for side in sides]
+    for frame, inner, margin in (mouth, *eyes):
+        rim = face_model.mean[face_model.triangles[frame].unique()]
+        middle, reach = rim.mean(dim=0), (rim.amax(dim=0) - rim.amin(dim=0))[:2].amax()
+        near = (middles[:, :2] - middle[:2]).norm(dim=1) < 1.7 * reach
+        outer = near & (middles[:, 2] > 0) & (kinds > len(MOUTH_PARTS))
+        drawn = inner | outer
+        edge = outer & (torch.cdist(middles, rim).amin(dim=1) < FOLDS)
+        triangles = face_model.triangles[drawn]
+        vertices = triangles.unique()
+        number = torch.full((len(face_model.mean),), -1)
+        number[vertices] = torch.arange(len(vertices))
+        painted = torch.where(kinds < len(MOUTH_PARTS), kinds, -1)
+        regions.append(
+            _Region(
+                triangles=number[triangles],
+                vertices=vertices,
+                inner=inner[drawn],
+                kinds=painted[drawn],
+                frame=number[face_model.triangles[frame].unique()],
+                edge=edge[drawn],
+                reach=margin * float(reach),
+            )
+        )
+    return tuple(regions)
+
+
+def _box_around(points: Tensor, picture: int, share: float) -> _Box:
+    """Squares around the points ``[F, w, 2]``, a share of the picture a side and within it."""
+    size = min(max(math.ceil(share * picture), 8), picture)
+    middle = ((points.amin(dim=1) + points.amax(dim=1)) / 2 + 1) * (picture / 2)
+    corner = (middle - size / 2).round().clamp(0, picture - size).long()
+    return _Box(corner[:, 0], corner[:, 1], size, picture)
+
+
+def _pool(planes: Tensor, size: int) -> Tensor:
+    """``[F, C, n, n]`` samples as pixels, ``[F, C, size, size]``."""
+    if planes.shape[-1] == size * SUPERSAMPLE:
+        return F.avg_pool2d(planes, SUPERSAMPLE)
+    planes = F.avg_pool2d(planes, SUPERSAMPLE)
+    return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _opened(mask: Tensor, reach: int) -> Tensor:
+    """``[F, 1, n, n]`` without what is not wider than twice the reach in samples."""
+    size = 2 * reach + 1
+    eroded = -F.max_pool2d(-mask, size, stride=1, padding=reach)
+    return F.max_pool2d(eroded, size, stride=1, padding=reach)
+
+
+def _feather(mask: Tensor) -> Tensor:
+    """``[F, 1, s, s]``: a soft edge around, and none of it at the square's own edge."""
+    size = mask.shape[-1]
+    reach = 2 * max(1, size // 40) + 1
+    soft = F.max_pool2d(mask, reach, stride=1, padding=reach // 2)
+    soft = F.avg_pool2d(soft, reach, stride=1, padding=reach // 2)
+    line = torch.arange(size, device=mask.device)
+    inset = torch.minimum(line, size - 1 - line).clamp(max=4) / 4
+    return soft * torch.minimum(inset[:, None], inset[None, :])
+
+
+def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
+    """Colours ``[F, n, n, 3]`` of the mouth's inside.
+
+    Args:
+        rest: ``[F, n, n, 3]``, the places on the mean face. Little light gets far into the mouth.
+        kinds: ``[F, n, n]`` among MOUTH_PARTS.
+        tones: ``[5, 3]``.
+    """
+    x, y, z = rest.unbind(-1)
+    light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
+    upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
+    wave = 0.3 * (x * 75).cos()
+    gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.35) / 0.02 + wave) * lower
+    gaps = 1 - 0.15 * (-((x * 37.5).sin() / 0.12).square()).exp() * (upper | lower)
+    colours = tones[kinds.clamp_min(0)] * gaps[..., None]
+    colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
+    return colours * light[..., None]
+
+
+def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:
+    """``[5, 3]``: :data:`TONES` for a face of these colours ``[p, 3]``: as bright, as tinted and as grey.
+    Teeth whose colour ``[3]`` is known take it where it is brighter.
+    """
+    tones = torch.tensor([TONES[name] for name in (*MOUTH_PARTS, "gums")])
+    if not len(face):
+        return tones
+    brightness = face.mean().clamp_min(0.02)
+    tint = (face.mean(dim=0) / brightness / torch.tensor(FACE_TINT)).clamp_min(0.1)
+    tones = tones * (brightness / FACE_BRIGHTNESS) ** BRIGHTNESS_EXPONENT * tint**TINT_EXPONENT
+    colour = ((face.amax(dim=1) - face.amin(dim=1)).mean() / COLOURED).clamp(0, 1)
+    tones = torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
+    if teeth is not None:
+        for name in ("upper_teeth", "lower_teeth"):
+            row = MOUTH_PARTS.index(name)
+            if teeth.mean() > tones[row].mean():
+                tones[row] = teeth
+    return tones

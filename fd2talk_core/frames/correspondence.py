@@ -1,0 +1,447 @@
+"""Where each place of a frame lies in the portrait, from the face model's mesh in both.
+
+The paper leaves it to φ₂ to find where a target pixel comes from. Both poses and expressions are known, so
+the mesh gives the answer: the surface point that a pixel of the frame sees is looked up in the portrait.
+Beyond the mesh (hair, clothes, background) the displacement is continued smoothly and fades to none far
+from the head.
+
+Screen coordinates as in :mod:`fd2talk_core.face.rasterizer`; lengths on the screen are in half widths of the
+picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..face.model import FaceModel, apply_pose, project
+from ..face.rasterizer import rasterize
+
+if TYPE_CHECKING:
+    from ..networks.unet import FrameUNet
+
+MASK_NAMES = ("coverage", "visible", "mouth", "teeth", "eyes")
+"""Share of each cell where the frame sees the mesh; the mesh's surface that the portrait sees too; the inside
+of the mouth; of it, teeth; eyeballs."""
+
+HEAD_MARGIN = 0.15
+"""Hair and ears' surroundings move as the mesh's edge does up to this far from it."""
+
+FALLOFF = 0.45
+"""Over this further distance the displacement fades to none. A shift d of the head neither folds the picture
+nor shows a second copy of the head's edge as long as d < FALLOFF / 1.5, the steepest slope of the fading
+being 1.5."""
+
+DEPTH_TOLERANCE = 0.08
+"""Face-model units (8 mm) by which a surface point may lie behind the portrait's nearest surface and count as
+seen: over the depth steps between neighbouring pixels on a cheek seen aslant, under the distance from lips to
+    throat."""
+
+EXTENSION_SIZE = 64
+"""The continuation beyond the mesh is smooth, so it is computed on less than twice this many cells a side."""
+
+TORN = (3.0, 6.0)
+"""Cells by which the displacements of neighbours differ: from a head that turns to an edge before another
+surface. An ear's own folds lie below."""
+
+NECK_LENGTH = 0.7
+"""Face-model units from the head's lower edge over which the neck passes from following the head to the
+shoulders.
+"""
+
+MOUTH_PARTS = ("mouth_interior", "upper_teeth", "lower_teeth", "tongue")
+EYE_PARTS = ("left_eye", "right_eye", "left_iris", "right_iris", "left_pupil", "right_pupil")
+
+MOUTH_COLORS = {
+    "mouth_interior": (0.22, 0.08, 0.08),
+    "upper_teeth": (0.72, 0.68, 0.62),
+    "lower_teeth": (0.62, 0.57, 0.52),
+    "tongue": (0.52, 0.24, 0.24),
+}
+"""What the inside of a mouth is painted with where the portrait's lips hide it; the UNet corrects the tone.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Correspondence:
+    """For every frame, where its cells lie in the portrait.
+
+    Attributes:
+        grid: ``[F, h, w, 2]``, (u, v) in the portrait, for :func:`torch.nn.functional.grid_sample`.
+        masks: ``[F, 5, h, w]`` in 0..1, see :data:`MASK_NAMES`.
+        hidden_mouth: ``[F, 4, h, w]`` in 0..1, the inside of the mouth by :data:`MOUTH_COLORS` where the
+            portrait hides it: what the grid finds there is the portrait's lips.
+    """
+
+    grid: Tensor
+    masks: Tensor
+    hidden_mouth: Tensor
+
+
+@torch.no_grad()
+def reference_flow(
+    face_model: FaceModel,
+    identity: Tensor,
+    reference_expression: Tensor,
+    reference_pose: Tensor,
+    expression: Tensor,
+    pose: Tensor,
+    size: int,
+    *,
+    supersample: int = 2,
+) -> Correspondence:
+    """The correspondence of F frames with their portraits.
+
+    Args:
+        face_model: of the coefficients.
+        identity: α, ``[D_α]``, or ``[F, D_α]`` for frames of several people.
+        reference_expression: β of the portrait, ``[D_β]`` or ``[F, D_β]``.
+        reference_pose: p of the portrait, ``[6]`` or ``[F, 6]``.
+        expression: β of the frames, ``[F, D_β]``.
+        pose: p of the frames, ``[F, 6]``.
+        size: cells a side, h = w.
+        supersample: mesh samples by cell and side, averaged.
+
+    Raises:
+        FD2TalkError: when the coefficients do not fit the face model or each other.
+    """
+    frames = pose.shape[0]
+    identity, reference_expression, reference_pose = (
+        part if part.ndim == 2 else part[None] for part in (identity, reference_expression, reference_pose)
+    )
+    _check(face_model, identity, reference_expression, reference_pose, expression, pose)
+    single = all(part.shape[0] == 1 for part in (identity, reference_expression, reference_pose))
+    if not single:
+        reference_expression, reference_pose = (
+            part.expand(frames, -1) for part in (reference_expression, reference_pose)
+        )
+    points = apply_pose(face_model(identity, reference_expression), reference_pose)
+    seen = project(points, face_model.camera)
+    # a head that turns does not take the shoulders along: they stay where the portrait has them
+    target = project(
+        pose_on_body(face_model, face_model(identity, expression), pose, reference_pose), face_model.camera
+    )
+
+    resolution = size * supersample
+    raster = rasterize(target, face_model.triangles, resolution, cull_back_faces=True)
+    # the same surface point, in the space before the portrait's camera
+    places = project(raster.interpolate(points, face_model.triangles), face_model.camera)
+    kinds = part_kinds(face_model)
+    kind = torch.where(raster.covered, kinds[raster.triangle.clamp_min(0)], -1)
+    visible = raster.covered & _is_seen(face_model, seen, places, kind, kinds, max(resolution, 128))
+
+    displacement = (places[..., :2] - pixel_centers(resolution, places)) * raster.covered[..., None]
+    displacement = _extend(displacement.movedim(-1, 1), raster.covered)
+    grid = pixel_centers(size, places) + F.avg_pool2d(displacement, supersample).movedim(1, -1)
+
+    mouth_kinds = range(len(MOUTH_PARTS))
+    planes = [
+        raster.covered,
+        visible,
+        (kind >= 0) & (kind < len(MOUTH_PARTS)),
+        (kind == MOUTH_PARTS.index("upper_teeth")) | (kind == MOUTH_PARTS.index("lower_teeth")),
+        kind == len(MOUTH_PARTS),
+        *((kind == index) & ~visible for index in mouth_kinds),
+    ]
+    shares = F.avg_pool2d(torch.stack(planes, dim=1).to(grid), supersample)
+    return Correspondence(grid, shares[:, : len(MASK_NAMES)], shares[:, len(MASK_NAMES) :])
+
+
+def warp_reference(picture: Tensor, grid: Tensor) -> Tensor:
+    """A picture or latent of the portrait, moved to the frames.
+
+    Args:
+        picture: ``[1 or F, C, H, W]``.
+        grid: ``[F, h, w, 2]``, of a :class:`Correspondence`. A grid of another size than the picture is
+            enlarged.
+
+    Returns:
+        ``[F, C, H, W]``.
+    """
+    height, width = picture.shape[-2:]
+    if grid.shape[1:3] != (height, width):
+        # the displacement is enlarged, not the grid: it continues beyond the outermost cells' centres
+        displacement = (grid - pixel_centers(grid.shape[1:3], grid)).movedim(-1, 1)
+        displacement = F.interpolate(displacement, size=(height, width), mode="bilinear", align_corners=False)
+        grid = pixel_centers((height, width), grid) + displacement.movedim(1, -1)
+    picture = picture.expand(grid.shape[0], -1, -1, -1)
+    return F.grid_sample(
+        picture, grid.to(picture), mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
+@torch.no_grad()
+def align_reference(
+    unet: FrameUNet,
+    face_model: FaceModel,
+    latent: Tensor,
+    crop: Tensor,
+    identity: Tensor,
+    reference_expression: Tensor,
+    reference_pose: Tensor,
+    expression: Tensor,
+    pose: Tensor,
+) -> Tensor | None:
+    """What a UNet is given beside the noisy latents, by its ``reference_alignment``. The sampler and the
+    trainer call this one function.
+
+    Args:
+        latent: x, ``[d, h, w]`` or ``[F, d, h, w]``.
+        crop: the portrait, ``[3, H, W]`` or ``[F, 3, H, W]`` in 0..1; only looked at for ``"warp_image"``.
+        identity, reference_expression, reference_pose, expression, pose: as :func:`reference_flow`.
+
+    Returns:
+        ``[F, d + 5, h, w]`` on the UNet's device: the moved reference's latent and the masks. None for
+        ``"none"``.
+    """
+    if unet.config.reference_alignment == "none":
+        return None
+    coefficients = (identity, reference_expression, reference_pose, expression, pose)
+    latent, crop = (part if part.ndim == 4 else part[None] for part in (latent, crop))
+    size = latent.shape[-1]
+    if unet.config.reference_alignment == "warp":
+        flow = reference_flow(face_model, *coefficients, size)
+        moved = warp_reference(latent, flow.grid.to(latent.device))
+        hidden = flow.hidden_mouth.sum(dim=1, keepdim=True)
+        return torch.cat([moved * (1 - hidden).to(moved), flow.masks.to(moved)], dim=1).to(
+            unet.device, unet.dtype
+        )
+    # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
+    flow = reference_flow(face_model, *coefficients, crop.shape[-1] // 2, supersample=1)
+    moved = paint_mouth(warp_reference(crop, flow.grid.to(crop.device)), flow.hidden_mouth.to(crop.device))
+    # large pictures: more than a few at once leave a processor's cache and take half as long again
+    parts = moved.to(unet.device, unet.dtype).split(4)
+    encoded = torch.cat([unet.crop_encoder(part) for part in parts])
+    masks = F.adaptive_avg_pool2d(flow.masks, encoded.shape[-2:])
+    return torch.cat([encoded, masks.to(encoded)], dim=1)
+
+
+def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
+    """Paint the inside of the mouth where the portrait hides it; else an opening mouth would be filled with
+    lips.
+
+    Args:
+        pictures: ``[F, 3, H, W]``.
+        hidden_mouth: ``[F, 4, h, w]``, of a :class:`Correspondence`.
+    """
+    shares = F.interpolate(hidden_mouth, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+    colors = torch.tensor([MOUTH_COLORS[part] for part in MOUTH_PARTS]).to(pictures)
+    paint = torch.einsum("fkhw,kc->fchw", shares.to(pictures), colors)
+    return pictures * (1 - shares.sum(dim=1, keepdim=True)).to(pictures) + paint
+
+
+def named_masks(masks: Tensor) -> dict[str, Tensor]:
+    """``[F, 1, h, w]`` by the names in :data:`MASK_NAMES`, of all of them ``[F, 5, h, w]``; and ``hidden``,
+    the frame's surface that the portrait does not see.
+    """
+    by_name = dict(zip(MASK_NAMES, masks.split(1, dim=1), strict=True))
+    return {**by_name, "hidden": (by_name["coverage"] - by_name["visible"]).clamp(0, 1)}
+
+
+def soften(mask: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: the mean over a cell and those around it."""
+    return F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def widen(mask: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: a cell more all around, with a soft edge."""
+    return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
+
+
+def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> Tensor:
+    """``[F, 1, h, w]``: 0 where the portrait has a place on far less room than the frame has. A cheek that
+    was turned away is a few of its pixels, mixed with the background, and an open eye's lid is its fold's
+    dark line.
+
+    Args:
+        grid: ``[F, h, w, 2]``, (u, v) in the portrait of the frame's cells.
+        least, enough: the portrait's cells by a frame's cell: at the first 0, at the second 1;
+            ``[F, 1, h, w]`` where that differs from place to place.
+    """
+    down, across = torch.gradient(_in_cells(grid), dim=(1, 2))
+    area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]
+    return ((soften(area) - least) / (enough - least)).clamp(0, 1)
+
+
+def untorn(grid: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: 0 where a surface ends before another, as a jaw before the neck. Between two cells
+    that lie on either, the grid points at what is neither.
+
+    Args:
+        grid: as :func:`unstretched`.
+    """
+    displacement = _in_cells(grid - pixel_centers(grid.shape[1:3], grid))
+    torn, (slope, edge) = torch.zeros_like(grid[..., 0]), TORN
+    for axis in (1, 2):
+        step = displacement.diff(dim=axis).norm(dim=-1)
+        count = grid.shape[axis] - 1
+        for start in (0, 1):
+            side = torn.narrow(axis, start, count)
+            torch.maximum(side, step, out=side)
+    apart = ((torn - slope) / (edge - slope)).clamp(0, 1)[:, None]
+    return 1 - F.max_pool2d(apart, 3, stride=1, padding=1)
+
+
+def _in_cells(grid: Tensor) -> Tensor:
+    """``[F, h, w, 2]`` from half widths and heights to cells."""
+    height, width = grid.shape[1:3]
+    return grid * grid.new_tensor([width / 2, height / 2])
+
+
+def smoothstep(x: Tensor) -> Tensor:
+    """0 up to 0, 1 from 1 on, and between them without a corner."""
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
+    """``[h, w, 2]``, (u, v) of every pixel's centre."""
+    height, width = (size, size) if isinstance(size, int) else size
+    v = (torch.arange(height, device=like.device, dtype=like.dtype) * 2 + 1) / height - 1
+    u = (torch.arange(width, device=like.device, dtype=like.dtype) * 2 + 1) / width - 1
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)
+
+
+def pose_on_body(face_model: FaceModel, vertices: Tensor, pose: Tensor, body_pose: Tensor) -> Tensor:
+    """A head that turns on shoulders that do not: linear blend skinning along the neck.
+
+    Args:
+        vertices: ``[B, V, 3]``, of Eq. 1.
+        pose: ``[B, 6]``, p, which the head follows.
+        body_pose: ``[B or 1, 6]``, which the shoulders follow.
+
+    Returns:
+        ``[B, V, 3]``.
+    """
+    weight = head_weight(face_model).to(vertices)[:, None]
+    body = apply_pose(vertices, body_pose.expand(vertices.shape[0], -1))
+    return body + weight * (apply_pose(vertices, pose) - body)
+
+
+@lru_cache(maxsize=4)
+def head_weight(face_model: FaceModel) -> Tensor:
+    """``[V]``: 1 on the head, down the neck to 0 on the shoulders; all 1 if the model names no neck."""
+    weight = torch.ones(len(face_model.mean), device=face_model.mean.device)
+    if "neck" not in face_model.part_names:
+        return weight
+    is_neck = face_model.triangle_parts == face_model.part_names.index("neck")
+    head, neck = face_model.triangles[~is_neck].unique(), face_model.triangles[is_neck].unique()
+    neck = neck[~torch.isin(neck, head)]
+    down = torch.cdist(face_model.mean[neck], face_model.mean[head]).amin(dim=1) / NECK_LENGTH
+    weight[neck] = smoothstep(1 - down)
+    return weight
+
+
+def part_kinds(face_model: FaceModel) -> Tensor:
+    """``[T]``: 0..3 the parts of the mouth's inside, 4 eyeballs, 5 all else."""
+    names = {name: index for index, name in enumerate(MOUTH_PARTS)} | dict.fromkeys(
+        EYE_PARTS, len(MOUTH_PARTS)
+    )
+    table = [names.get(name, len(MOUTH_PARTS) + 1) for name in face_model.part_names]
+    device = face_model.triangles.device
+    if not table:
+        # a converted face model knows no parts: all of it is skin
+        return torch.full((len(face_model.triangles),), len(MOUTH_PARTS) + 1, device=device)
+    return torch.tensor(table, device=device)[face_model.triangle_parts]
+
+
+def _is_seen(
+    face_model: FaceModel, seen: Tensor, places: Tensor, kind: Tensor, kinds: Tensor, resolution: int
+) -> Tensor:
+    """Which places ``[F, R, R, 3]`` of the portrait (u, v, depth) its camera sees, ``[F, R, R]`` bool."""
+    raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
+    cell = ((places[..., :2] + 1) * (resolution / 2)).floor().clamp(0, resolution - 1).long()
+    flat = (cell[..., 1] * resolution + cell[..., 0]).flatten(1)
+    nearest = _look_up(raster.depth, flat)
+    triangle = _look_up(raster.triangle, flat)
+    found = torch.where(triangle >= 0, kinds[triangle.clamp_min(0)], -1)
+    # lips lie closely before teeth and lids before eyeballs: there the depths do not tell, but what is seen
+    # does
+    inner = len(MOUTH_PARTS)
+    same = torch.where(kind.flatten(1) < inner, (found >= 0) & (found < inner), found == kind.flatten(1))
+    near = places[..., 2].flatten(1) <= nearest + DEPTH_TOLERANCE
+    inside = (places[..., :2].abs() <= 1).all(dim=-1).flatten(1)
+    return (same & near & inside & (triangle >= 0)).view(kind.shape)
+
+
+def _look_up(values: Tensor, flat: Tensor) -> Tensor:
+    return values.flatten(1).expand(flat.shape[0], -1).gather(1, flat)
+
+
+def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
+    """Continue a displacement ``[F, 2, R, R]``, 0 where not covered, beyond the covered ``[F, R, R]``."""
+    resolution = covered.shape[-1]
+    weight = covered[:, None].to(displacement)
+    # a power of 2, so that halving pyramids of all sizes continue the rim alike
+    factor = 1 << max(0, (resolution // EXTENSION_SIZE).bit_length() - 1)
+    coarse, coarse_weight = F.avg_pool2d(displacement, factor), F.avg_pool2d(weight, factor)
+    # only the mesh's rim is continued, lest an opening mouth move the background
+    rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
+    filled = push_pull(coarse * rim, coarse_weight * rim)
+    # per half width; the edge's own cells have distance 0
+    far = distance_to(coarse_weight[:, 0] > 0) * (2 / coarse.shape[-1])
+    extended = filled * smoothstep(1 - (far - HEAD_MARGIN) / FALLOFF)[:, None]
+    if factor > 1:
+        extended = F.interpolate(
+            extended, size=(resolution, resolution), mode="bilinear", align_corners=False
+        )
+    return torch.where(covered[:, None], displacement, extended)
+
+
+def push_pull(values: Tensor, weight: Tensor) -> Tensor:
+    """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
+
+    Args:
+        values: ``[F, C, n, n]``, already multiplied by the weight.
+        weight: ``[F, 1, n, n]`` in 0..1.
+    """
+    own = values / weight.clamp_min(1e-6)
+    if min(values.shape[-2:]) == 1 or bool((weight >= 1).all()):
+        return own
+    coarser = push_pull(F.avg_pool2d(values, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
+    above = F.interpolate(coarser, size=values.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.lerp(above, own, weight)
+
+
+def distance_to(mask: Tensor) -> Tensor:
+    """Exact Euclidean distance, in cells, to the nearest cell that is set: ``[F, n, m]`` bool to float.
+
+    Infinite where a picture has no such cell. Columns and rows are taken one after the other, since the
+    nearest cell's squared distance is a minimum over rows of (distance along the row)² + (distance between
+    the rows)².
+    """
+    height, width = mask.shape[-2:]
+    across = torch.arange(width, device=mask.device, dtype=torch.float32)
+    along_row = torch.where(mask[:, :, None, :], (across[:, None] - across).abs(), torch.inf).amin(dim=-1)
+    down = torch.arange(height, device=mask.device, dtype=torch.float32)
+    between = (down[:, None] - down).square()
+    return (along_row.square()[:, None] + between[None, :, :, None]).amin(dim=2).sqrt()
+
+
+def _check(
+    face_model: FaceModel,
+    identity: Tensor,
+    reference_expression: Tensor,
+    reference_pose: Tensor,
+    expression: Tensor,
+    pose: Tensor,
+) -> None:
+    frames = pose.shape[0]
+    for name, part, width in (
+        ("identity", identity, face_model.identity_basis.shape[0]),
+        ("portrait's expression", reference_expression, face_model.expression_basis.shape[0]),
+        ("portrait's pose", reference_pose, 6),
+        ("expression", expression, face_model.expression_basis.shape[0]),
+        ("pose", pose, 6),
+    ):
+        if part.ndim != 2 or part.shape[1] != width or part.shape[0] not in (1, frames):
+            raise FD2TalkError(
+                f"The {name} has shape {tuple(part.shape)}, but [{frames}, {width}] is needed "
+                f"for {frames} frames and the face model {face_model.name!r}."
+            )

@@ -1,0 +1,1 @@
+"""Motion: sequences of expression and pose coefficients, sampled, tracked, edited and shown."""

@@ -1,0 +1,264 @@
+"""Expression and pose sequences: the motion that passes from the audio to the frames (FD2Talk Sec. 3.1).
+
+Frame ``i`` of a sequence at ``fps`` stands for the instant ``(i + 0.5) / fps``, so a clip of ``duration``
+seconds has the same extent at every frame rate, and resampling neither drops its tail nor shifts its mouth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+
+POSE_NAMES = ("pitch", "yaw", "roll", "x", "y", "z")
+"""Radians (intrinsic x-y-z) and face-model units, in the order of the pose coefficients p = [r, t]."""
+
+# fmt: off
+ARKIT_NAMES = (
+    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
+    "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
+    "eyeSquintRight", "eyeWideRight", "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose",
+    "mouthFunnel", "mouthPucker", "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight",
+    "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft",
+    "mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper",
+    "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
+    "mouthUpperUpRight", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
+    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight",
+    "tongueOut",
+)
+# fmt: on
+"""The 52 blendshapes of Apple's ARKit, in its order."""
+
+MOUTH_NAMES = tuple(name for name in ARKIT_NAMES if name.startswith(("jaw", "mouth", "tongue")))
+
+MotionMode = Literal["relative", "absolute"]
+
+
+def frame_count(duration: Fraction | float, fps: float) -> int:
+    """Number of video frames of a clip: ``round(duration * fps)``.
+
+    Args:
+        duration: seconds, exact when given as ``Fraction(samples, sample_rate)``.
+        fps: frames a second, over 0 and at most 120 (23.976 is taken as the decimal number it is written as).
+
+    Raises:
+        FD2TalkError: when fps is out of range.
+    """
+    return round(Fraction(duration) * check_fps(fps))
+
+
+def check_fps(fps: float) -> Fraction:
+    """The frame rate as an exact fraction, or one sentence on why it cannot be one."""
+    if not math.isfinite(fps) or not 0 < fps <= 120:
+        raise FD2TalkError(f"fps is {fps}, but a frame rate over 0 and at most 120 is needed.")
+    return Fraction(str(float(fps)))
+
+
+@dataclass(frozen=True)
+class CoefficientSequence:
+    """Expression β or pose p over time.
+
+    Attributes:
+        kind: ``"expression"`` or ``"pose"``.
+        values: ``[F, D]`` float32 on the CPU. Expression: D_β of the face model. Pose: D_p = 6, rotation as
+            pitch, yaw, roll in radians (intrinsic x-y-z) and translation in face-model units.
+        fps: frames a second.
+        face_model: name of the face model that the expression belongs to (and whose units a pose is in).
+        names: one name a coefficient, where the face model has names.
+
+    Raises:
+        FD2TalkError: when the values are empty, not finite or of the wrong shape.
+    """
+
+    kind: Literal["expression", "pose"]
+    values: Tensor
+    fps: float
+    face_model: str
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("expression", "pose"):
+            raise FD2TalkError(f"A sequence is of kind 'expression' or 'pose', not {self.kind!r}.")
+        check_fps(self.fps)
+        values = self.values.detach().to("cpu", torch.float32)
+        shape = tuple(values.shape)
+        if values.ndim != 2 or 0 in shape:
+            raise FD2TalkError(
+                f"The {self.kind} sequence has shape {shape}, but [frames, coefficients] is needed."
+            )
+        if self.kind == "pose" and shape[1] != len(POSE_NAMES):
+            raise FD2TalkError(f"The pose sequence has {shape[1]} columns, but 6 are needed: {POSE_NAMES}.")
+        if self.names and len(self.names) != shape[1]:
+            raise FD2TalkError(
+                f"The {self.kind} sequence has {shape[1]} columns but {len(self.names)} names."
+            )
+        if not torch.isfinite(values).all():
+            frame = int((~torch.isfinite(values)).any(dim=1).nonzero()[0])
+            raise FD2TalkError(
+                f"The {self.kind} sequence holds a value that is not a number at frame {frame}."
+            )
+        object.__setattr__(self, "values", values)
+
+    @property
+    def num_frames(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.num_frames / self.fps
+
+    def replace(self, **changes: object) -> CoefficientSequence:
+        """A copy with some fields changed, validated again."""
+        return replace(self, **changes)
+
+    def resample(self, fps: float, num_frames: int) -> CoefficientSequence:
+        """The same motion seen at another frame rate; ends are held, rotations move on the sphere.
+
+        Args:
+            fps: the new frame rate.
+            num_frames: the new length F, see :func:`frame_count`.
+        """
+        if num_frames < 1:
+            raise FD2TalkError(
+                f"The clip would have {num_frames} frames at {fps} fps, but at least 1 is needed."
+            )
+        if fps == self.fps and num_frames == self.num_frames:
+            return self
+        # float64, since a position late in an hour of video must still resolve a thousandth of a frame
+        position = (torch.arange(num_frames, dtype=torch.float64) + 0.5) * (self.fps / float(fps)) - 0.5
+        position = position.clamp(0, self.num_frames - 1)
+        left = position.floor().long().clamp(max=max(self.num_frames - 2, 0))
+        right = (left + 1).clamp(max=self.num_frames - 1)
+        weight = (position - left).to(torch.float32)[:, None]
+        mix = interpolate_pose if self.kind == "pose" else torch.lerp
+        return self.replace(values=mix(self.values[left], self.values[right], weight), fps=fps)
+
+
+def interpolate_pose(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    """Poses between two poses: the rotation along the shortest arc, the translation along the line.
+
+    Args:
+        start, end: ``[F, 6]``.
+        weight: ``[F, 1]``, 0 gives ``start`` and 1 gives ``end``.
+    """
+    from ..face.model import euler_angles, rotation_matrix
+
+    turn = rotation_matrix(start[:, :3]).mT @ rotation_matrix(end[:, :3])
+    partial = axis_angle_to_matrix(matrix_to_axis_angle(turn) * weight)
+    rotation = euler_angles(rotation_matrix(start[:, :3]) @ partial)
+    return torch.cat([rotation, torch.lerp(start[:, 3:], end[:, 3:], weight)], dim=1)
+
+
+def matrix_to_axis_angle(rotation: Tensor) -> Tensor:
+    """``[..., 3, 3]`` to ``[..., 3]``, radians (kornia's conversion)."""
+    from kornia.geometry.conversions import rotation_matrix_to_axis_angle
+
+    return rotation_matrix_to_axis_angle(rotation.contiguous())
+
+
+def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
+    """``[..., 3]`` radians to ``[..., 3, 3]`` (kornia's conversion)."""
+    from kornia.geometry.conversions import axis_angle_to_rotation_matrix
+
+    return axis_angle_to_rotation_matrix(axis_angle.contiguous())
+
+
+def mouth_mask(names: Sequence[str], size: int) -> Tensor:
+    """``[size]`` bool: the coefficients that shape the mouth.
+
+    A face model without names (a converted BFM) mixes mouth and brows in every component: all of it counts.
+    """
+    if not names:
+        return torch.ones(size, dtype=torch.bool)
+    return torch.tensor([name in MOUTH_NAMES for name in names], dtype=torch.bool)
+
+
+def start_at_pose(values: Tensor, pose: Tensor) -> Tensor:
+    """Replay a head motion from another starting pose (DAWN's pose relative to the source, Δρ).
+
+    Args:
+        values: ``[F, 6]``, any motion.
+        pose: ``[6]``, where frame 0 is put. Later frames keep their turn and shift relative to frame 0.
+    """
+    from ..face.model import euler_angles, rotation_matrix
+
+    rotation = rotation_matrix(values[:, :3])
+    # the turn since frame 0 is taken in the camera's axes: a nod stays a nod however the portrait looks
+    turn = rotation @ rotation[0].mT
+    moved = euler_angles(turn @ rotation_matrix(pose[:3]))
+    return torch.cat([moved, values[:, 3:] - values[0, 3:] + pose[3:]], dim=1)
+
+
+def blend_over_rest(values: Tensor, rest: Tensor, names: Sequence[str]) -> Tensor:
+    """Play an expression over a portrait's own resting face; the mouth stays as the audio wants it.
+
+    Each weight is the larger of the two: it starts from the portrait's raised brow or squint, still reaches a
+    full blink, never leaves [0, 1], and applied twice (by ExpDiT for a preview, then by the sampler) it is
+    the same.
+
+    Args:
+        values: ``[F, D_β]``.
+        rest: ``[D_β]``, the portrait's fitted expression.
+        names: coefficient names; without them the expression is returned as it is.
+    """
+    keep = mouth_mask(names, values.shape[1])
+    return torch.where(keep, values, torch.maximum(values, rest.clamp(0, 1)))
+
+
+def apply_to_portrait(
+    expression: CoefficientSequence,
+    pose: CoefficientSequence,
+    portrait_expression: Tensor,
+    portrait_pose: Tensor,
+    mode: MotionMode = "relative",
+) -> tuple[Tensor, Tensor]:
+    """The coefficients that the frames are rendered with.
+
+    Args:
+        expression, pose: F frames each, at one frame rate.
+        portrait_expression: ``[D_β]`` fitted to the portrait.
+        portrait_pose: ``[6]`` fitted to the portrait.
+        mode: ``"relative"`` lets the clip start where the portrait looks; ``"absolute"`` is the paper's.
+
+    Returns:
+        expression ``[F, D_β]`` and pose ``[F, 6]``.
+
+    Raises:
+        FD2TalkError: when the two differ in length or frame rate, or the expression is of another size.
+    """
+    if expression.kind != "expression" or pose.kind != "pose":
+        raise FD2TalkError(
+            f"An expression and a pose are needed, but a {expression.kind} and a {pose.kind} were given."
+        )
+    if expression.num_frames != pose.num_frames:
+        raise FD2TalkError(
+            f"The expression has {expression.num_frames} frames and the pose {pose.num_frames}: "
+            "retime one of them so that both have the same number."
+        )
+    if expression.fps != pose.fps:
+        raise FD2TalkError(
+            f"The expression runs at {expression.fps:g} fps and the pose at {pose.fps:g}: "
+            "retime one of them so that both have the same rate."
+        )
+    if expression.values.shape[1] != portrait_expression.shape[-1]:
+        raise FD2TalkError(
+            f"The expression has {expression.values.shape[1]} coefficients "
+            f"(face model {expression.face_model}), "
+            f"but the portrait was fitted with {portrait_expression.shape[-1]}."
+        )
+    if mode == "absolute":
+        return expression.values, pose.values
+    if mode != "relative":
+        raise FD2TalkError(f"The motion mode is {mode!r}, but 'relative' or 'absolute' is needed.")
+    return (
+        blend_over_rest(expression.values, portrait_expression.cpu(), expression.names),
+        start_at_pose(pose.values, portrait_pose.cpu()),
+    )

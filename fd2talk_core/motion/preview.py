@@ -1,0 +1,172 @@
+"""Motion on a bare mesh, before any frame is made: the face model (Eq. 1) moved by β and p, lit like clay."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..face.model import FaceModel, apply_pose, project
+from ..face.rasterizer import CLAY, shade
+from ..frames.correspondence import pose_on_body
+from .coefficients import CoefficientSequence
+
+if TYPE_CHECKING:
+    from ..networks.diffusion import Callback
+
+VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
+"""Where the camera stands: how far the posed head is turned about the vertical axis."""
+
+FRAMES_AT_ONCE = 8
+RENDERERS = 4
+"""At most as many chunks are drawn side by side: torch leaves a second core idle on work this small."""
+
+PAINT = {
+    "lips": (0.72, 0.50, 0.46),
+    "mouth_interior": (0.42, 0.18, 0.18),
+    "tongue": (0.70, 0.38, 0.36),
+    "upper_teeth": (0.95, 0.94, 0.90),
+    "lower_teeth": (0.95, 0.94, 0.90),
+    "left_eye": (0.93, 0.93, 0.92),
+    "right_eye": (0.93, 0.93, 0.92),
+    "left_iris": (0.28, 0.36, 0.42),
+    "right_iris": (0.28, 0.36, 0.42),
+    "left_pupil": (0.03, 0.03, 0.03),
+    "right_pupil": (0.03, 0.03, 0.03),
+    "eyelashes": (0.20, 0.16, 0.14),
+}
+"""Colours of the parts whose motion one looks for; the rest is clay."""
+
+
+@dataclass(frozen=True)
+class MotionPreview:
+    """A preview whose pictures are made as they are read.
+
+    Attributes:
+        chunks: pictures ``[n, size, size, 3]`` in 0..1, to be read once.
+        num_frames: F of the motion.
+        fps: of the motion.
+    """
+
+    chunks: Iterator[Tensor]
+    num_frames: int
+    fps: float
+
+
+def preview_motion(
+    face_model: FaceModel,
+    expression: CoefficientSequence | None,
+    pose: CoefficientSequence | None,
+    *,
+    identity: Tensor | None = None,
+    view: str = "front",
+    size: int = 256,
+    callback: Callback | None = None,
+) -> MotionPreview:
+    """The face model, moved.
+
+    Args:
+        expression: F frames of β, or None for a resting face.
+        pose: F frames of p, or None for a still head.
+        identity: ``[D_id]``, α of a portrait, or None for the mean face.
+        view: one of :data:`VIEWS`.
+        size: side of the pictures in pixels.
+        callback: ``(done, total, None)`` after each chunk.
+
+    Raises:
+        FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
+    """
+    motion = agreed_motion(face_model, expression, pose)
+    if view not in VIEWS:
+        raise FD2TalkError(f"The view is {view!r}, but one of {list(VIEWS)} is needed.")
+    if size < 16:
+        raise FD2TalkError(f"The preview size is {size}, but at least 16 pixels are needed.")
+    betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.expression_dim)
+    poses = pose.values if pose else torch.zeros(motion.num_frames, 6)
+    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu()
+    chunks = _render(face_model, alpha, betas, poses, VIEWS[view], size, callback)
+    return MotionPreview(chunks, motion.num_frames, motion.fps)
+
+
+def agreed_motion(
+    face_model: FaceModel, expression: CoefficientSequence | None, pose: CoefficientSequence | None
+) -> CoefficientSequence:
+    """Either of the two, which are known to fit each other then: their length and rate are those of the clip.
+
+    Raises:
+        FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
+    """
+    motion = expression or pose
+    if motion is None:
+        raise FD2TalkError("There is no motion to preview: connect an expression, a pose, or both.")
+    if expression and expression.face_model != face_model.name:
+        raise FD2TalkError(
+            f"The expression belongs to the face model {expression.face_model!r}, but the preview shows "
+            f"{face_model.name!r}."
+        )
+    if expression and pose and (expression.num_frames, expression.fps) != (pose.num_frames, pose.fps):
+        raise FD2TalkError(
+            f"The expression has {expression.num_frames} frames at {expression.fps:g} fps and the pose "
+            f"{pose.num_frames} at {pose.fps:g}: retime one of them."
+        )
+    return motion
+
+
+def paint_of(face_model: FaceModel) -> Tensor:
+    """``[T, 3]``: the colour of each triangle."""
+    colors = torch.tensor([PAINT.get(name, CLAY) for name in face_model.part_names] or [CLAY])
+    return colors[face_model.triangle_parts.cpu()]
+
+
+def _render(
+    face_model: FaceModel,
+    identity: Tensor,
+    betas: Tensor,
+    poses: Tensor,
+    turn: float,
+    size: int,
+    callback: Callback | None,
+) -> Iterator[Tensor]:
+    colors = paint_of(face_model)
+    around = poses.new_tensor([[0.0, turn, 0.0, 0.0, 0.0, 0.0]])
+    alpha = identity[None]
+
+    @torch.no_grad()
+    def draw(start: int) -> Tensor:
+        part = slice(start, start + FRAMES_AT_ONCE)
+        shape = face_model(alpha, betas[part])
+        posed = apply_pose(
+            pose_on_body(face_model, shape, poses[part], torch.zeros(1, 6)), around.expand(len(shape), -1)
+        )
+        projected = project(posed, face_model.camera)
+        # one sample a pixel: a preview has to be ready before one has finished thinking about it
+        return shade(posed, projected, face_model.triangles, size, colors=colors, supersample=1)
+
+    workers = max(1, min(RENDERERS, torch.get_num_threads()))
+    waiting: deque[Future[Tensor]] = deque()
+    done = 0
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for start in range(0, len(betas), FRAMES_AT_ONCE):
+                waiting.append(pool.submit(draw, start))
+                # no further ahead than is being drawn, so that memory does not grow with the length
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+                    done += FRAMES_AT_ONCE
+                    if callback:
+                        callback(done, len(betas), None)
+            while waiting:
+                yield waiting.popleft().result()
+                done = min(done + FRAMES_AT_ONCE, len(betas))
+                if callback:
+                    callback(done, len(betas), None)
+        finally:
+            for future in waiting:
+                future.cancel()

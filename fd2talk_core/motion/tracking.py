@@ -1,0 +1,320 @@
+"""Expression β and pose p read from a driving video: one face followed, fitted, filled and smoothed.
+
+The whole video is seen through one square crop, framed where its head stands most of the time, as the face
+model's camera would frame a portrait: so t says how far the head has moved from its usual place, and a head
+at rest has t near 0. Frames without a face are filled by a policy that never changes their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..face.fitting import IDENTITY_FRAMES, fit_landmarks
+from ..face.landmarks import NUM_LANDMARKS, Face, FaceLandmarker, nearest_face, pick_face
+from ..face.model import FaceModel
+from ..frames.reference import Box, frame_head
+from .coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, check_fps, interpolate_pose
+from .editing import smooth
+
+MissingPolicy = Literal["error", "hold", "interpolate"]
+MISSING_POLICIES: tuple[MissingPolicy, ...] = ("error", "hold", "interpolate")
+
+SMOOTH_POSE = 0.06
+SMOOTH_EXPRESSION = 0.03
+"""Standard deviations in seconds: a landmarker's jitter is faster than a head, hardly faster than lips."""
+
+_FITTED_TOGETHER = 256
+_LISTED_GAPS = 6
+
+Callback = Callable[[int, int, Tensor | None], None]
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTrack:
+    """One face through a video, as a landmarker sees it.
+
+    Attributes:
+        landmarks: ``[n, 478, 2]`` pixels, of the frames that show the face.
+        blendshapes: ``[n, 52]`` scores in 0..1, in the order of ARKIT_NAMES.
+        found: ``[F]`` bool, which frames those are.
+    """
+
+    landmarks: Tensor
+    blendshapes: Tensor
+    found: Tensor
+
+    def __post_init__(self) -> None:
+        seen = int(self.found.sum())
+        if self.landmarks.shape != (seen, NUM_LANDMARKS, 2) or self.blendshapes.shape != (seen, 52):
+            raise FD2TalkError(
+                f"A face track of {seen} seen frames needs landmarks [{seen}, {NUM_LANDMARKS}, 2] and scores "
+                f"[{seen}, 52], not {list(self.landmarks.shape)} and {list(self.blendshapes.shape)}."
+            )
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.found)
+
+    @classmethod
+    def of_faces(cls, faces: Iterable[Face | None]) -> FaceTrack:
+        """The track of one face a frame, None where there is none."""
+        landmarks, blendshapes, found = [], [], []
+        for face in faces:
+            found.append(face is not None)
+            if face is not None:
+                landmarks.append(face.landmarks[:, :2].float())
+                blendshapes.append(face.blendshapes.float())
+        return cls(
+            torch.stack(landmarks) if landmarks else torch.zeros(0, NUM_LANDMARKS, 2),
+            torch.stack(blendshapes) if blendshapes else torch.zeros(0, 52),
+            torch.tensor(found, dtype=torch.bool),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DrivingMotion:
+    """What was read from a video.
+
+    Attributes:
+        expression, pose: F frames each, as many as the video.
+        missing: numbers of the frames that showed no face and were filled.
+    """
+
+    expression: CoefficientSequence
+    pose: CoefficientSequence
+    missing: tuple[int, ...]
+
+    @property
+    def report(self) -> str:
+        """One sentence for the artist."""
+        frames = self.pose.num_frames
+        if not self.missing:
+            return f"The face was found in all {frames} frames."
+        return f"{len(self.missing)} of {frames} frames had no face and were filled: {_ranges(self.missing)}."
+
+
+def follow_face(
+    frames: Iterable[Tensor],
+    landmarker: FaceLandmarker,
+    *,
+    face_index: int = 0,
+    box: Box | None = None,
+    num_frames: int = 0,
+    callback: Callback | None = None,
+) -> FaceTrack:
+    """Find one face in every frame; no more than one frame is held in memory.
+
+    Args:
+        frames: pictures ``[H, W, 3]`` in 0..1, one at a time, all of one size.
+        landmarker: finds the faces.
+        face_index: which face, 0 for the largest, in the first frame that has so many.
+        box: left, top, right, bottom in pixels: the face that overlaps it most is followed instead.
+        num_frames: how many are expected, for the callback.
+        callback: called after each frame with the frames done and to do; what it raises ends the work.
+
+    Raises:
+        FD2TalkError: when there are no frames, a frame cannot be used, or no frame shows such a face.
+    """
+    track = FaceTrack.of_faces(
+        _counted(landmarker.detect_video(frames, face_index=face_index, box=box), num_frames, callback)
+    )
+    if not track.num_frames:
+        raise FD2TalkError("The driving video has no frames.")
+    if not track.found.any():
+        raise FD2TalkError(_nowhere(track.num_frames, face_index, box))
+    return track
+
+
+def track_from_landmarks(
+    found: Mapping[str, Any], *, face_index: int = 0, box: Box | None = None
+) -> FaceTrack:
+    """The track of one face in the host's FACE_LANDMARKS.
+
+    Args:
+        found: ``{"frames": [[face, ...], ...]}``; a face has ``landmarks_xy`` ``[478, 2]`` in pixels,
+            ``bbox_xyxy`` and ``blendshapes``, a score by MediaPipe's name.
+        face_index, box: as :func:`follow_face`.
+
+    Raises:
+        FD2TalkError: when it is something else, or no frame shows such a face.
+    """
+    frames = found.get("frames") if isinstance(found, Mapping) else None
+    if not isinstance(frames, Sequence) or not frames:
+        raise FD2TalkError("The face landmarks hold no frames: connect the output of a face landmark node.")
+    faces: list[Face | None] = []
+    last: Face | None = None
+    alone = False
+    for number, frame in enumerate(frames):
+        present = sorted((_host_face(face, number) for face in frame), key=lambda face: -face.area)
+        if last is None:
+            face, alone = pick_face(present, face_index, box), len(present) == 1
+        else:
+            face = nearest_face(present, last, alone and len(present) == 1)
+        last = face or last
+        faces.append(face)
+    track = FaceTrack.of_faces(faces)
+    if not track.found.any():
+        raise FD2TalkError(_nowhere(track.num_frames, face_index, box))
+    return track
+
+
+@torch.no_grad()
+def read_motion(
+    track: FaceTrack,
+    fps: float,
+    face_model: FaceModel,
+    *,
+    missing: MissingPolicy = "error",
+    smooth_pose: float = SMOOTH_POSE,
+    smooth_expression: float = SMOOTH_EXPRESSION,
+    callback: Callback | None = None,
+) -> DrivingMotion:
+    """Expression and pose of a followed face.
+
+    Args:
+        track: F frames.
+        fps: frames a second.
+        face_model: is fitted: one identity for the whole video, β and p for each frame.
+        missing: frames without a face: ``"error"``; ``"hold"`` the last one before; ``"interpolate"`` between
+            the last before and the first after. Before the first and after the last face both hold.
+        smooth_pose, smooth_expression: standard deviation in seconds of a Gaussian that delays nothing (see
+            :func:`~fd2talk_core.motion.editing.smooth`); 0 leaves the values as they were read.
+        callback: called with the fitted frames done and to do.
+
+    Raises:
+        FD2TalkError: when fps or the policy is none, the face model is not ARKit's, or frames without a face
+            are an error.
+    """
+    check_fps(fps)
+    if missing not in MISSING_POLICIES:
+        raise FD2TalkError(
+            f"The policy for missing faces is {missing!r}, but one of {MISSING_POLICIES} is needed."
+        )
+    if face_model.expression_dim != len(ARKIT_NAMES):
+        raise FD2TalkError(
+            f"The face model {face_model.name!r} has {face_model.expression_dim} expression coefficients, "
+            f"but the landmarker scores ARKit's {len(ARKIT_NAMES)}: motion can be read for an ARKit face "
+            "model only."
+        )
+    if not track.found.any():
+        raise FD2TalkError(_nowhere(track.num_frames, 0, None))
+    gaps = tuple((~track.found).nonzero()[:, 0].tolist())
+    if gaps and missing == "error":
+        raise FD2TalkError(
+            f"No face was found in {len(gaps)} of {track.num_frames} frames ({_ranges(gaps)}): cut them out, "
+            "or set missing faces to 'hold' or 'interpolate'."
+        )
+    expression, pose = _fit(track, face_model, callback)
+    before, after, weight = _neighbours(track.found, missing)
+    filled = (
+        CoefficientSequence(
+            "expression",
+            torch.lerp(expression[before], expression[after], weight),
+            fps,
+            face_model.name,
+            ARKIT_NAMES,
+        ),
+        CoefficientSequence(
+            "pose", interpolate_pose(pose[before], pose[after], weight), fps, face_model.name, POSE_NAMES
+        ),
+    )
+    expression, pose = smooth(filled[0], smooth_expression), smooth(filled[1], smooth_pose)
+    return DrivingMotion(expression.replace(values=expression.values.clamp(0, 1)), pose, gaps)
+
+
+def _fit(track: FaceTrack, face_model: FaceModel, callback: Callback | None) -> tuple[Tensor, Tensor]:
+    """β ``[n, D_β]`` and p ``[n, 6]`` of the frames that show the face."""
+    seen = len(track.landmarks)
+    usual = _usual(track.landmarks)
+    face = _face(track.landmarks[usual], track.blendshapes[usual])
+    transform, _ = frame_head(face, face_model)
+    spread = torch.linspace(0, seen - 1, min(seen, IDENTITY_FRAMES)).round().long().unique()
+    ndc = transform.points_to_crop(track.landmarks[spread]) * (2 / transform.size) - 1
+    identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
+    expressions, poses = [], []
+    for start in range(0, seen, _FITTED_TOGETHER):
+        part = slice(start, start + _FITTED_TOGETHER)
+        ndc = transform.points_to_crop(track.landmarks[part]) * (2 / transform.size) - 1
+        fit = fit_landmarks(ndc, face_model, track.blendshapes[part], identity)
+        expressions.append(fit.expression)
+        poses.append(fit.pose)
+        if callback is not None:
+            callback(min(start + _FITTED_TOGETHER, seen), seen, None)
+    return torch.cat(expressions), torch.cat(poses)
+
+
+def _usual(landmarks: Tensor) -> int:
+    """The frame whose face stands and measures most like the median of all."""
+    low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
+    boxes = torch.cat([(low + high) / 2, high - low], dim=1)
+    return int((boxes - boxes.median(dim=0).values).norm(dim=1).argmin())
+
+
+def _face(landmarks: Tensor, blendshapes: Tensor) -> Face:
+    (left, top), (right, bottom) = landmarks.amin(dim=0).tolist(), landmarks.amax(dim=0).tolist()
+    return Face((left, top, right, bottom), landmarks, blendshapes, 1.0)
+
+
+def _neighbours(found: Tensor, missing: MissingPolicy) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of F frames the seen frames before and after (numbered among the seen), and the weight
+    ``[F, 1]`` of the one after.
+    """
+    seen = found.nonzero()[:, 0]
+    frames = torch.arange(len(found))
+    before = (torch.searchsorted(seen, frames, right=True) - 1).clamp(min=0)
+    after = torch.searchsorted(seen, frames).clamp(max=len(seen) - 1)
+    span = (seen[after] - seen[before]).clamp(min=1)
+    weight = ((frames - seen[before]).float() / span).clamp(0, 1)
+    if missing == "hold":
+        weight = torch.zeros_like(weight)
+    return before, after, weight[:, None]
+
+
+def _counted(faces: Iterable[Face | None], total: int, callback: Callback | None) -> Iterable[Face | None]:
+    for done, face in enumerate(faces, start=1):
+        if callback is not None:
+            callback(done, max(total, done), None)
+        yield face
+
+
+def _host_face(face: Mapping[str, Any], frame: int) -> Face:
+    landmarks = torch.as_tensor(face["landmarks_xy"], dtype=torch.float32)
+    if landmarks.shape != (NUM_LANDMARKS, 2) or not torch.isfinite(landmarks).all():
+        raise FD2TalkError(
+            f"A face in frame {frame} has landmarks {list(landmarks.shape)}, but {NUM_LANDMARKS} points of "
+            "MediaPipe's face mesh in pixels are needed."
+        )
+    scores = torch.tensor([float(face["blendshapes"].get(name, 0.0)) for name in ARKIT_NAMES])
+    return replace(_face(landmarks, scores.clamp(0, 1)), score=float(face.get("score", 1.0)))
+
+
+def _nowhere(frames: int, face_index: int, box: Box | None) -> str:
+    if box is not None:
+        return f"No face lies in the box {tuple(map(round, box))} in any of the {frames} frames."
+    if face_index:
+        return (
+            f"Face {face_index} was asked for, but none of the {frames} frames shows {face_index + 1} faces."
+        )
+    return (
+        f"No face was found in any of the {frames} frames: the head should be seen from the front and be "
+        "larger than 64 pixels."
+    )
+
+
+def _ranges(frames: Sequence[int]) -> str:
+    """``3, 5-9, ...`` from frame numbers in order."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    words = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:_LISTED_GAPS]]
+    rest = len(runs) - _LISTED_GAPS
+    return ", ".join(words) + (f" and {rest} more" if rest > 0 else "")

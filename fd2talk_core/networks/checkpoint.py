@@ -1,0 +1,194 @@
+"""Checkpoint files: one safetensors file a network, which says itself what it is.
+
+The header's metadata holds the network's class, its constructor arguments as JSON, and a
+:class:`CheckpointInfo`.
+Nothing in a file is executed: safetensors holds numbers, and the class is compared with the one asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import FD2TalkError
+
+FORMAT_VERSION = "1"
+SHIPPED = Path(__file__).parent.parent / "weights"
+NETWORKS = ("audio_encoder", "expression", "pose", "lip_expert", "autoencoder", "unet")
+"""Folder names under ``models/fd2talk/`` and file names of the set that ships."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a file says of its network beside the weights.
+
+    Attributes:
+        face_model: the face model whose coefficients it speaks, or empty.
+        native_fps: frame rate it was trained at, 0 where time plays no part.
+        resolution: pixels of the square crop, 0 where pictures play no part.
+        steps: recommended number of sampling steps, 0 where it does not sample.
+        licence: SPDX name.
+        trained_on: data, seed, steps, hours and machine, in words; ``"nothing"`` for weights from a seed.
+    """
+
+    face_model: str = ""
+    native_fps: float = 0.0
+    resolution: int = 0
+    steps: int = 0
+    licence: str = "Apache-2.0"
+    trained_on: str = "nothing"
+
+
+def save_checkpoint(
+    network: nn.Module, path: Path | str, info: CheckpointInfo, dtype: torch.dtype | None = torch.float16
+) -> None:
+    """Write a network with its configuration; floating-point weights are stored as ``dtype``.
+
+    The file appears whole or not at all, so a run killed while saving leaves the one before it.
+
+    Args:
+        network: has a ``config`` that can rebuild it (diffusers' ConfigMixin, or a mapping).
+        dtype: storage type, or None to keep each tensor's own.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in network.state_dict().items()
+    }
+    config = {key: value for key, value in dict(network.config).items() if not key.startswith("_")}
+    metadata = {
+        "format": FORMAT_VERSION,
+        "class": type(network).__name__,
+        "config": json.dumps(config, sort_keys=True),
+        "info": json.dumps(asdict(info), sort_keys=True),
+    }
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata)
+    partial.replace(path)
+
+
+def read_header(path: Path | str) -> tuple[str, dict, CheckpointInfo]:
+    """The class name, constructor arguments and info of a checkpoint file, without reading its weights.
+
+    Raises:
+        FD2TalkError: naming the file and what is wrong with it.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        config = json.loads(metadata["config"])
+        info = json.loads(metadata["info"])
+        if not isinstance(config, dict) or not isinstance(info, dict):
+            raise TypeError("config and info must be JSON objects")
+        known = {field.name for field in fields(CheckpointInfo)}
+        return metadata["class"], config, CheckpointInfo(**{k: v for k, v in info.items() if k in known})
+    except FileNotFoundError as error:
+        raise FD2TalkError(f"There is no file {path}.") from error
+    except (OSError, SafetensorError) as error:
+        raise FD2TalkError(
+            f"{path.name} is not a readable safetensors file ({error}); download or copy it again."
+        ) from error
+    except KeyError as error:
+        raise FD2TalkError(
+            f"{path.name} is a safetensors file, but not an FD2Talk checkpoint: "
+            f"its header has no {error.args[0]!r}."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise FD2TalkError(f"{path.name} has a broken FD2Talk header ({error}).") from error
+
+
+def load_checkpoint(path: Path | str, network_class: type[Network], face_model: str | None = None) -> Network:
+    """Build a network from its file, in float32, ready for inference.
+
+    Args:
+        network_class: what the file must hold.
+        face_model: if given, the face model that the network must have been trained for.
+
+    Returns:
+        the network, with the file's :class:`CheckpointInfo` as its attribute ``info``.
+
+    Raises:
+        FD2TalkError: one sentence for a corrupt file, another class or face model, or wrong keys or shapes.
+    """
+    path = Path(path)
+    class_name, config, info = read_header(path)
+    if class_name != network_class.__name__:
+        raise FD2TalkError(
+            f"{path.name} holds a {class_name}, but a {network_class.__name__} is needed here."
+        )
+    if face_model and info.face_model and info.face_model != face_model:
+        raise FD2TalkError(
+            f"{path.name} was trained for the face model {info.face_model!r}, but {face_model!r} is in use."
+        )
+    try:
+        network = network_class.from_config(config)
+    except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise FD2TalkError(
+            f"{path.name} has a configuration that cannot be built into a {class_name} ({error})."
+        ) from error
+    _load_weights(network, path)
+    network.info = info
+    network.requires_grad_(False)
+    return network.train(False)
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    wanted = network.state_dict()
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except (OSError, SafetensorError) as error:
+        raise FD2TalkError(f"{path.name} is cut short or corrupt ({error}); copy it again.") from error
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or unexpected:
+        raise FD2TalkError(
+            f"{path.name} does not fit its own configuration: "
+            f"missing {missing[:3] or 'nothing'}, unexpected {unexpected[:3] or 'nothing'}."
+        )
+    for name, tensor in found.items():
+        if tensor.shape != wanted[name].shape:
+            raise FD2TalkError(
+                f"{path.name} does not fit its own configuration: {name} is {list(tensor.shape)}, "
+                f"expected {list(wanted[name].shape)}."
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise FD2TalkError(f"{path.name} holds a value that is not a number in {name}.")
+    network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in found.items()})
+
+
+def find_checkpoint(network: str, name: str, folders: Iterable[Path | str] = ()) -> Path:
+    """Where the checkpoint ``name`` of a network is.
+
+    Args:
+        network: one of :data:`NETWORKS`.
+        name: a file, or the folder of a set that holds ``<network>.safetensors``, in one of ``folders``; or
+            the name of a shipped set, such as ``tiny``. For ``audio_encoder`` also a folder in Hugging Face's
+            layout.
+        folders: searched first, in order.
+
+    Raises:
+        FD2TalkError: naming every folder searched.
+    """
+    searched = [*map(Path, folders), SHIPPED]
+    for folder in searched:
+        in_set = folder / name / f"{network}.safetensors"
+        if in_set.is_file():
+            return in_set
+        single = folder / name
+        if single.is_file() or (network == "audio_encoder" and (single / "config.json").is_file()):
+            return single
+    raise FD2TalkError(
+        f"No {network} checkpoint named {name!r} was found; searched: {', '.join(map(str, searched))}."
+    )

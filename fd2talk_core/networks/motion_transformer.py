@@ -1,0 +1,499 @@
+"""ExpDiT and PoseDiT: expression and head pose from audio by diffusion (FD2Talk Sec. 3.2).
+
+Parts first, then the network, then sampling. Both transformers are one class; ``kind`` says what one
+predicts, and ``"joint"`` is the paper's ablation in which one network predicts both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention import FeedForward
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import FD2TalkError
+from ..motion.coefficients import (
+    ARKIT_NAMES,
+    POSE_NAMES,
+    CoefficientSequence,
+    axis_angle_to_matrix,
+    blend_over_rest,
+    matrix_to_axis_angle,
+    mouth_mask,
+    start_at_pose,
+)
+from .attention import apply_rotary, banded_attention, local_attention, rotary_positions
+from .diffusion import Callback, ddim_sample, frame_noise
+
+if TYPE_CHECKING:
+    from ..audio.encoder import AudioFeatures
+    from ..frames.reference import Reference
+
+Kind = Literal["expression", "pose", "joint"]
+
+SEGMENT = 512
+"""Frames that a layer takes at a time outside training: their activations stay in the processor's cache."""
+
+SMALLEST_STD = 1e-4
+"""A coefficient that never moves in training (std 0) must not divide by zero; float16 still holds this."""
+
+
+class LocalSelfAttention(nn.Module):
+    """Self-attention over ``window`` frames on either side with rotary positions (DAWN Sec. 3.6)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, window: int | None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.to_qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
+        self.to_out = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, hidden_states: Tensor, rotary: tuple[Tensor, Tensor], rows: slice) -> Tensor:
+        """``[B, F, D]`` to ``[B, rows, D]``: what the frames ``rows`` gather from all of F."""
+        query, key, value = rearrange(
+            self.to_qkv(hidden_states), "b f (three h d) -> three b h f d", three=3, h=self.num_heads
+        )
+        query, key = apply_rotary(query, rotary)[:, :, rows], apply_rotary(key, rotary)
+        out = local_attention(query, key, value, self.window, offset=rows.start)
+        return self.to_out(rearrange(out, "b h f d -> b f (h d)"))
+
+
+class AlignedCrossAttention(nn.Module):
+    """Cross-attention under the alignment mask: q from the motion, k and v from τ(c) (FD2Talk Eq. 4).
+
+    Queries and keys carry rotary positions. The mask says which 2k + 1 features a frame hears, but not which
+    of them sounds now: without positions a lip could not tell a sound from the same one three frames away.
+    """
+
+    def __init__(self, hidden_size: int, condition_dim: int, num_heads: int, k: int | None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.k = k
+        self.to_q = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.to_kv = nn.Linear(condition_dim, 2 * hidden_size, bias=False)
+        self.to_out = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self, hidden_states: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor], offset: int
+    ) -> Tensor:
+        """``[B, F, D]`` from ``[B, F', D_τ]``, whose row ``offset`` belongs to frame 0; positions of F'."""
+        query = rearrange(self.to_q(hidden_states), "b f (h d) -> b h f d", h=self.num_heads)
+        key, value = rearrange(self.to_kv(condition), "b f (two h d) -> two b h f d", two=2, h=self.num_heads)
+        here = slice(offset, offset + query.shape[2])
+        query, key = apply_rotary(query, (rotary[0][here], rotary[1][here])), apply_rotary(key, rotary)
+        out = banded_attention(query, key, value, self.k, offset)
+        return self.to_out(rearrange(out, "b h f d -> b f (h d)"))
+
+
+class MotionLayer(nn.Module):
+    """One of the L layers: self-attention, aligned cross-attention, feed-forward; pre-normed, residual."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        condition_dim: int,
+        num_heads: int,
+        alignment_window: int | None,
+        attention_window: int | None,
+        feed_forward_mult: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.norm_self = nn.LayerNorm(hidden_size)
+        self.self_attention = LocalSelfAttention(hidden_size, num_heads, attention_window)
+        self.norm_cross = nn.LayerNorm(hidden_size)
+        self.cross_attention = AlignedCrossAttention(hidden_size, condition_dim, num_heads, alignment_window)
+        self.norm_feed_forward = nn.LayerNorm(hidden_size)
+        self.feed_forward = FeedForward(
+            hidden_size, mult=feed_forward_mult, activation_fn="gelu-approximate", dropout=dropout
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """``[B, F, D]`` and τ(c) ``[B, F, D_τ]`` to ``[B, F, D]``.
+
+        Outside training, long clips are taken a segment at a time. That changes nothing but the memory held
+        at once: a segment's frames see no further than the two windows reach.
+        """
+        frames = hidden_states.shape[1]
+        unbounded = self.self_attention.window is None or self.cross_attention.k is None
+        step = frames if unbounded or torch.is_grad_enabled() else SEGMENT
+        parts = [
+            self._segment(hidden_states, condition, rotary, start, min(start + step, frames))
+            for start in range(0, frames, step)
+        ]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+    def _segment(
+        self, everything: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor], start: int, stop: int
+    ) -> Tensor:
+        frames = everything.shape[1]
+        near = _reach(start, stop, self.self_attention.window, frames)
+        attended = self.self_attention(
+            self.norm_self(everything[:, near]),
+            (rotary[0][near], rotary[1][near]),
+            slice(start - near.start, stop - near.start),
+        )
+        hidden_states = everything[:, start:stop] + self.dropout(attended)
+        heard = _reach(start, stop, self.cross_attention.k, frames)
+        attended = self.cross_attention(
+            self.norm_cross(hidden_states),
+            condition[:, heard],
+            (rotary[0][heard], rotary[1][heard]),
+            start - heard.start,
+        )
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.feed_forward(self.norm_feed_forward(hidden_states)))
+
+
+def _reach(start: int, stop: int, window: int | None, frames: int) -> slice:
+    """The frames that ``start..stop`` see."""
+    return slice(0, frames) if window is None else slice(max(start - window, 0), min(stop + window, frames))
+
+
+class MotionTransformer(ModelMixin, ConfigMixin):
+    """θ_exp or θ_pose: x̃₀ of a motion from its noisy form, the timestep and the audio (FD2Talk Sec. 3.2).
+
+    Coefficients enter and leave :meth:`forward` normalised; :meth:`normalize` and :meth:`denormalize` convert
+    with the mean and deviation of the training data, which are buffers and so travel in the checkpoint.
+
+    Args:
+        kind: ``"expression"``, ``"pose"``, or ``"joint"`` for both in one (expression first; the paper's
+            ablation).
+        coefficient_dim: D_β, 6, or D_β + 6.
+        audio_dim: D_a, size of an audio feature.
+        hidden_size: width; a multiple of ``2 * num_heads``.
+        num_layers: L, 6 in the paper.
+        num_heads: attention heads.
+        condition_dim: D_τ, size of the projected condition τ(c).
+        time_embed_dim: size of the timestep embedding in c.
+        alignment_window: k of Eq. 4, 3 in the paper; None drops the mask (the paper's ablation).
+        attention_window: frames on either side that self-attention sees; None for all (then positions beyond
+            the training length are extrapolated and time grows with the square of the length).
+        feed_forward_mult: width of the feed-forward relative to ``hidden_size``.
+        dropout: in training.
+        native_fps: the frame grid that it was trained on.
+        face_model: name of the face model whose coefficients it predicts.
+        coefficient_names: one a coefficient where the face model has names; for ``"joint"``, of the
+            expression.
+        recommended_steps: sampling steps where the user names none.
+        free_steps: least sampling steps of what the sound leaves free, that is all but the mouth; 0 if it
+            takes as many as the mouth. Few steps end near the mean of what could be, which is what a mouth
+            should do that has to fit the sound; but a blink either is or is not, and the mean of both is a
+            staring face.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        kind: Kind = "expression",
+        coefficient_dim: int = 52,
+        audio_dim: int = 768,
+        hidden_size: int = 512,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        condition_dim: int = 512,
+        time_embed_dim: int = 256,
+        alignment_window: int | None = 3,
+        attention_window: int | None = 40,
+        feed_forward_mult: int = 4,
+        dropout: float = 0.0,
+        native_fps: float = 25.0,
+        face_model: str = "",
+        coefficient_names: tuple[str, ...] | list[str] = (),
+        recommended_steps: int = 50,
+        free_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_config(kind, coefficient_dim, hidden_size, num_heads, coefficient_names)
+        self.time_proj = Timesteps(time_embed_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(time_embed_dim, time_embed_dim)
+        self.null_audio = nn.Parameter(torch.randn(audio_dim) * 0.02)
+        self.condition_projection = nn.Linear(time_embed_dim + audio_dim, condition_dim)
+        self.proj_in = nn.Linear(coefficient_dim, hidden_size)
+        self.layers = nn.ModuleList(
+            MotionLayer(
+                hidden_size,
+                condition_dim,
+                num_heads,
+                alignment_window,
+                attention_window,
+                feed_forward_mult,
+                dropout,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm_out = nn.LayerNorm(hidden_size)
+        self.proj_out = nn.Linear(hidden_size, coefficient_dim)
+        self.register_buffer("coefficient_mean", torch.zeros(coefficient_dim))
+        self.register_buffer("coefficient_std", torch.ones(coefficient_dim))
+
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and deviation ``[D]`` of the training coefficients."""
+        self.coefficient_mean.copy_(mean)
+        self.coefficient_std.copy_(std.clamp(min=SMALLEST_STD))
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """Coefficients ``[..., D]`` in their units to the unit-variance ones that diffusion runs on."""
+        return (values - self.coefficient_mean) / self.coefficient_std
+
+    def denormalize(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`normalize`."""
+        return values * self.coefficient_std + self.coefficient_mean
+
+    def project_audio(self, audio: Tensor) -> Tensor:
+        """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_τ]``."""
+        weight = self.condition_projection.weight[:, self.config.time_embed_dim :]
+        return functional.linear(audio, weight, self.condition_projection.bias)
+
+    def project_time(self, timestep: Tensor) -> Tensor:
+        """The timestep's share of τ(c): ``[B]`` to ``[B, 1, D_τ]``."""
+        embedding = self.time_embedding(self.time_proj(timestep).to(self.dtype))
+        weight = self.condition_projection.weight[:, : self.config.time_embed_dim]
+        return functional.linear(embedding, weight)[:, None]
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        audio: Tensor | None = None,
+        drop_audio: Tensor | None = None,
+        projected_audio: Tensor | None = None,
+    ) -> Tensor:
+        """Predict x̃₀.
+
+        Args:
+            sample: ``[B, F, D]`` noisy coefficients, normalised.
+            timestep: ``[B]`` or 0-dim, 0..999.
+            audio: ``[B, F, D_a]``; None stands for no audio at all (the unconditional half of guidance).
+            drop_audio: ``[B]`` bool, the clips whose audio is replaced by the learned null embedding
+                (training for classifier-free guidance, FaceTalk Sec. 3.3).
+            projected_audio: ``[B, F, D_τ]`` from :meth:`project_audio` in place of ``audio``.
+
+        Returns:
+            ``[B, F, D]`` clean coefficients, normalised.
+        """
+        if projected_audio is None:
+            null = self.null_audio.to(sample.dtype)
+            if audio is None:
+                audio = null.expand(1, 1, -1)
+            elif drop_audio is not None:
+                audio = torch.where(drop_audio[:, None, None], null, audio)
+            projected_audio = self.project_audio(audio)
+        condition = projected_audio + self.project_time(timestep.expand(sample.shape[0]))
+        condition = condition.expand(-1, sample.shape[1], -1)
+        head_dim = self.config.hidden_size // self.config.num_heads
+        rotary = rotary_positions(sample.shape[1], head_dim, sample.device)
+
+        hidden_states = self.proj_in(sample)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, condition, rotary)
+        return self.proj_out(self.norm_out(hidden_states))
+
+
+def _check_config(kind: str, coefficient_dim: int, hidden_size: int, num_heads: int, names: object) -> None:
+    if kind not in ("expression", "pose", "joint"):
+        raise FD2TalkError(f"kind is {kind!r}, but 'expression', 'pose' or 'joint' is needed.")
+    if hidden_size % (2 * num_heads):
+        raise FD2TalkError(
+            f"hidden_size is {hidden_size}, but rotary positions need a multiple of 2 x {num_heads} heads."
+        )
+    if kind == "pose" and coefficient_dim != len(POSE_NAMES):
+        raise FD2TalkError(f"coefficient_dim is {coefficient_dim}, but a head pose has {len(POSE_NAMES)}.")
+    expression_dim = coefficient_dim - (len(POSE_NAMES) if kind == "joint" else 0)
+    if kind != "pose" and names and len(names) != expression_dim:
+        raise FD2TalkError(f"{len(names)} coefficient names were given for {expression_dim} coefficients.")
+
+
+def sample_motion(
+    model: MotionTransformer,
+    audio: AudioFeatures,
+    *,
+    seed: int,
+    steps: int | None = None,
+    guidance: float = 1.0,
+    intensity: float = 1.0,
+    reference: Reference | None = None,
+    callback: Callback | None = None,
+) -> CoefficientSequence:
+    """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
+
+    Args:
+        model: of kind ``"expression"`` or ``"pose"``.
+        audio: features on the network's own frame grid.
+        seed: any integer.
+        steps: 1 to 1000; None takes the checkpoint's own.
+        guidance: w of x̃₀ = w · conditional + (1 - w) · unconditional (FaceTalk Eq. 10). At 1 the
+            unconditional half is not computed, so it costs nothing.
+        intensity: an expression is scaled from rest (0 is a resting face), a pose about the clip's mean (0
+            holds the head still).
+        reference: a portrait to start from: a pose begins where it looks, an expression plays over its upper
+            face.
+        callback: ``(done, total, None)`` after each step.
+
+    Returns:
+        F frames at ``audio.fps``. Blendshape weights lie in [0, 1].
+
+    Raises:
+        FD2TalkError: for a value out of range, features of another encoder or frame rate, or a reference of
+            another face model.
+    """
+    if model.config.kind == "joint":
+        raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
+    values = _sample_native(model, audio, seed, steps, guidance, callback)
+    return _finish(model, model.config.kind, values, audio, intensity, reference)
+
+
+def sample_joint_motion(
+    model: MotionTransformer,
+    audio: AudioFeatures,
+    *,
+    seed: int,
+    steps: int | None = None,
+    guidance: float = 1.0,
+    intensity: float = 1.0,
+    reference: Reference | None = None,
+    callback: Callback | None = None,
+) -> tuple[CoefficientSequence, CoefficientSequence]:
+    """Expression and pose from the one network of the paper's ablation; see :func:`sample_motion`."""
+    if model.config.kind != "joint":
+        raise FD2TalkError(f"This checkpoint predicts the {model.config.kind} alone: use sample_motion.")
+    values = _sample_native(model, audio, seed, steps, guidance, callback)
+    expression, pose = values[:, : -len(POSE_NAMES)], values[:, -len(POSE_NAMES) :]
+    return (
+        _finish(model, "expression", expression, audio, intensity, reference),
+        _finish(model, "pose", pose, audio, intensity, reference),
+    )
+
+
+@torch.no_grad()
+def _sample_native(
+    model: MotionTransformer,
+    audio: AudioFeatures,
+    seed: int,
+    steps: int | None,
+    guidance: float,
+    callback: Callback | None,
+) -> Tensor:
+    """Coefficients ``[F_native, D]`` in their units, on the CPU."""
+    config = model.config
+    if audio.features.shape[1] != config.audio_dim:
+        raise FD2TalkError(
+            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this "
+            f"{config.kind} checkpoint was trained on {config.audio_dim}: choose the encoder that it was "
+            "trained with."
+        )
+    if audio.native_fps != config.native_fps:
+        raise FD2TalkError(
+            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was "
+            f"trained at {config.native_fps:g}."
+        )
+    if not 0 <= guidance <= 100:
+        raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
+    shape = (config.coefficient_dim,)
+    noise = frame_noise(seed, range(audio.num_native_frames), shape, "per_frame")
+    heard = model.project_audio(audio.features[None].to(model.device, model.dtype))
+    unheard = model.project_audio(model.null_audio.expand(1, 1, -1))
+
+    def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
+        if guidance == 1:
+            return model(sample, timestep, projected_audio=heard)
+        unconditional = model(sample, timestep, projected_audio=unheard)
+        if guidance == 0:
+            return unconditional
+        conditional = model(sample, timestep, projected_audio=heard)
+        return guidance * conditional + (1 - guidance) * unconditional
+
+    steps = config.recommended_steps if steps is None else steps
+    mouth = _mouth(model)
+    # what is no number of steps, the sampler refuses
+    in_two = isinstance(steps, int) and 0 < steps < config.free_steps and not mouth.all()
+    total = steps + config.free_steps if in_two else steps
+
+    def run(steps: int, before: int) -> Tensor:
+        def report(done: int, _: int, __: Tensor | None) -> None:
+            if callback is not None:
+                callback(before + done, total, None)
+
+        start = noise[None].to(model.device, model.dtype)
+        return ddim_sample(denoise, start, steps=steps, callback=report)
+
+    training = model.training
+    model.train(False)
+    try:
+        sample = run(steps, 0)
+        if in_two:
+            sample = torch.where(mouth.to(sample.device), sample, run(config.free_steps, steps))
+    finally:
+        model.train(training)
+    return model.denormalize(sample)[0].float().cpu()
+
+
+def _mouth(model: MotionTransformer) -> Tensor:
+    """``[D]`` bool: what the sound decides."""
+    config = model.config
+    pose_dim = 0 if config.kind == "expression" else len(POSE_NAMES)
+    expression_dim = config.coefficient_dim - pose_dim
+    mouth = mouth_mask(config.coefficient_names, expression_dim) if expression_dim else torch.zeros(0)
+    return torch.cat([mouth.bool(), torch.zeros(pose_dim, dtype=torch.bool)])
+
+
+def _finish(
+    model: MotionTransformer,
+    kind: Literal["expression", "pose"],
+    values: Tensor,
+    audio: AudioFeatures,
+    intensity: float,
+    reference: Reference | None,
+) -> CoefficientSequence:
+    """Intensity, the video's frame rate, and the portrait's own rest, in that order."""
+    if not 0 <= intensity <= 10:
+        raise FD2TalkError(f"intensity is {intensity}, but a number from 0 to 10 is needed.")
+    face_model = model.config.face_model
+    if reference is not None and face_model and reference.face_model != face_model:
+        raise FD2TalkError(
+            f"The reference was fitted with the face model {reference.face_model!r}, but this {kind} "
+            f"checkpoint was trained for {face_model!r}."
+        )
+    names = POSE_NAMES if kind == "pose" else tuple(model.config.coefficient_names)
+    if kind == "pose":
+        values = scale_head_motion(values, intensity)
+    else:
+        values = values * intensity
+        if names and set(names) <= set(ARKIT_NAMES):
+            values = values.clamp(0, 1)
+    native = CoefficientSequence(kind, values, audio.native_fps, face_model, names)
+    sequence = native.resample(audio.fps, audio.num_frames)
+    if reference is None:
+        return sequence
+    if kind == "pose":
+        return sequence.replace(values=start_at_pose(sequence.values, reference.pose.cpu()))
+    return sequence.replace(values=blend_over_rest(sequence.values, reference.expression.cpu(), names))
+
+
+def scale_head_motion(values: Tensor, intensity: float) -> Tensor:
+    """Scale a head motion about its mean pose: turns along their axes, shifts along their lines.
+
+    Args:
+        values: ``[F, 6]`` poses.
+        intensity: 0 holds the mean pose, 1 changes nothing.
+    """
+    if intensity == 1:
+        return values
+    from ..face.model import euler_angles, rotation_matrix
+
+    rotation = rotation_matrix(values[:, :3])
+    u, _, vh = torch.linalg.svd(rotation.mean(dim=0))
+    # the rotation nearest to the mean matrix (a reflection is never nearest while the head faces one half
+    # space)
+    center = u @ torch.diag(torch.tensor([1.0, 1.0, torch.det(u @ vh).sign()])) @ vh
+    turn = matrix_to_axis_angle(center.mT @ rotation) * intensity
+    angles = euler_angles(center @ axis_angle_to_matrix(turn))
+    shift = values[:, 3:].mean(dim=0)
+    return torch.cat([angles, shift + (values[:, 3:] - shift) * intensity], dim=1)

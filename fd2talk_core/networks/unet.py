@@ -1,0 +1,421 @@
+"""The frame diffusion UNet θ_unet: motion through φ₁, appearance through φ₂ (FD2Talk Sec. 3.3, Eq. 6, 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import FD2TalkError
+from ..frames.correspondence import named_masks, widen
+from .autoencoder import FrameEncoder
+
+CONDITIONINGS = ("decoupled", "concat")
+REFERENCE_ALIGNMENTS = ("none", "warp", "warp_image")
+RESIDUAL_REGIONS = ("everywhere", "hidden")
+
+_POSITION_OCTAVES = 6
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class ConditionCache:
+    """Keys and values of every attention layer: they do not depend on the noisy sample, so no step repeats
+    them.
+
+    Attributes:
+        motion: by layer, ``[F, heads, motion_tokens, d]``: once a frame.
+        reference: by layer, ``[1, heads, h w, d]``: once a clip.
+    """
+
+    motion: tuple[KeysValues, ...]
+    reference: tuple[KeysValues, ...]
+
+    def frames(self, selection: slice | Tensor) -> ConditionCache:
+        """The cache of some of the frames."""
+        motion = tuple((k[selection], v[selection]) for k, v in self.motion)
+        return ConditionCache(motion, self.reference)
+
+
+class FrameUNet(ModelMixin, ConfigMixin):
+    """Predicts the clean frame latent J₀ from a noisy one, the frame's motion {β, p} and the reference latent
+    x.
+
+    Every level that has attention, on the encoder's side, in the middle and on the decoder's, runs φ₁ and
+    then φ₂. The paper projects {β, p} linearly to φ₁'s condition. With a single token the softmax over keys
+    would always be 1 and φ₁ the addition of a constant, so the projection gives several tokens for the
+    features to choose from.
+
+    Args:
+        latent_channels: d.
+        sample_size: h = w it is trained at; any size that the levels can halve works.
+        block_out_channels: channels by level, from fine to coarse.
+        layers_per_block: residual blocks by level on the way down (one more on the way up).
+        attention_levels: which levels have φ₁ and φ₂; the middle always has.
+        attention_head_dim: channels of one head.
+        motion_dim: D_β + 6.
+        motion_tokens: tokens that {β, p} is projected to.
+        context_dim: width of motion and reference tokens.
+        reference_pool: φ₂ reads the reference latent averaged over squares of this side; 1 is the paper's.
+            The attention costs as many times less as the squares have cells.
+        conditioning: ``"decoupled"`` (Eq. 6, 7) or ``"concat"`` (the paper's ablation: motion and reference
+            tokens in one sequence, seen by one cross-attention).
+        reference_alignment: ``"none"``: the paper's form. ``"warp"``: the reference latent, moved to the
+            frame's pose and expression by the mesh's correspondence, and its masks stand beside the noisy
+            latent at the input. ``"warp_image"``: the same, but the portrait itself is moved, at pixel
+            resolution, and encoded again with ``reference_encoder``: it costs an encoder pass a frame and
+            keeps lips and lids sharp.
+        concat_reference: the reference latent, where it is, stands beside the noisy latent too, so that still
+            background need not pass through the warp or φ₂.
+        alignment_channels: masks beside the warped latent, see
+            :data:`fd2talk_core.frames.correspondence.MASK_NAMES`.
+        reference_encoder: for ``"warp_image"``, constructor arguments of the autoencoder whose encoder is
+            carried as a frozen copy (:meth:`set_reference_encoder`).
+        predict_residual: J₀ is predicted as a change of the warped reference latent (of the reference latent
+            itself without alignment). The last convolution starts at zero, so an untrained network gives the
+            warped
+            reference: with a small budget of training, the network only learns what the warp gets wrong.
+        residual_region: where that change may lie. ``"everywhere"``, or ``"hidden"``: only where the portrait
+            does not show what the frame shows (the mouth's inside, eyeballs, surface that was turned away,
+            and their surroundings), for small networks, which repaint more softly what the warp had.
+        norm_num_groups: groups of the normalisations.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        sample_size: int = 32,
+        block_out_channels: Sequence[int] = (32, 64, 128),
+        layers_per_block: int = 1,
+        attention_levels: Sequence[bool] = (False, True, True),
+        attention_head_dim: int = 32,
+        motion_dim: int = 58,
+        motion_tokens: int = 8,
+        context_dim: int = 64,
+        reference_pool: int = 1,
+        conditioning: str = "decoupled",
+        reference_alignment: str = "none",
+        alignment_channels: int = 0,
+        concat_reference: bool = False,
+        reference_encoder: Mapping | None = None,
+        predict_residual: bool = False,
+        residual_region: str = "everywhere",
+        norm_num_groups: int = 8,
+    ) -> None:
+        super().__init__()
+        if residual_region not in RESIDUAL_REGIONS:
+            raise FD2TalkError(f"residual_region is {residual_region!r}; there are {RESIDUAL_REGIONS}.")
+        if residual_region == "hidden" and not (predict_residual and reference_alignment != "none"):
+            raise FD2TalkError(
+                "residual_region 'hidden' needs predict_residual and a reference_alignment, whose masks say "
+                "where that is."
+            )
+        if conditioning not in CONDITIONINGS:
+            raise FD2TalkError(f"conditioning is {conditioning!r}; there are {CONDITIONINGS}.")
+        if reference_alignment not in REFERENCE_ALIGNMENTS:
+            raise FD2TalkError(
+                f"reference_alignment is {reference_alignment!r}; there are {REFERENCE_ALIGNMENTS}."
+            )
+        if (reference_alignment == "warp_image") != (reference_encoder is not None):
+            raise FD2TalkError(
+                "reference_encoder is needed for reference_alignment 'warp_image', and only for it."
+            )
+        if len(attention_levels) != len(block_out_channels):
+            raise FD2TalkError(
+                f"attention_levels names {len(attention_levels)} of {len(block_out_channels)} levels."
+            )
+        channels = tuple(block_out_channels)
+        time_dim = 4 * channels[0]
+        self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(channels[0], time_dim)
+
+        self.motion_projection = nn.Linear(motion_dim, motion_tokens * context_dim)
+        self.reference_projection = nn.Linear(latent_channels, context_dim)
+        self.reference_position = nn.Linear(4 * _POSITION_OCTAVES, context_dim)
+
+        aligned = reference_alignment != "none"
+        in_channels = latent_channels + (latent_channels + alignment_channels if aligned else 0)
+        in_channels += latent_channels if concat_reference else 0
+        self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+
+        def resnet(inside: int, outside: int) -> ResnetBlock2D:
+            return ResnetBlock2D(
+                in_channels=inside,
+                out_channels=outside,
+                temb_channels=time_dim,
+                groups=norm_num_groups,
+                eps=1e-5,
+            )
+
+        def attention(width: int) -> ConditionAttention:
+            return ConditionAttention(
+                width, context_dim, attention_head_dim, norm_num_groups, conditioning == "decoupled"
+            )
+
+        self.down = nn.ModuleList()
+        skips = [channels[0]]
+        width = channels[0]
+        for level, outside in enumerate(channels):
+            for _ in range(layers_per_block):
+                self.down.append(
+                    Stage(resnet(width, outside), attention(outside) if attention_levels[level] else None)
+                )
+                width = outside
+                skips.append(width)
+            if level < len(channels) - 1:
+                self.down.append(Downsample2D(width, use_conv=True))
+                skips.append(width)
+
+        self.middle = nn.ModuleList(
+            [Stage(resnet(width, width), attention(width)), Stage(resnet(width, width), None)]
+        )
+
+        self.up = nn.ModuleList()
+        for level, outside in reversed(list(enumerate(channels))):
+            for _ in range(layers_per_block + 1):
+                self.up.append(
+                    Stage(
+                        resnet(width + skips.pop(), outside),
+                        attention(outside) if attention_levels[level] else None,
+                    )
+                )
+                width = outside
+            if level:
+                self.up.append(Upsample2D(width, use_conv=True))
+
+        self.norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
+        self.conv_out = nn.Conv2d(width, latent_channels, 3, padding=1)
+        if predict_residual:
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
+
+        # not named as its config value: diffusers would answer the attribute with that
+        self.crop_encoder: FrameEncoder | None = None
+        if reference_encoder is not None:
+            names = ("latent_channels", "block_out_channels", "patch_size", "architecture", "norm_num_groups")
+            self.crop_encoder = FrameEncoder(
+                **{name: reference_encoder[name] for name in names},
+                blocks=reference_encoder["encoder_blocks"],
+            ).requires_grad_(False)
+
+    def set_reference_encoder(self, encoder: FrameEncoder) -> None:
+        """Copy a trained autoencoder's encoder, for ``reference_alignment="warp_image"``."""
+        if self.crop_encoder is None:
+            raise FD2TalkError("This UNet carries no encoder: its reference_alignment is not 'warp_image'.")
+        self.crop_encoder.load_state_dict(encoder.state_dict())
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor | float,
+        motion: Tensor | None = None,
+        reference_latent: Tensor | None = None,
+        warped: Tensor | None = None,
+        cache: ConditionCache | None = None,
+    ) -> Tensor:
+        """The predicted J₀.
+
+        Args:
+            sample: J_t, ``[B, d, h, w]``.
+            timestep: t in 0..999; one for all frames (a number: embedded once) or ``[B]``.
+            motion: {β, p}, ``[B, D_m]``; not needed with a cache.
+            reference_latent: x, ``[1 or B, d, h, w]``; needed with a cache too where it stands beside the
+                sample or the residual is taken from it.
+            warped: with alignment, the warped reference latent and its masks ``[B, d + alignment_channels, h,
+                w]``.
+            cache: of these B frames, from :meth:`make_cache`.
+
+        Returns:
+            ``[B, d, h, w]``.
+        """
+        aligned = self.config.reference_alignment != "none"
+        if aligned != (warped is not None):
+            raise FD2TalkError(
+                f"reference_alignment is {self.config.reference_alignment!r}, so a warped reference is "
+                f"{'needed' if aligned else 'not used'}."
+            )
+        halvings = 2 ** (len(self.config.block_out_channels) - 1)
+        if sample.shape[-1] % halvings or sample.shape[-2] % halvings:
+            raise FD2TalkError(
+                f"The latents are {tuple(sample.shape[-2:])}, but multiples of {halvings} are needed."
+            )
+        if cache is None:
+            cache = self.make_cache(motion, reference_latent)
+        time = torch.as_tensor(timestep, device=sample.device).reshape(-1)
+        embedding = self.time_embedding(self.time_proj(time).to(sample.dtype))
+
+        # layers are numbered in the order in which they run, which is the order of _attentions
+        conditions = iter(zip(cache.motion, cache.reference, strict=True))
+        if reference_latent is None and (
+            self.config.concat_reference or (self.config.predict_residual and not aligned)
+        ):
+            raise FD2TalkError("This UNet reads the reference latent in every step, but none was given.")
+        inputs = [sample]
+        if aligned:
+            inputs.append(warped)
+        if self.config.concat_reference:
+            inputs.append(reference_latent.expand_as(sample))
+        hidden = self.conv_in(torch.cat(inputs, dim=1))
+        skips = [hidden]
+        for layer in self.down:
+            hidden = layer(hidden, embedding, conditions) if isinstance(layer, Stage) else layer(hidden)
+            skips.append(hidden)
+        for layer in self.middle:
+            hidden = layer(hidden, embedding, conditions)
+        for layer in self.up:
+            if isinstance(layer, Stage):
+                hidden = layer(torch.cat([hidden, skips.pop()], dim=1), embedding, conditions)
+            else:
+                hidden = layer(hidden)
+        change = self.conv_out(F.silu(self.norm_out(hidden)))
+        if not self.config.predict_residual:
+            return change
+        if not aligned:
+            return reference_latent + change
+        moved, masks = warped.split([sample.shape[1], self.config.alignment_channels], dim=1)
+        return moved + change * (_hidden(masks) if self.config.residual_region == "hidden" else 1)
+
+    def make_cache(self, motion: Tensor, reference_latent: Tensor) -> ConditionCache:
+        """Keys and values of all attention layers.
+
+        Args:
+            motion: ``[F, D_m]``.
+            reference_latent: ``[1 or F, d, h, w]``.
+        """
+        return ConditionCache(self.motion_keys_values(motion), self.reference_keys_values(reference_latent))
+
+    def motion_keys_values(self, motion: Tensor) -> tuple[KeysValues, ...]:
+        """φ₁'s, by layer, of motion ``[F, D_m]``: once a frame."""
+        if motion.shape[-1] != self.config.motion_dim:
+            raise FD2TalkError(
+                f"The motion has {motion.shape[-1]} coefficients a frame, but this UNet was made for "
+                f"{self.config.motion_dim} (expression and pose): is it for another face model?"
+            )
+        tokens = rearrange(self.motion_projection(motion), "f (n c) -> f n c", n=self.config.motion_tokens)
+        return tuple(attention.motion_attention.keys_values(tokens) for attention in self._attentions())
+
+    def reference_keys_values(self, reference_latent: Tensor) -> tuple[KeysValues, ...]:
+        """φ₂'s, by layer, of x ``[1 or F, d, h, w]``: once a clip."""
+        if self.config.reference_pool > 1:
+            reference_latent = F.avg_pool2d(reference_latent, self.config.reference_pool)
+        position = self.reference_position(grid_position(reference_latent))
+        tokens = self.reference_projection(rearrange(reference_latent, "b d h w -> b (h w) d")) + position
+        return tuple(attention.reference_reader.keys_values(tokens) for attention in self._attentions())
+
+    def _attentions(self) -> list[ConditionAttention]:
+        """In the order in which they run."""
+        stages = [*self.down, *self.middle, *self.up]
+        return [stage.attention for stage in stages if isinstance(stage, Stage) and stage.attention]
+
+
+def _hidden(masks: Tensor) -> Tensor:
+    """``[B, 1, h, w]`` in 0..1, of the masks: hidden surface, mouth, eyes, and a cell around."""
+    named = named_masks(masks)
+    return widen(torch.maximum(torch.maximum(named["hidden"], named["mouth"]), named["eyes"]))
+
+
+class Stage(nn.Module):
+    """A residual block and, where its level has attention, φ₁ and φ₂."""
+
+    def __init__(self, resnet: ResnetBlock2D, attention: ConditionAttention | None) -> None:
+        super().__init__()
+        self.resnet = resnet
+        self.attention = attention
+
+    def forward(self, hidden: Tensor, embedding: Tensor, conditions: object) -> Tensor:
+        hidden = self.resnet(hidden, embedding)
+        return hidden if self.attention is None else self.attention(hidden, *next(conditions))
+
+
+class ConditionAttention(nn.Module):
+    """φ₁ and φ₂ of one level, each added to what it reads.
+
+    ``decoupled``: m₁ = φ₁({β, p}, J_t), m₂ = φ₂(x, m₁) (Eq. 6, 7). Otherwise one cross-attention reads both.
+    """
+
+    def __init__(self, channels: int, context_dim: int, head_dim: int, groups: int, decoupled: bool) -> None:
+        super().__init__()
+        self.decoupled = decoupled
+        self.motion_attention = CrossAttention(channels, context_dim, head_dim, groups)
+        if decoupled:
+            self.reference_attention = CrossAttention(channels, context_dim, head_dim, groups)
+
+    @property
+    def reference_reader(self) -> CrossAttention:
+        """Concatenated conditions share one projection of keys and values, as one sequence of tokens does."""
+        return self.reference_attention if self.decoupled else self.motion_attention
+
+    def forward(self, hidden: Tensor, motion: KeysValues, reference: KeysValues) -> Tensor:
+        """``[B, C, h, w]`` to the same."""
+        if self.decoupled:
+            hidden = self.motion_attention(hidden, *motion)
+            return self.reference_attention(hidden, *reference)
+        batch = motion[0].shape[0]
+        keys, values = (
+            torch.cat([of_motion, of_reference.expand(batch, -1, -1, -1)], dim=2)
+            for of_motion, of_reference in zip(motion, reference, strict=True)
+        )
+        return self.motion_attention(hidden, keys, values)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention with queries from a feature map, positions included, and keys and values from
+    tokens.
+    """
+
+    def __init__(self, channels: int, context_dim: int, head_dim: int, groups: int) -> None:
+        super().__init__()
+        if channels % head_dim:
+            raise FD2TalkError(f"{channels} channels cannot be split into heads of {head_dim}.")
+        self.heads = channels // head_dim
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-5)
+        self.position = nn.Linear(4 * _POSITION_OCTAVES, channels)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_dim, channels, bias=False)
+        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.Linear(channels, channels)
+
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        """``[B, N, context_dim]`` to two of ``[B, heads, N, d]``."""
+        split = "b n (heads d) -> b heads n d"
+        return (
+            rearrange(self.to_k(tokens), split, heads=self.heads),
+            rearrange(self.to_v(tokens), split, heads=self.heads),
+        )
+
+    def forward(self, hidden: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """``[B, C, h, w]`` to the same; keys and values of one clip (batch 1) serve every frame."""
+        batch, _, height, width = hidden.shape
+        features = rearrange(self.norm(hidden), "b c h w -> b (h w) c") + self.position(grid_position(hidden))
+        queries = rearrange(self.to_q(features), "b n (heads d) -> b heads n d", heads=self.heads)
+        keys, values = (part.expand(batch, -1, -1, -1) for part in (keys, values))
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        out = self.to_out(rearrange(mixed, "b heads n d -> b n (heads d)"))
+        return hidden + rearrange(out, "b (h w) c -> b c h w", h=height, w=width)
+
+
+def grid_position(like: Tensor) -> Tensor:
+    """Sinusoidal positions of a map's cells, ``[h w, 4 · octaves]``.
+
+    They are functions of the place in the picture, the left edge -1 and the right edge 1, not of the cell's
+    number: cells of maps of two resolutions that lie at one place have one position.
+    """
+    height, width = like.shape[-2:]
+    options = {"device": like.device, "dtype": like.dtype}
+    y = (torch.arange(height, **options) * 2 + 1) / height - 1
+    x = (torch.arange(width, **options) * 2 + 1) / width - 1
+    place = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).reshape(-1, 2, 1)
+    octaves = 2.0 ** torch.arange(_POSITION_OCTAVES, **options) * (math.pi / 2)
+    angle = place * octaves
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).reshape(height * width, -1)
