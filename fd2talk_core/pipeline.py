@@ -11,23 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from . import configs
-from .audio.encoder import AudioEncoder, read_audio
-from .errors import FD2TalkError
+from .audio.encoder import AudioEncoder
+from .audio.reading import read_audio
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
 from .formats.video import VideoWriter
 from .frames.detail import DEFAULT_DETAIL
 from .frames.reference import NoFacePolicy, encode_reference
 from .frames.sampler import MotionField, iter_decoded_frames, iter_latents
+from .imaging import read_image
 from .motion.coefficients import MotionMode
+from .motion.sampling import sample_motion
 from .networks.checkpoint import find_checkpoint, load_checkpoint
-from .networks.motion_transformer import sample_motion
 
 Progress = Callable[[str, int, int], None]
 """Called as (stage, done, total); what it raises stops the work within one step."""
@@ -201,15 +200,3 @@ class FD2TalkPipeline:
             self.autoencoder, latents, reference, paste_back=paste_back, field=field, detail=detail
         )
         return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate))
-
-
-def read_image(path: Path | str) -> Tensor:
-    """A picture file as ``[H, W, 3]`` in 0..1, turned upright as its EXIF orientation says."""
-    from PIL import ImageOps
-
-    try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise FD2TalkError(f"{Path(path).name} cannot be read as a picture ({error}).") from error
-    return torch.from_numpy(np.asarray(upright, dtype=np.float32) / 255)

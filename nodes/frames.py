@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
-from ..fd2talk_core.motion.coefficients import check_fps
+from ..fd2talk_core.timing import check_fps
 from . import host
 from .types import Expression, PortraitReference, Pose, advanced
 

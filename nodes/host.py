@@ -27,7 +27,8 @@ from server import PromptServer
 from torch import Tensor, nn
 
 from ..fd2talk_core import configs
-from ..fd2talk_core.audio.encoder import AudioEncoder, read_audio
+from ..fd2talk_core.audio.encoder import AudioEncoder
+from ..fd2talk_core.audio.reading import read_audio
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FaceLandmarker
 from ..fd2talk_core.face.model import FaceModel, default_face_model

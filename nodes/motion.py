@@ -76,7 +76,7 @@ class _MotionNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, features, checkpoint, seed, steps, guidance, intensity, reference=None) -> io.NodeOutput:
-        from ..fd2talk_core.networks.motion_transformer import sample_motion
+        from ..fd2talk_core.motion.sampling import sample_motion
 
         return io.NodeOutput(
             sample_motion(
@@ -86,7 +86,7 @@ class _MotionNode(io.ComfyNode):
                 steps=steps,
                 guidance=guidance,
                 intensity=intensity,
-                reference=reference,
+                portrait=None if reference is None else reference.face,
                 callback=host.Progress(),
             )
         )

@@ -10,8 +10,9 @@ from comfy_api.latest import io
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.sequences import READERS, WRITERS, load_motion, save_motion
 from ..fd2talk_core.motion import editing as edit
-from ..fd2talk_core.motion.coefficients import CoefficientSequence, frame_count
+from ..fd2talk_core.motion.coefficients import CoefficientSequence
 from ..fd2talk_core.motion.pose_curve import parse_keyframes, pose_from_keyframes
+from ..fd2talk_core.timing import frame_count
 from . import host
 from .curves import curves_ui
 from .types import Expression, Features, Pose, advanced

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 Features = io.Custom("FD2TALK_AUDIO")
-"""An :class:`~fd2talk_core.audio.encoder.AudioFeatures`."""
+"""An :class:`~fd2talk_core.audio.features.AudioFeatures`."""
 Expression = io.Custom("FD2TALK_EXPRESSION")
 """A :class:`~fd2talk_core.motion.coefficients.CoefficientSequence` of kind expression."""
 Pose = io.Custom("FD2TALK_POSE")

@@ -13,7 +13,7 @@ from torch import Tensor
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, project
-from fd2talk_core.frames.correspondence import align_reference
+from fd2talk_core.frames.conditioning import align_reference
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.diffusion import TRAIN_STEPS, make_scheduler

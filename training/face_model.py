@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.face.model import Camera, FaceModel, apply_pose, project
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rasterizer import Raster, rasterize
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 NAME = "anny-arkit52"
 IDENTITY_DIM = 80

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.audio.encoder import AudioFeatures
+from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.diffusion import make_scheduler, sampling_timesteps
 from fd2talk_core.networks.lip_expert import LipExpert, sync_loss_over_clip
-from fd2talk_core.networks.motion_transformer import MotionTransformer, sample_joint_motion, sample_motion
+from fd2talk_core.networks.motion_transformer import MotionTransformer
 
 from .measures import correlation, lip_error, pose_range
 from .sources import SpeechSet, load_speech, need_weights

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.pipeline import read_image
+from fd2talk_core.imaging import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "example_inputs"
 PAINTINGS = Path("/usr/share/gcompris-qt/rcc/paintings.rcc")

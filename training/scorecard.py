@@ -19,19 +19,26 @@ import torch
 from torch import Tensor
 
 from fd2talk_core import configs
-from fd2talk_core.audio.encoder import SAMPLE_RATE, AudioEncoder, AudioFeatures, read_audio, to_mono_16k
+from fd2talk_core.audio.encoder import AudioEncoder
+from fd2talk_core.audio.features import AudioFeatures
+from fd2talk_core.audio.reading import read_audio
+from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.fitting import fit_landmarks
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
-from fd2talk_core.frames.correspondence import align_reference, reference_flow, warp_reference
-from fd2talk_core.frames.reference import CropTransform, Reference, encode_reference
+from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
+from fd2talk_core.face.state import FaceState
+from fd2talk_core.frames.conditioning import align_reference
+from fd2talk_core.frames.correspondence import reference_flow, warp_reference
+from fd2talk_core.frames.reference import Reference, encode_reference
 from fd2talk_core.frames.sampler import DEFAULT_DETAIL, MotionField, decode_frames, sample_latents
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, apply_to_portrait
+from fd2talk_core.motion.coefficients import CoefficientSequence, apply_to_portrait
+from fd2talk_core.motion.sampling import sample_motion
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.flops import count_flops
 from fd2talk_core.networks.lip_expert import LipExpert
-from fd2talk_core.networks.motion_transformer import sample_motion
 
 from .autoencoder import save_grid
 from .conditions import face_region, mouth_and_eyes
@@ -201,10 +208,12 @@ def picture_reference(weights: Weights, pictures: PictureSet, index: int) -> Ref
     size = crop.shape[-1]
     return Reference(
         latent=weights.autoencoder.encode(crop[None])[0],
-        identity=pictures.identity[index],
-        expression=pictures.expression[index],
-        pose=pictures.pose[index],
-        face_model=weights.face_model.name,
+        face=FaceState(
+            pictures.identity[index],
+            pictures.expression[index],
+            pictures.pose[index],
+            weights.face_model.name,
+        ),
         crop=crop.movedim(0, -1),
         crop_transform=CropTransform.of_square(size / 2, size / 2, size, size),
         picture=crop.movedim(0, -1),

@@ -22,10 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
-from fd2talk_core.audio.encoder import NATIVE_FPS, SAMPLE_RATE, AudioEncoder, AudioFeatures, to_mono_16k
+from fd2talk_core.audio.encoder import AudioEncoder
+from fd2talk_core.audio.features import NATIVE_FPS, AudioFeatures
+from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
-from fd2talk_core.motion.coefficients import CoefficientSequence, frame_count
+from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.timing import frame_count
 
 
 @dataclass(frozen=True, eq=False)

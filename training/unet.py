@@ -18,7 +18,6 @@ from torch import Tensor
 from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, default_face_model
-from fd2talk_core.frames.correspondence import MASK_NAMES
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.diffusion import (
@@ -28,7 +27,7 @@ from fd2talk_core.networks.diffusion import (
     make_scheduler,
     sampling_timesteps,
 )
-from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FrameUNet
+from fd2talk_core.networks.unet import MASK_NAMES, RESIDUAL_REGIONS, FrameUNet
 
 from .autoencoder import save_grid
 from .conditions import align_pairs, estimate_motion, face_region, load_autoencoder

@@ -8,9 +8,7 @@ give, but for the transformer's attention span.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -21,268 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import FD2TalkError
-from ..motion.coefficients import check_fps, frame_count
+from ..timing import check_fps, frame_count
+from .features import NATIVE_FPS, AudioFeatures
+from .front import ConvolutionFront, feature_count, receptive_field_of, stride_of
+from .reading import check_waveform
+from .resampling import SAMPLE_RATE, to_mono_16k
 
 if TYPE_CHECKING:
-    import av
+    from ..progress import Callback
 
-    from ..networks.diffusion import Callback
-
-SAMPLE_RATE = 16_000
-"""Of every wav2vec 2.0 model."""
-
-NATIVE_FPS = 25.0
-"""Frame grid of the motion networks."""
 
 WINDOW_SECONDS = 10
 CONTEXT_SECONDS = 1
 """The transformer hears this much around a window on each side and keeps the window alone."""
-
-FRONT_SECONDS = 4
-"""Audio that goes through the convolutions at a time: base-size activations stay under 100 MB."""
-
-RESAMPLE_SECONDS = 10
-
-
-# --- reading and resampling ---------------------------------------------------------------------------------
-
-
-def read_audio(path: Path | str) -> tuple[Tensor, int]:
-    """Decode the first audio stream of any container.
-
-    Returns:
-        waveform ``[C, N]`` float32 and its sample rate, both as recorded.
-
-    Raises:
-        FD2TalkError: naming the file, when it is missing, holds no audio, or cannot be decoded.
-    """
-    import av
-
-    path = Path(path)
-    if not path.is_file():
-        raise FD2TalkError(f"There is no audio file {path}.")
-    pieces: list[Tensor] = []
-    try:
-        # a playlist may name other places to read from: nothing but this file is opened, and no network
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
-            if not container.streams.audio:
-                raise FD2TalkError(
-                    f"{path.name} holds no audio stream; give a sound file or a video with sound."
-                )
-            stream = container.streams.audio[0]
-            # interleaved, since PyAV reads beyond its eight pointers when more channels come as planes
-            to_float = av.AudioResampler(format="flt")
-            for frame in container.decode(stream):
-                # a decoder may double the rate that the header names (HE-AAC)
-                sample_rate = frame.sample_rate
-                pieces.extend(map(_samples, to_float.resample(frame)))
-            pieces.extend(map(_samples, to_float.resample(None)))
-    except FD2TalkError:
-        raise
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise FD2TalkError(f"{path.name} cannot be decoded as audio ({error}).") from error
-    if not pieces:
-        raise FD2TalkError(f"{path.name} holds an audio stream without a single sample.")
-    return _join(pieces), sample_rate
-
-
-def _samples(frame: av.AudioFrame) -> Tensor:
-    """``[C, n]`` of an interleaved frame."""
-    return torch.from_numpy(frame.to_ndarray()).view(-1, frame.layout.nb_channels).T
-
-
-def _join(pieces: list[Tensor]) -> Tensor:
-    """Concatenate ``[C, n]`` pieces along time, freeing each once copied: the peak is one recording, not
-    two."""
-    waveform = torch.empty(pieces[0].shape[0], sum(piece.shape[1] for piece in pieces))
-    pieces.reverse()
-    start = 0
-    while pieces:
-        piece = pieces.pop()
-        waveform[:, start : start + piece.shape[1]] = piece
-        start += piece.shape[1]
-    return waveform
-
-
-def check_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
-    """The waveform as ``[C, N]``, or one sentence on what is wrong with it.
-
-    Args:
-        waveform: ``[N]``, ``[C, N]`` or ``[1, C, N]``, float in -1..1 or PCM integers.
-        sample_rate: Hz.
-    """
-    if sample_rate != int(sample_rate) or sample_rate < 1:
-        raise FD2TalkError(
-            f"The audio's sample rate is {sample_rate}, but a whole number of Hz over 0 is needed."
-        )
-    if waveform.ndim == 3 and waveform.shape[0] == 1:
-        waveform = waveform[0]
-    if waveform.ndim == 1:
-        waveform = waveform[None]
-    if waveform.ndim != 2:
-        raise FD2TalkError(
-            f"The audio has shape {tuple(waveform.shape)}, but one clip of [channels, samples] is needed."
-        )
-    if 0 in waveform.shape:
-        raise FD2TalkError(f"The audio is empty (shape {tuple(waveform.shape)}): give at least one sample.")
-    if waveform.is_complex() or waveform.dtype == torch.bool:
-        raise FD2TalkError(f"The audio is of type {waveform.dtype}, but float or integer samples are needed.")
-    return waveform
-
-
-def _mono(waveform: Tensor, start: int, stop: int) -> Tensor:
-    """Samples ``start..stop`` as mono float32, zeros beyond either end."""
-    length = waveform.shape[1]
-    piece = waveform[:, max(start, 0) : max(min(stop, length), 0)].detach().cpu()
-    if not piece.is_floating_point():
-        span = torch.iinfo(piece.dtype)
-        middle = 128 if piece.dtype == torch.uint8 else 0
-        piece = (piece.double() - middle) / (span.max - middle + 1)
-    if not torch.isfinite(piece).all():
-        bad = int((~torch.isfinite(piece)).any(dim=0).nonzero()[0]) + max(start, 0)
-        raise FD2TalkError(
-            f"The audio holds a value that is not a finite number at sample {bad}: export it again."
-        )
-    mono = piece.float().mean(dim=0)
-    before, after = min(max(-start, 0), stop - start), min(max(stop - length, 0), stop - start)
-    return functional.pad(mono, (before, after)) if before or after else mono
-
-
-def to_mono_16k(waveform: Tensor, sample_rate: int) -> Tensor:
-    """Average the channels and resample to 16 kHz.
-
-    Args:
-        waveform: ``[N]``, ``[C, N]`` or ``[1, C, N]``; float in -1..1 or PCM integers, which are scaled to
-            it.
-        sample_rate: Hz, any whole number.
-
-    Returns:
-        ``[ceil(N * 16000 / sample_rate)]`` float32 on the CPU; sample n stands for the instant n / 16000.
-
-    Raises:
-        FD2TalkError: for empty audio, a value that is not finite, or a sample rate under 1.
-    """
-    waveform = check_waveform(waveform, sample_rate)
-    resampler = BandlimitedResampler(int(sample_rate), SAMPLE_RATE)
-    total = -(-waveform.shape[1] * SAMPLE_RATE // int(sample_rate))
-    out = torch.empty(total)
-    step = max(1, RESAMPLE_SECONDS * SAMPLE_RATE // resampler.outputs) * resampler.outputs
-    for start in range(0, total, step):
-        piece = resampler(lambda a, b: _mono(waveform, a, b), start, min(step, total - start))
-        out[start : start + piece.shape[0]] = piece
-    return out
-
-
-class BandlimitedResampler:
-    """Windowed-sinc resampling by a rational factor (Smith, Digital Audio Resampling), any piece at a time.
-
-    Output n lies at input position n · orig / new. Outputs come in blocks that all lie alike relative to
-    their input, so one filter bank serves all blocks as one matrix product.
-
-    Args:
-        orig, new: sample rates, Hz.
-        zeros: zero crossings of the sinc on either side; 16 with the Kaiser window gives a stop band of -80
-            dB.
-        rolloff: cut-off relative to the lower Nyquist frequency.
-        beta: of the Kaiser window.
-    """
-
-    PHASES = 160
-    """Outputs per matrix product: enough to be one product, few enough that their inputs overlap."""
-
-    def __init__(
-        self, orig: int, new: int, zeros: int = 16, rolloff: float = 0.94, beta: float = 8.6
-    ) -> None:
-        divisor = math.gcd(orig, new)
-        self.inputs, self.outputs = orig // divisor, new // divisor
-        repeat = max(1, self.PHASES // self.outputs)
-        self.inputs, self.outputs = self.inputs * repeat, self.outputs * repeat
-        self.banks = [] if orig == new else [self._bank(p, zeros, rolloff, beta) for p in self._groups()]
-
-    def _groups(self) -> Iterator[range]:
-        for first in range(0, self.outputs, self.PHASES):
-            yield range(first, min(first + self.PHASES, self.outputs))
-
-    def _bank(self, phases: range, zeros: int, rolloff: float, beta: float) -> tuple[range, int, Tensor]:
-        """The outputs of a block that it makes, its first input, and its filters ``[inputs, outputs]``."""
-        cutoff = rolloff * min(1.0, self.outputs / self.inputs)
-        reach = zeros / cutoff
-        position = torch.tensor([p * self.inputs / self.outputs for p in phases], dtype=torch.float64)
-        first = math.floor(position[0].item() - reach)
-        last = math.ceil(position[-1].item() + reach)
-        distance = torch.arange(first, last + 1, dtype=torch.float64)[:, None] - position
-        taper = torch.special.i0(beta * (1 - (distance / reach) ** 2).clamp(min=0).sqrt())
-        filters = torch.where(distance.abs() <= reach, torch.sinc(cutoff * distance) * taper, 0.0)
-        # each filter sums to 1, so that a constant stays itself at every phase
-        return phases, first, (filters / filters.sum(dim=0)).float()
-
-    def __call__(self, read: Any, start: int, count: int) -> Tensor:
-        """Outputs ``start .. start + count``.
-
-        Args:
-            read: ``(first, last) -> [last - first]`` input samples, which may lie beyond the ends.
-            start: a multiple of ``self.outputs``.
-        """
-        if not self.banks:
-            return read(start, start + count)
-        blocks = -(-count // self.outputs)
-        origin = start // self.outputs * self.inputs
-        low = min(first for _, first, _ in self.banks)
-        high = max(first + filters.shape[0] for _, first, filters in self.banks)
-        samples = read(origin + low, origin + (blocks - 1) * self.inputs + high)
-        out = torch.empty(blocks, self.outputs)
-        for phases, first, filters in self.banks:
-            windows = samples[first - low :].unfold(0, filters.shape[0], self.inputs)[:blocks]
-            out[:, phases.start : phases.stop] = windows @ filters
-        return out.flatten()[:count]
-
-
-# --- features -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AudioFeatures:
-    """What the motion networks hear: FD2TALK_AUDIO.
-
-    Attributes:
-        features: ``[F_native, D_a]`` float32 on the CPU; row i is the sound at (i + 0.5) / native_fps
-            seconds.
-        duration: seconds, exact: samples / sample rate of the recording.
-        fps: frame rate of the video to be made.
-        encoder: name of the network that made them.
-        native_fps: frame grid of the motion networks.
-    """
-
-    features: Tensor
-    duration: Fraction
-    fps: float
-    encoder: str
-    native_fps: float = NATIVE_FPS
-
-    def __post_init__(self) -> None:
-        check_fps(self.fps)
-        if self.features.ndim != 2 or 0 in self.features.shape:
-            raise FD2TalkError(
-                f"The audio features have shape {tuple(self.features.shape)}, "
-                "but [frames, channels] is needed."
-            )
-        if not torch.isfinite(self.features).all():
-            raise FD2TalkError(f"The audio encoder {self.encoder!r} gave a value that is not a number.")
-        if self.num_native_frames != max(1, frame_count(self.duration, self.native_fps)):
-            raise FD2TalkError(
-                f"{self.num_native_frames} audio features were given for {float(self.duration):.3f} s at "
-                f"{self.native_fps:g} a second."
-            )
-
-    @property
-    def num_native_frames(self) -> int:
-        """F_native: length of the motion networks' sequences."""
-        return self.features.shape[0]
-
-    @property
-    def num_frames(self) -> int:
-        """F = round(duration · fps), frames of the video; at least one, so that a click makes a picture."""
-        return max(1, frame_count(self.duration, self.fps))
 
 
 class AudioEncoder(nn.Module):
@@ -311,10 +60,7 @@ class AudioEncoder(nn.Module):
         self.do_normalize = bool(do_normalize)
         self.name = name
         config = model.config
-        self.stride = math.prod(config.conv_stride)
-        self.receptive_field = 1
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            self.receptive_field = (self.receptive_field - 1) * stride + kernel
+        self.stride, self.receptive_field = stride_of(config), receptive_field_of(config)
 
     # -- files --
 
@@ -407,7 +153,7 @@ class AudioEncoder(nn.Module):
 
     def num_features(self, num_samples: int) -> int:
         """50 Hz features that ``num_samples`` at 16 kHz give, at least 1 (short audio is padded)."""
-        return max(1, (num_samples - self.receptive_field) // self.stride + 1)
+        return feature_count(self.model.config, num_samples)
 
     def normalize(self, waveform: Tensor) -> Tensor:
         """Zero mean and unit variance over the last axis, if this model wants it."""
@@ -475,7 +221,7 @@ class AudioEncoder(nn.Module):
         training = self.training
         self.train(False)
         try:
-            return self._encode_windows(ConvolutionFront(self, waveform), callback)
+            return self._encode_windows(ConvolutionFront(self.model, waveform, self.do_normalize), callback)
         finally:
             self.train(training)
 
@@ -497,93 +243,6 @@ class AudioEncoder(nn.Module):
             if callback is not None:
                 callback(index + 1, windows, None)
         return out
-
-
-class ConvolutionFront:
-    """wav2vec 2.0's convolutions on any stretch of a file, equal to those on the whole file.
-
-    A convolution is local, but the waveform's normalisation and the group norm of base-style models (each
-    channel over all time) are not. Their statistics are gathered here, over the whole file.
-
-    Args:
-        encoder: whose front it is.
-        waveform: ``[N]`` mono at 16 kHz.
-    """
-
-    def __init__(self, encoder: AudioEncoder, waveform: Tensor) -> None:
-        self.extractor = encoder.model.feature_extractor
-        self.projection = encoder.model.feature_projection
-        self.stride, self.receptive_field = encoder.stride, encoder.receptive_field
-        self.num_features = encoder.num_features(waveform.shape[0])
-        parameter = next(encoder.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
-        self.waveform = waveform
-        self.mean, self.scale = 0.0, 1.0
-        if encoder.do_normalize:
-            double = [piece.double() for piece in waveform.split(FRONT_SECONDS * SAMPLE_RATE)]
-            self.mean = sum(float(piece.sum()) for piece in double) / waveform.shape[0]
-            variance = sum(float((piece - self.mean).square().sum()) for piece in double) / waveform.shape[0]
-            self.scale = (variance + 1e-7) ** -0.5
-        first = self.extractor.conv_layers[0]
-        self.group_statistics = (
-            self._first_layer_statistics(first) if encoder.model.config.feat_extract_norm == "group" else None
-        )
-
-    def _samples(self, start: int, stop: int) -> Tensor:
-        """Normalised samples; zeros after the end (audio shorter than one receptive field)."""
-        piece = (self.waveform[start:stop] - self.mean) * self.scale
-        return functional.pad(piece, (0, stop - start - piece.shape[0]))
-
-    def _first_layer_statistics(self, layer: nn.Module) -> tuple[Tensor, Tensor]:
-        """Mean and variance ``[C]`` over the whole file of the first convolution's channels.
-
-        A channel is a weighted sum of the samples under its kernel, so both follow from the mean and
-        covariance of
-        those samples: ten numbers and a hundred, for a second pass that costs next to nothing.
-        """
-        kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
-        length = max(self.waveform.shape[0], self.receptive_field)
-        outputs = (length - kernel) // stride + 1
-        total = torch.zeros(kernel, dtype=torch.float64)
-        product = torch.zeros(kernel, kernel, dtype=torch.float64)
-        step = FRONT_SECONDS * SAMPLE_RATE // stride
-        for start in range(0, outputs, step):
-            stop = min(start + step, outputs)
-            samples = self._samples(start * stride, (stop - 1) * stride + kernel).double()
-            patches = samples.unfold(0, kernel, stride)
-            total += patches.sum(dim=0)
-            product += patches.T @ patches
-        mean = total / outputs
-        covariance = product / outputs - torch.outer(mean, mean)
-        weight = layer.conv.weight[:, 0].detach().cpu().double()
-        bias = 0.0 if layer.conv.bias is None else layer.conv.bias.detach().cpu().double()
-        variance = torch.einsum("ci,ij,cj->c", weight, covariance, weight).clamp(min=0)
-        return (weight @ mean + bias).to(self.device, self.dtype), variance.to(self.device, self.dtype)
-
-    def __call__(self, start: int, stop: int) -> Tensor:
-        """Projected features ``start..stop`` of the file, ``[stop - start, hidden]``."""
-        step = FRONT_SECONDS * SAMPLE_RATE // self.stride
-        pieces = [self._piece(low, min(low + step, stop)) for low in range(start, stop, step)]
-        if not pieces:
-            return torch.empty(
-                0, self.projection.projection.out_features, device=self.device, dtype=self.dtype
-            )
-        return torch.cat(pieces)
-
-    def _piece(self, start: int, stop: int) -> Tensor:
-        samples = self._samples(start * self.stride, (stop - 1) * self.stride + self.receptive_field)
-        hidden = samples.to(self.device, self.dtype)[None, None]
-        for index, layer in enumerate(self.extractor.conv_layers):
-            if index == 0 and self.group_statistics is not None:
-                mean, variance = self.group_statistics
-                norm = layer.layer_norm
-                hidden = functional.batch_norm(
-                    layer.conv(hidden), mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps
-                )
-                hidden = layer.activation(hidden)
-            else:
-                hidden = layer(hidden)
-        return self.projection(hidden.transpose(1, 2))[0][0]
 
 
 def _read_json(path: Path, purpose: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from .model import FaceModel, euler_angles, project, rotation_matrix
+from .model import FaceModel, project
+from .rotations import euler_angles, rotation_matrix
 
 NUM_LANDMARKS = 468
 LANDMARK_SIGMA = 0.008

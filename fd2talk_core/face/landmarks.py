@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..motion.coefficients import ARKIT_NAMES
+from .names import ARKIT_NAMES
 
 NUM_LANDMARKS = 478
 FaceOrder = Literal["largest", "left_to_right", "top_to_bottom"]
@@ -88,7 +88,7 @@ class Face:
         landmarks: ``[478, 3]`` float32, x and y in pixels, z in the same scale (smaller is nearer the
             viewer).
         blendshapes: ``[52]`` scores in 0..1 in the order of
-            :data:`~fd2talk_core.motion.coefficients.ARKIT_NAMES`.
+            :data:`~fd2talk_core.face.names.ARKIT_NAMES`.
         score: probability that this is a face, 0..1.
     """
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import FD2TalkError
+from .rotations import rotation_matrix
 
 SHIPPED_FILE = Path(__file__).parent.parent / "weights" / "face_model.safetensors"
 
@@ -220,30 +221,6 @@ def _dense_expressions(tensors: dict[str, Tensor], path: Path) -> Tensor:
 def default_face_model() -> FaceModel:
     """The face model that ships, read once."""
     return FaceModel.load()
-
-
-def rotation_matrix(angles: Tensor) -> Tensor:
-    """``[..., 3]`` pitch, yaw, roll in radians to R = Rx(pitch) Ry(yaw) Rz(roll), ``[..., 3, 3]``."""
-    (cx, cy, cz), (sx, sy, sz) = angles.cos().unbind(-1), angles.sin().unbind(-1)
-    rows = (
-        (cy * cz, -cy * sz, sy),
-        (sx * sy * cz + cx * sz, cx * cz - sx * sy * sz, -sx * cy),
-        (sx * sz - cx * sy * cz, cx * sy * sz + sx * cz, cx * cy),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-
-
-def euler_angles(rotation: Tensor) -> Tensor:
-    """The inverse of :func:`rotation_matrix`: yaw in -90°..90°, at whose ends roll is taken as 0."""
-    yaw = rotation[..., 0, 2].clamp(-1, 1).asin()
-    locked = rotation[..., 0, 2].abs() > 1 - 1e-6
-    pitch = torch.where(
-        locked,
-        torch.atan2(rotation[..., 2, 1], rotation[..., 1, 1]),
-        torch.atan2(-rotation[..., 1, 2], rotation[..., 2, 2]),
-    )
-    roll = torch.where(locked, torch.zeros_like(yaw), torch.atan2(-rotation[..., 0, 1], rotation[..., 0, 0]))
-    return torch.stack([pitch, yaw, roll], dim=-1)
 
 
 def apply_pose(vertices: Tensor, pose: Tensor) -> Tensor:

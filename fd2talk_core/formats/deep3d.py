@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.model import euler_angles, rotation_matrix
+from ..face.rotations import euler_angles, rotation_matrix
 
 BFM_FACE_MODEL = "bfm-64"
 NUM_EXPRESSION = 64

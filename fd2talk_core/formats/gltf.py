@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..face.model import FaceModel
+from ..face.parts import paint_of
 from ..face.rasterizer import vertex_normals
-from ..frames.correspondence import head_weight
+from ..face.skinning import head_weight
 from ..motion.coefficients import CoefficientSequence
-from ..motion.preview import agreed_motion, paint_of
+from ..motion.preview import agreed_motion
 
 METRES = 0.1
 """A face-model unit."""

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.model import euler_angles, rotation_matrix
-from ..motion.coefficients import ARKIT_NAMES, check_fps, interpolate_pose
+from ..face.names import ARKIT_NAMES, GAZE
+from ..face.rotations import euler_angles, interpolate_pose, rotation_matrix
+from ..timing import check_fps
 
 # fmt: off
 HEADER = (
@@ -53,13 +54,6 @@ CLOCK_RATE = 60
 MAX_GAP_SECONDS = 60.0
 MAX_FRAMES = 500_000
 """More than two hours at 60 fps."""
-GAZE = {
-    "Out": math.radians(14.7),
-    "In": math.radians(14.7),
-    "Up": math.radians(9.9),
-    "Down": math.radians(11.4),
-}
-"""How far the eyes of the open face model turn at a full eyeLook blendshape."""
 
 _TIMECODE = re.compile(r"(\d{1,3}):(\d{1,2}):(\d{1,2})[:;](\d{1,3}(?:\.\d+)?)")
 _COMMON_RATES = (23.976, 24.0, 25.0, 29.97, 30.0, 48.0, 50.0, 59.94, 60.0, 90.0, 100.0, 119.88, 120.0)
@@ -70,7 +64,7 @@ class LiveLinkTake:
     """A take on an even frame grid.
 
     Attributes:
-        expression: ``[F, 52]`` in :data:`~fd2talk_core.motion.coefficients.ARKIT_NAMES` order.
+        expression: ``[F, 52]`` in :data:`~fd2talk_core.face.names.ARKIT_NAMES` order.
         pose: ``[F, 6]``.
         fps: frames a second.
     """

@@ -37,14 +37,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..motion.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, check_fps
+from ..face.names import ARKIT_NAMES, OPEN_FACE_MODEL, POSE_NAMES
+from ..motion.coefficients import CoefficientSequence
+from ..timing import check_fps
 from .deep3d import read_deep3d
 from .live_link import read_live_link, write_live_link
 
 FORMAT = "fd2talk-sequence"
 FORMAT_VERSION = 1
-OPEN_FACE_MODEL = "anny-arkit52"
-"""The face model that ships; a pose is in its units, and 52 coefficients with ARKit's names are its."""
 KINDS = ("expression", "pose")
 MAX_BYTES = 512 << 20
 MAX_TEXT_BYTES = {".json": 64 << 20, ".csv": 256 << 20}

@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..motion.coefficients import check_fps
+from ..timing import check_fps
 
 AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 """Sample rates that AAC can carry; other rates are stored at the next one up."""

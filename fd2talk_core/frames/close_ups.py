@@ -19,17 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..face.model import FaceModel, apply_pose, project
+from ..face.names import EYE_PARTS, MOUTH_PARTS
+from ..face.parts import part_kinds
 from ..face.rasterizer import rasterize
-from .correspondence import (
-    EYE_PARTS,
-    MOUTH_PARTS,
-    part_kinds,
-    pixel_centers,
-    pose_on_body,
-    push_pull,
-    smoothstep,
-    unstretched,
-)
+from ..face.skinning import pose_on_body
+from ..imaging import pixel_centers, push_pull, smoothstep
+from .correspondence import unstretched
 from .reference import Reference
 
 TONES = {

@@ -12,8 +12,6 @@ picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +19,12 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.model import FaceModel, apply_pose, project
+from ..face.names import MOUTH_PARTS
+from ..face.parts import part_kinds
 from ..face.rasterizer import rasterize
-
-if TYPE_CHECKING:
-    from ..networks.unet import FrameUNet
-
-MASK_NAMES = ("coverage", "visible", "mouth", "teeth", "eyes")
-"""Share of each cell where the frame sees the mesh; the mesh's surface that the portrait sees too; the inside
-of the mouth; of it, teeth; eyeballs."""
+from ..face.skinning import pose_on_body
+from ..imaging import distance_to, pixel_centers, push_pull, smoothstep, soften
+from ..networks.unet import MASK_NAMES
 
 HEAD_MARGIN = 0.15
 """Hair and ears' surroundings move as the mesh's edge does up to this far from it."""
@@ -49,23 +45,6 @@ EXTENSION_SIZE = 64
 TORN = (3.0, 6.0)
 """Cells by which the displacements of neighbours differ: from a head that turns to an edge before another
 surface. An ear's own folds lie below."""
-
-NECK_LENGTH = 0.7
-"""Face-model units from the head's lower edge over which the neck passes from following the head to the
-shoulders.
-"""
-
-MOUTH_PARTS = ("mouth_interior", "upper_teeth", "lower_teeth", "tongue")
-EYE_PARTS = ("left_eye", "right_eye", "left_iris", "right_iris", "left_pupil", "right_pupil")
-
-MOUTH_COLORS = {
-    "mouth_interior": (0.22, 0.08, 0.08),
-    "upper_teeth": (0.72, 0.68, 0.62),
-    "lower_teeth": (0.62, 0.57, 0.52),
-    "tongue": (0.52, 0.24, 0.24),
-}
-"""What the inside of a mouth is painted with where the portrait's lips hide it; the UNet corrects the tone.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,84 +155,6 @@ def warp_reference(picture: Tensor, grid: Tensor) -> Tensor:
     )
 
 
-@torch.no_grad()
-def align_reference(
-    unet: FrameUNet,
-    face_model: FaceModel,
-    latent: Tensor,
-    crop: Tensor,
-    identity: Tensor,
-    reference_expression: Tensor,
-    reference_pose: Tensor,
-    expression: Tensor,
-    pose: Tensor,
-) -> Tensor | None:
-    """What a UNet is given beside the noisy latents, by its ``reference_alignment``. The sampler and the
-    trainer call this one function.
-
-    Args:
-        latent: x, ``[d, h, w]`` or ``[F, d, h, w]``.
-        crop: the portrait, ``[3, H, W]`` or ``[F, 3, H, W]`` in 0..1; only looked at for ``"warp_image"``.
-        identity, reference_expression, reference_pose, expression, pose: as :func:`reference_flow`.
-
-    Returns:
-        ``[F, d + 5, h, w]`` on the UNet's device: the moved reference's latent and the masks. None for
-        ``"none"``.
-    """
-    if unet.config.reference_alignment == "none":
-        return None
-    coefficients = (identity, reference_expression, reference_pose, expression, pose)
-    latent, crop = (part if part.ndim == 4 else part[None] for part in (latent, crop))
-    size = latent.shape[-1]
-    if unet.config.reference_alignment == "warp":
-        flow = reference_flow(face_model, *coefficients, size)
-        moved = warp_reference(latent, flow.grid.to(latent.device))
-        hidden = flow.hidden_mouth.sum(dim=1, keepdim=True)
-        return torch.cat([moved * (1 - hidden).to(moved), flow.masks.to(moved)], dim=1).to(
-            unet.device, unet.dtype
-        )
-    # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
-    flow = reference_flow(face_model, *coefficients, crop.shape[-1] // 2, supersample=1)
-    moved = paint_mouth(warp_reference(crop, flow.grid.to(crop.device)), flow.hidden_mouth.to(crop.device))
-    # large pictures: more than a few at once leave a processor's cache and take half as long again
-    parts = moved.to(unet.device, unet.dtype).split(4)
-    encoded = torch.cat([unet.crop_encoder(part) for part in parts])
-    masks = F.adaptive_avg_pool2d(flow.masks, encoded.shape[-2:])
-    return torch.cat([encoded, masks.to(encoded)], dim=1)
-
-
-def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
-    """Paint the inside of the mouth where the portrait hides it; else an opening mouth would be filled with
-    lips.
-
-    Args:
-        pictures: ``[F, 3, H, W]``.
-        hidden_mouth: ``[F, 4, h, w]``, of a :class:`Correspondence`.
-    """
-    shares = F.interpolate(hidden_mouth, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
-    colors = torch.tensor([MOUTH_COLORS[part] for part in MOUTH_PARTS]).to(pictures)
-    paint = torch.einsum("fkhw,kc->fchw", shares.to(pictures), colors)
-    return pictures * (1 - shares.sum(dim=1, keepdim=True)).to(pictures) + paint
-
-
-def named_masks(masks: Tensor) -> dict[str, Tensor]:
-    """``[F, 1, h, w]`` by the names in :data:`MASK_NAMES`, of all of them ``[F, 5, h, w]``; and ``hidden``,
-    the frame's surface that the portrait does not see.
-    """
-    by_name = dict(zip(MASK_NAMES, masks.split(1, dim=1), strict=True))
-    return {**by_name, "hidden": (by_name["coverage"] - by_name["visible"]).clamp(0, 1)}
-
-
-def soften(mask: Tensor) -> Tensor:
-    """``[F, 1, h, w]``: the mean over a cell and those around it."""
-    return F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False)
-
-
-def widen(mask: Tensor) -> Tensor:
-    """``[F, 1, h, w]``: a cell more all around, with a soft edge."""
-    return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
-
-
 def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> Tensor:
     """``[F, 1, h, w]``: 0 where the portrait has a place on far less room than the frame has. A cheek that
     was turned away is a few of its pixels, mixed with the background, and an open eye's lid is its fold's
@@ -292,63 +193,6 @@ def _in_cells(grid: Tensor) -> Tensor:
     """``[F, h, w, 2]`` from half widths and heights to cells."""
     height, width = grid.shape[1:3]
     return grid * grid.new_tensor([width / 2, height / 2])
-
-
-def smoothstep(x: Tensor) -> Tensor:
-    """0 up to 0, 1 from 1 on, and between them without a corner."""
-    x = x.clamp(0, 1)
-    return x * x * (3 - 2 * x)
-
-
-def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
-    """``[h, w, 2]``, (u, v) of every pixel's centre."""
-    height, width = (size, size) if isinstance(size, int) else size
-    v = (torch.arange(height, device=like.device, dtype=like.dtype) * 2 + 1) / height - 1
-    u = (torch.arange(width, device=like.device, dtype=like.dtype) * 2 + 1) / width - 1
-    return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)
-
-
-def pose_on_body(face_model: FaceModel, vertices: Tensor, pose: Tensor, body_pose: Tensor) -> Tensor:
-    """A head that turns on shoulders that do not: linear blend skinning along the neck.
-
-    Args:
-        vertices: ``[B, V, 3]``, of Eq. 1.
-        pose: ``[B, 6]``, p, which the head follows.
-        body_pose: ``[B or 1, 6]``, which the shoulders follow.
-
-    Returns:
-        ``[B, V, 3]``.
-    """
-    weight = head_weight(face_model).to(vertices)[:, None]
-    body = apply_pose(vertices, body_pose.expand(vertices.shape[0], -1))
-    return body + weight * (apply_pose(vertices, pose) - body)
-
-
-@lru_cache(maxsize=4)
-def head_weight(face_model: FaceModel) -> Tensor:
-    """``[V]``: 1 on the head, down the neck to 0 on the shoulders; all 1 if the model names no neck."""
-    weight = torch.ones(len(face_model.mean), device=face_model.mean.device)
-    if "neck" not in face_model.part_names:
-        return weight
-    is_neck = face_model.triangle_parts == face_model.part_names.index("neck")
-    head, neck = face_model.triangles[~is_neck].unique(), face_model.triangles[is_neck].unique()
-    neck = neck[~torch.isin(neck, head)]
-    down = torch.cdist(face_model.mean[neck], face_model.mean[head]).amin(dim=1) / NECK_LENGTH
-    weight[neck] = smoothstep(1 - down)
-    return weight
-
-
-def part_kinds(face_model: FaceModel) -> Tensor:
-    """``[T]``: 0..3 the parts of the mouth's inside, 4 eyeballs, 5 all else."""
-    names = {name: index for index, name in enumerate(MOUTH_PARTS)} | dict.fromkeys(
-        EYE_PARTS, len(MOUTH_PARTS)
-    )
-    table = [names.get(name, len(MOUTH_PARTS) + 1) for name in face_model.part_names]
-    device = face_model.triangles.device
-    if not table:
-        # a converted face model knows no parts: all of it is skin
-        return torch.full((len(face_model.triangles),), len(MOUTH_PARTS) + 1, device=device)
-    return torch.tensor(table, device=device)[face_model.triangle_parts]
 
 
 def _is_seen(
@@ -392,36 +236,6 @@ def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
             extended, size=(resolution, resolution), mode="bilinear", align_corners=False
         )
     return torch.where(covered[:, None], displacement, extended)
-
-
-def push_pull(values: Tensor, weight: Tensor) -> Tensor:
-    """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
-
-    Args:
-        values: ``[F, C, n, n]``, already multiplied by the weight.
-        weight: ``[F, 1, n, n]`` in 0..1.
-    """
-    own = values / weight.clamp_min(1e-6)
-    if min(values.shape[-2:]) == 1 or bool((weight >= 1).all()):
-        return own
-    coarser = push_pull(F.avg_pool2d(values, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
-    above = F.interpolate(coarser, size=values.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.lerp(above, own, weight)
-
-
-def distance_to(mask: Tensor) -> Tensor:
-    """Exact Euclidean distance, in cells, to the nearest cell that is set: ``[F, n, m]`` bool to float.
-
-    Infinite where a picture has no such cell. Columns and rows are taken one after the other, since the
-    nearest cell's squared distance is a minimum over rows of (distance along the row)² + (distance between
-    the rows)².
-    """
-    height, width = mask.shape[-2:]
-    across = torch.arange(width, device=mask.device, dtype=torch.float32)
-    along_row = torch.where(mask[:, :, None, :], (across[:, None] - across).abs(), torch.inf).amin(dim=-1)
-    down = torch.arange(height, device=mask.device, dtype=torch.float32)
-    between = (down[:, None] - down).square()
-    return (along_row.square()[:, None] + between[None, :, :, None]).amin(dim=2).sqrt()
 
 
 def _check(

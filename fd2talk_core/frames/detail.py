@@ -15,22 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..face.crop import CropTransform
 from ..face.model import FaceModel, apply_pose, project
 from ..face.rasterizer import rasterize
+from ..imaging import distance_to, pixel_centers, smoothstep, soften, widen
 from ..networks.autoencoder import FrameAutoencoder
-from .correspondence import (
-    Correspondence,
-    distance_to,
-    named_masks,
-    pixel_centers,
-    smoothstep,
-    soften,
-    unstretched,
-    untorn,
-    warp_reference,
-    widen,
-)
-from .reference import CropTransform, Reference
+from ..networks.unet import named_masks
+from .correspondence import Correspondence, unstretched, untorn, warp_reference
+from .reference import Reference
 
 DEFAULT_DETAIL = 0.85
 """The strength with the best structural similarity on held-out heads, see :class:`PortraitDetail`."""

@@ -18,14 +18,17 @@ from ..errors import FD2TalkError
 from ..face.model import FaceModel, default_face_model
 from ..motion.coefficients import CoefficientSequence, MotionMode, apply_to_portrait
 from ..networks.autoencoder import FrameAutoencoder
-from ..networks.diffusion import Callback, NoiseMode, ddim_sample, frame_noise, sampling_timesteps
+from ..networks.diffusion import NoiseMode, ddim_sample, frame_noise, sampling_timesteps
 from ..networks.unet import ConditionCache, FrameUNet
+from ..progress import Callback
 from .backdrop import Backdrop
 from .close_ups import CloseUps
-from .correspondence import Correspondence, align_reference, reference_flow
+from .compositing import head_mask
+from .compositing import paste_back as paste_into_picture
+from .conditioning import align_reference
+from .correspondence import Correspondence, reference_flow
 from .detail import DEFAULT_DETAIL, PortraitDetail
-from .reference import Reference, head_mask
-from .reference import paste_back as paste_into_picture
+from .reference import Reference
 
 DEFAULT_STEPS = 8
 """For a network that recommends no number of steps."""

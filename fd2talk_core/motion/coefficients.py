@@ -6,59 +6,19 @@ seconds has the same extent at every frame rate, and resampling neither drops it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-
-POSE_NAMES = ("pitch", "yaw", "roll", "x", "y", "z")
-"""Radians (intrinsic x-y-z) and face-model units, in the order of the pose coefficients p = [r, t]."""
-
-# fmt: off
-ARKIT_NAMES = (
-    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft", "eyeSquintLeft",
-    "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight", "eyeLookOutRight", "eyeLookUpRight",
-    "eyeSquintRight", "eyeWideRight", "jawForward", "jawLeft", "jawRight", "jawOpen", "mouthClose",
-    "mouthFunnel", "mouthPucker", "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight",
-    "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft",
-    "mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper",
-    "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
-    "mouthUpperUpRight", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
-    "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight",
-    "tongueOut",
-)
-# fmt: on
-"""The 52 blendshapes of Apple's ARKit, in its order."""
-
-MOUTH_NAMES = tuple(name for name in ARKIT_NAMES if name.startswith(("jaw", "mouth", "tongue")))
+from ..face.names import MOUTH_NAMES, POSE_NAMES
+from ..face.rotations import euler_angles, interpolate_pose, rotation_matrix
+from ..timing import check_fps
 
 MotionMode = Literal["relative", "absolute"]
-
-
-def frame_count(duration: Fraction | float, fps: float) -> int:
-    """Number of video frames of a clip: ``round(duration * fps)``.
-
-    Args:
-        duration: seconds, exact when given as ``Fraction(samples, sample_rate)``.
-        fps: frames a second, over 0 and at most 120 (23.976 is taken as the decimal number it is written as).
-
-    Raises:
-        FD2TalkError: when fps is out of range.
-    """
-    return round(Fraction(duration) * check_fps(fps))
-
-
-def check_fps(fps: float) -> Fraction:
-    """The frame rate as an exact fraction, or one sentence on why it cannot be one."""
-    if not math.isfinite(fps) or not 0 < fps <= 120:
-        raise FD2TalkError(f"fps is {fps}, but a frame rate over 0 and at most 120 is needed.")
-    return Fraction(str(float(fps)))
 
 
 @dataclass(frozen=True)
@@ -142,35 +102,6 @@ class CoefficientSequence:
         return self.replace(values=mix(self.values[left], self.values[right], weight), fps=fps)
 
 
-def interpolate_pose(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
-    """Poses between two poses: the rotation along the shortest arc, the translation along the line.
-
-    Args:
-        start, end: ``[F, 6]``.
-        weight: ``[F, 1]``, 0 gives ``start`` and 1 gives ``end``.
-    """
-    from ..face.model import euler_angles, rotation_matrix
-
-    turn = rotation_matrix(start[:, :3]).mT @ rotation_matrix(end[:, :3])
-    partial = axis_angle_to_matrix(matrix_to_axis_angle(turn) * weight)
-    rotation = euler_angles(rotation_matrix(start[:, :3]) @ partial)
-    return torch.cat([rotation, torch.lerp(start[:, 3:], end[:, 3:], weight)], dim=1)
-
-
-def matrix_to_axis_angle(rotation: Tensor) -> Tensor:
-    """``[..., 3, 3]`` to ``[..., 3]``, radians (kornia's conversion)."""
-    from kornia.geometry.conversions import rotation_matrix_to_axis_angle
-
-    return rotation_matrix_to_axis_angle(rotation.contiguous())
-
-
-def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
-    """``[..., 3]`` radians to ``[..., 3, 3]`` (kornia's conversion)."""
-    from kornia.geometry.conversions import axis_angle_to_rotation_matrix
-
-    return axis_angle_to_rotation_matrix(axis_angle.contiguous())
-
-
 def mouth_mask(names: Sequence[str], size: int) -> Tensor:
     """``[size]`` bool: the coefficients that shape the mouth.
 
@@ -188,8 +119,6 @@ def start_at_pose(values: Tensor, pose: Tensor) -> Tensor:
         values: ``[F, 6]``, any motion.
         pose: ``[6]``, where frame 0 is put. Later frames keep their turn and shift relative to frame 0.
     """
-    from ..face.model import euler_angles, rotation_matrix
-
     rotation = rotation_matrix(values[:, :3])
     # the turn since frame 0 is taken in the camera's axes: a nod stays a nod however the portrait looks
     turn = rotation @ rotation[0].mT

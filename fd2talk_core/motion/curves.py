@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.model import FaceModel
-from .coefficients import POSE_NAMES, CoefficientSequence
+from ..face.names import POSE_NAMES
+from .coefficients import CoefficientSequence
 
 POINTS = 480
 """Most points of a curve: about two a pixel of a node."""

@@ -16,20 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.model import euler_angles, rotation_matrix
-from ..formats.live_link import GAZE
-from ..formats.sequences import OPEN_FACE_MODEL
-from .coefficients import (
-    ARKIT_NAMES,
-    MOUTH_NAMES,
-    POSE_NAMES,
-    CoefficientSequence,
+from ..face.names import ARKIT_NAMES, GAZE, MOUTH_NAMES, OPEN_FACE_MODEL, POSE_NAMES
+from ..face.rotations import (
     axis_angle_to_matrix,
-    check_fps,
-    frame_count,
+    euler_angles,
     interpolate_pose,
     matrix_to_axis_angle,
+    mean_rotation,
+    rotation_matrix,
 )
+from ..imaging import smoothstep
+from ..timing import check_fps, frame_count
+from .coefficients import CoefficientSequence
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "mouth": MOUTH_NAMES,
@@ -156,7 +154,7 @@ def hold_still(
     rise = (time - begin) / blend if blend and first > 0 else torch.ones_like(time)
     fall = (finish - time) / blend if blend and last < sequence.num_frames else torch.ones_like(time)
     weight = torch.zeros(sequence.num_frames, 1, dtype=torch.float64)
-    weight[first:last, 0] = amount * _ease(torch.minimum(rise, fall).clamp(0, 1))
+    weight[first:last, 0] = amount * smoothstep(torch.minimum(rise, fall))
     still = _mixed(sequence, sequence.values, held.expand_as(sequence.values), weight)
     if sequence.kind == "pose":
         return sequence.replace(values=still)
@@ -232,7 +230,7 @@ def splice(
         )
     cut = first.num_frames - overlap
     weight = (torch.arange(overlap, dtype=torch.float64)[:, None] + 1) / (overlap + 1)
-    between = _mixed(first, first.values[cut:], second.values[:overlap], _ease(weight))
+    between = _mixed(first, first.values[cut:], second.values[:overlap], smoothstep(weight))
     parts = [first.values[:cut], between.float(), second.values[overlap:]]
     return first.replace(values=torch.cat(parts))
 
@@ -362,7 +360,7 @@ def look_at(expression: CoefficientSequence, yaw: float, pitch: float) -> Coeffi
 
     Raises:
         FD2TalkError: when the expression has no named eyes, or the eyes cannot turn so far
-            (:data:`~fd2talk_core.formats.live_link.GAZE`).
+            (:data:`~fd2talk_core.face.names.GAZE`).
     """
     yaw = math.radians(_between(math.degrees(yaw), -_SIDEWAYS, _SIDEWAYS, "The yaw of the eyes in degrees"))
     pitch = math.radians(_between(math.degrees(pitch), -_UP, _DOWN, "The pitch of the eyes in degrees"))
@@ -465,14 +463,6 @@ def _exp_turn(pivot: Tensor, turn: Tensor) -> Tensor:
     return euler_angles(rotation_matrix(pivot[:3].double()) @ axis_angle_to_matrix(turn))
 
 
-def _mean_rotation(angles: Tensor) -> Tensor:
-    """``[3]``: the rotation nearest to all of ``[F, 3]`` (the mean matrix, made a rotation again)."""
-    left, _, right = torch.linalg.svd(rotation_matrix(angles.double()).mean(0))
-    sign = torch.ones(3, dtype=torch.float64)
-    sign[2] = torch.det(left @ right).sign()
-    return euler_angles((left * sign) @ right)
-
-
 def _mixed(sequence: CoefficientSequence, start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     """From values to values, ``[F, D]`` each, by ``[F, 1]``."""
     start, end = start.double(), end.double()
@@ -513,12 +503,7 @@ def _blink(time: Tensor) -> Tensor:
     """Closure of the lids, 0..1, at seconds from the middle of the shut phase."""
     falling = (time + BLINK_SHUT / 2 + BLINK_CLOSE) / BLINK_CLOSE
     rising = (BLINK_SHUT / 2 + BLINK_OPEN - time) / BLINK_OPEN
-    return _ease(torch.minimum(falling, rising).clamp(0, 1))
-
-
-def _ease(weight: Tensor) -> Tensor:
-    """0..1 to 0..1, without a corner at either end."""
-    return weight * weight * (3 - 2 * weight)
+    return smoothstep(torch.minimum(falling, rising))
 
 
 def _frames_near(sequence: CoefficientSequence, time: float) -> tuple[int, int]:
@@ -605,7 +590,8 @@ def _pivot(sequence: CoefficientSequence, at: Pivot) -> Tensor:
         raise FD2TalkError(f"The pivot is {at!r}, but 'rest', 'mean' or 'first' is needed.")
     if sequence.kind == "expression":
         return values.mean(0)
-    return torch.cat([_mean_rotation(values[:, :3]), values[:, 3:].mean(0)])
+    mean = euler_angles(mean_rotation(rotation_matrix(values[:, :3].double())))
+    return torch.cat([mean, values[:, 3:].mean(0)])
 
 
 def _check_pair(first: CoefficientSequence, second: CoefficientSequence) -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..formats.sequences import OPEN_FACE_MODEL
-from .coefficients import POSE_NAMES, CoefficientSequence, check_fps
+from ..face.names import OPEN_FACE_MODEL, POSE_NAMES
+from ..timing import check_fps
+from .coefficients import CoefficientSequence
 from .editing import MAX_FRAMES
 
 MAX_POINTS = 10_000

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.model import FaceModel, apply_pose, project
-from ..face.rasterizer import CLAY, shade
-from ..frames.correspondence import pose_on_body
+from ..face.parts import paint_of
+from ..face.rasterizer import shade
+from ..face.skinning import pose_on_body
 from .coefficients import CoefficientSequence
 
 if TYPE_CHECKING:
-    from ..networks.diffusion import Callback
+    from ..progress import Callback
 
 VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
 """Where the camera stands: how far the posed head is turned about the vertical axis."""
@@ -27,22 +28,6 @@ VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
 FRAMES_AT_ONCE = 8
 RENDERERS = 4
 """At most as many chunks are drawn side by side: torch leaves a second core idle on work this small."""
-
-PAINT = {
-    "lips": (0.72, 0.50, 0.46),
-    "mouth_interior": (0.42, 0.18, 0.18),
-    "tongue": (0.70, 0.38, 0.36),
-    "upper_teeth": (0.95, 0.94, 0.90),
-    "lower_teeth": (0.95, 0.94, 0.90),
-    "left_eye": (0.93, 0.93, 0.92),
-    "right_eye": (0.93, 0.93, 0.92),
-    "left_iris": (0.28, 0.36, 0.42),
-    "right_iris": (0.28, 0.36, 0.42),
-    "left_pupil": (0.03, 0.03, 0.03),
-    "right_pupil": (0.03, 0.03, 0.03),
-    "eyelashes": (0.20, 0.16, 0.14),
-}
-"""Colours of the parts whose motion one looks for; the rest is clay."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +102,6 @@ def agreed_motion(
             f"{pose.num_frames} at {pose.fps:g}: retime one of them."
         )
     return motion
-
-
-def paint_of(face_model: FaceModel) -> Tensor:
-    """``[T, 3]``: the colour of each triangle."""
-    colors = torch.tensor([PAINT.get(name, CLAY) for name in face_model.part_names] or [CLAY])
-    return colors[face_model.triangle_parts.cpu()]
 
 
 def _render(

@@ -7,7 +7,7 @@ at rest has t near 0. Frames without a face are filled by a policy that never ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,11 +15,15 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..face.crop import Box, frame_head
 from ..face.fitting import IDENTITY_FRAMES, fit_landmarks
 from ..face.landmarks import NUM_LANDMARKS, Face, FaceLandmarker, nearest_face, pick_face
 from ..face.model import FaceModel
-from ..frames.reference import Box, frame_head
-from .coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence, check_fps, interpolate_pose
+from ..face.names import ARKIT_NAMES, POSE_NAMES
+from ..face.rotations import interpolate_pose
+from ..progress import Callback
+from ..timing import check_fps
+from .coefficients import CoefficientSequence
 from .editing import smooth
 
 MissingPolicy = Literal["error", "hold", "interpolate"]
@@ -31,8 +35,6 @@ SMOOTH_EXPRESSION = 0.03
 
 _FITTED_TOGETHER = 256
 _LISTED_GAPS = 6
-
-Callback = Callable[[int, int, Tensor | None], None]
 
 
 @dataclass(frozen=True, eq=False)

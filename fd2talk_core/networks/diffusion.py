@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import FD2TalkError
+from ..progress import Callback
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 TRAIN_STEPS = 1000
 """T of FD2Talk Eq. 2. The paper's t in 1..T is index t - 1 here, as in diffusers."""
 
-Callback = Callable[[int, int, Tensor | None], None]
-"""``callback(done, total, preview_x0)`` after each step; raising inside stops the loop (interruption)."""
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """``denoise(x_t, t) -> x0`` with ``t`` a 0-dim int64 tensor on the device of ``x_t``."""

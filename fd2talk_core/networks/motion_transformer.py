@@ -1,12 +1,12 @@
 """ExpDiT and PoseDiT: expression and head pose from audio by diffusion (FD2Talk Sec. 3.2).
 
-Parts first, then the network, then sampling. Both transformers are one class; ``kind`` says what one
+Parts first, then the network. Both transformers are one class; ``kind`` says what one
 predicts, and ``"joint"`` is the paper's ablation in which one network predicts both.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -18,24 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import FD2TalkError
-from ..motion.coefficients import (
-    ARKIT_NAMES,
-    POSE_NAMES,
-    CoefficientSequence,
-    axis_angle_to_matrix,
-    blend_over_rest,
-    matrix_to_axis_angle,
-    mouth_mask,
-    start_at_pose,
-)
 from .attention import apply_rotary, banded_attention, local_attention, rotary_positions
-from .diffusion import Callback, ddim_sample, frame_noise
-
-if TYPE_CHECKING:
-    from ..audio.encoder import AudioFeatures
-    from ..frames.reference import Reference
 
 Kind = Literal["expression", "pose", "joint"]
+
+POSE_DIM = 6
+"""D_p: three angles and three shifts."""
 
 SEGMENT = 512
 """Frames that a layer takes at a time outside training: their activations stay in the processor's cache."""
@@ -304,196 +292,8 @@ def _check_config(kind: str, coefficient_dim: int, hidden_size: int, num_heads: 
         raise FD2TalkError(
             f"hidden_size is {hidden_size}, but rotary positions need a multiple of 2 x {num_heads} heads."
         )
-    if kind == "pose" and coefficient_dim != len(POSE_NAMES):
-        raise FD2TalkError(f"coefficient_dim is {coefficient_dim}, but a head pose has {len(POSE_NAMES)}.")
-    expression_dim = coefficient_dim - (len(POSE_NAMES) if kind == "joint" else 0)
+    if kind == "pose" and coefficient_dim != POSE_DIM:
+        raise FD2TalkError(f"coefficient_dim is {coefficient_dim}, but a head pose has {POSE_DIM}.")
+    expression_dim = coefficient_dim - (POSE_DIM if kind == "joint" else 0)
     if kind != "pose" and names and len(names) != expression_dim:
         raise FD2TalkError(f"{len(names)} coefficient names were given for {expression_dim} coefficients.")
-
-
-def sample_motion(
-    model: MotionTransformer,
-    audio: AudioFeatures,
-    *,
-    seed: int,
-    steps: int | None = None,
-    guidance: float = 1.0,
-    intensity: float = 1.0,
-    reference: Reference | None = None,
-    callback: Callback | None = None,
-) -> CoefficientSequence:
-    """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
-
-    Args:
-        model: of kind ``"expression"`` or ``"pose"``.
-        audio: features on the network's own frame grid.
-        seed: any integer.
-        steps: 1 to 1000; None takes the checkpoint's own.
-        guidance: w of x̃₀ = w · conditional + (1 - w) · unconditional (FaceTalk Eq. 10). At 1 the
-            unconditional half is not computed, so it costs nothing.
-        intensity: an expression is scaled from rest (0 is a resting face), a pose about the clip's mean (0
-            holds the head still).
-        reference: a portrait to start from: a pose begins where it looks, an expression plays over its upper
-            face.
-        callback: ``(done, total, None)`` after each step.
-
-    Returns:
-        F frames at ``audio.fps``. Blendshape weights lie in [0, 1].
-
-    Raises:
-        FD2TalkError: for a value out of range, features of another encoder or frame rate, or a reference of
-            another face model.
-    """
-    if model.config.kind == "joint":
-        raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
-    values = _sample_native(model, audio, seed, steps, guidance, callback)
-    return _finish(model, model.config.kind, values, audio, intensity, reference)
-
-
-def sample_joint_motion(
-    model: MotionTransformer,
-    audio: AudioFeatures,
-    *,
-    seed: int,
-    steps: int | None = None,
-    guidance: float = 1.0,
-    intensity: float = 1.0,
-    reference: Reference | None = None,
-    callback: Callback | None = None,
-) -> tuple[CoefficientSequence, CoefficientSequence]:
-    """Expression and pose from the one network of the paper's ablation; see :func:`sample_motion`."""
-    if model.config.kind != "joint":
-        raise FD2TalkError(f"This checkpoint predicts the {model.config.kind} alone: use sample_motion.")
-    values = _sample_native(model, audio, seed, steps, guidance, callback)
-    expression, pose = values[:, : -len(POSE_NAMES)], values[:, -len(POSE_NAMES) :]
-    return (
-        _finish(model, "expression", expression, audio, intensity, reference),
-        _finish(model, "pose", pose, audio, intensity, reference),
-    )
-
-
-@torch.no_grad()
-def _sample_native(
-    model: MotionTransformer,
-    audio: AudioFeatures,
-    seed: int,
-    steps: int | None,
-    guidance: float,
-    callback: Callback | None,
-) -> Tensor:
-    """Coefficients ``[F_native, D]`` in their units, on the CPU."""
-    config = model.config
-    if audio.features.shape[1] != config.audio_dim:
-        raise FD2TalkError(
-            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this "
-            f"{config.kind} checkpoint was trained on {config.audio_dim}: choose the encoder that it was "
-            "trained with."
-        )
-    if audio.native_fps != config.native_fps:
-        raise FD2TalkError(
-            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was "
-            f"trained at {config.native_fps:g}."
-        )
-    if not 0 <= guidance <= 100:
-        raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
-    shape = (config.coefficient_dim,)
-    noise = frame_noise(seed, range(audio.num_native_frames), shape, "per_frame")
-    heard = model.project_audio(audio.features[None].to(model.device, model.dtype))
-    unheard = model.project_audio(model.null_audio.expand(1, 1, -1))
-
-    def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
-        if guidance == 1:
-            return model(sample, timestep, projected_audio=heard)
-        unconditional = model(sample, timestep, projected_audio=unheard)
-        if guidance == 0:
-            return unconditional
-        conditional = model(sample, timestep, projected_audio=heard)
-        return guidance * conditional + (1 - guidance) * unconditional
-
-    steps = config.recommended_steps if steps is None else steps
-    mouth = _mouth(model)
-    # what is no number of steps, the sampler refuses
-    in_two = isinstance(steps, int) and 0 < steps < config.free_steps and not mouth.all()
-    total = steps + config.free_steps if in_two else steps
-
-    def run(steps: int, before: int) -> Tensor:
-        def report(done: int, _: int, __: Tensor | None) -> None:
-            if callback is not None:
-                callback(before + done, total, None)
-
-        start = noise[None].to(model.device, model.dtype)
-        return ddim_sample(denoise, start, steps=steps, callback=report)
-
-    training = model.training
-    model.train(False)
-    try:
-        sample = run(steps, 0)
-        if in_two:
-            sample = torch.where(mouth.to(sample.device), sample, run(config.free_steps, steps))
-    finally:
-        model.train(training)
-    return model.denormalize(sample)[0].float().cpu()
-
-
-def _mouth(model: MotionTransformer) -> Tensor:
-    """``[D]`` bool: what the sound decides."""
-    config = model.config
-    pose_dim = 0 if config.kind == "expression" else len(POSE_NAMES)
-    expression_dim = config.coefficient_dim - pose_dim
-    mouth = mouth_mask(config.coefficient_names, expression_dim) if expression_dim else torch.zeros(0)
-    return torch.cat([mouth.bool(), torch.zeros(pose_dim, dtype=torch.bool)])
-
-
-def _finish(
-    model: MotionTransformer,
-    kind: Literal["expression", "pose"],
-    values: Tensor,
-    audio: AudioFeatures,
-    intensity: float,
-    reference: Reference | None,
-) -> CoefficientSequence:
-    """Intensity, the video's frame rate, and the portrait's own rest, in that order."""
-    if not 0 <= intensity <= 10:
-        raise FD2TalkError(f"intensity is {intensity}, but a number from 0 to 10 is needed.")
-    face_model = model.config.face_model
-    if reference is not None and face_model and reference.face_model != face_model:
-        raise FD2TalkError(
-            f"The reference was fitted with the face model {reference.face_model!r}, but this {kind} "
-            f"checkpoint was trained for {face_model!r}."
-        )
-    names = POSE_NAMES if kind == "pose" else tuple(model.config.coefficient_names)
-    if kind == "pose":
-        values = scale_head_motion(values, intensity)
-    else:
-        values = values * intensity
-        if names and set(names) <= set(ARKIT_NAMES):
-            values = values.clamp(0, 1)
-    native = CoefficientSequence(kind, values, audio.native_fps, face_model, names)
-    sequence = native.resample(audio.fps, audio.num_frames)
-    if reference is None:
-        return sequence
-    if kind == "pose":
-        return sequence.replace(values=start_at_pose(sequence.values, reference.pose.cpu()))
-    return sequence.replace(values=blend_over_rest(sequence.values, reference.expression.cpu(), names))
-
-
-def scale_head_motion(values: Tensor, intensity: float) -> Tensor:
-    """Scale a head motion about its mean pose: turns along their axes, shifts along their lines.
-
-    Args:
-        values: ``[F, 6]`` poses.
-        intensity: 0 holds the mean pose, 1 changes nothing.
-    """
-    if intensity == 1:
-        return values
-    from ..face.model import euler_angles, rotation_matrix
-
-    rotation = rotation_matrix(values[:, :3])
-    u, _, vh = torch.linalg.svd(rotation.mean(dim=0))
-    # the rotation nearest to the mean matrix (a reflection is never nearest while the head faces one half
-    # space)
-    center = u @ torch.diag(torch.tensor([1.0, 1.0, torch.det(u @ vh).sign()])) @ vh
-    turn = matrix_to_axis_angle(center.mT @ rotation) * intensity
-    angles = euler_angles(center @ axis_angle_to_matrix(turn))
-    shift = values[:, 3:].mean(dim=0)
-    return torch.cat([angles, shift + (values[:, 3:] - shift) * intensity], dim=1)

@@ -16,12 +16,15 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import FD2TalkError
-from ..frames.correspondence import named_masks, widen
+from ..imaging import widen
 from .autoencoder import FrameEncoder
 
 CONDITIONINGS = ("decoupled", "concat")
 REFERENCE_ALIGNMENTS = ("none", "warp", "warp_image")
 RESIDUAL_REGIONS = ("everywhere", "hidden")
+MASK_NAMES = ("coverage", "visible", "mouth", "teeth", "eyes")
+"""Share of each cell where the frame sees the mesh; the mesh's surface that the portrait sees too; the inside
+of the mouth; of it, teeth; eyeballs."""
 
 _POSITION_OCTAVES = 6
 
@@ -78,7 +81,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
         concat_reference: the reference latent, where it is, stands beside the noisy latent too, so that still
             background need not pass through the warp or φ₂.
         alignment_channels: masks beside the warped latent, see
-            :data:`fd2talk_core.frames.correspondence.MASK_NAMES`.
+            :data:`fd2talk_core.networks.unet.MASK_NAMES`.
         reference_encoder: for ``"warp_image"``, constructor arguments of the autoencoder whose encoder is
             carried as a frozen copy (:meth:`set_reference_encoder`).
         predict_residual: J₀ is predicted as a change of the warped reference latent (of the reference latent
@@ -419,3 +422,11 @@ def grid_position(like: Tensor) -> Tensor:
     octaves = 2.0 ** torch.arange(_POSITION_OCTAVES, **options) * (math.pi / 2)
     angle = place * octaves
     return torch.cat([angle.sin(), angle.cos()], dim=-1).reshape(height * width, -1)
+
+
+def named_masks(masks: Tensor) -> dict[str, Tensor]:
+    """``[F, 1, h, w]`` by the names in :data:`MASK_NAMES`, of all of them ``[F, 5, h, w]``; and ``hidden``,
+    the frame's surface that the portrait does not see.
+    """
+    by_name = dict(zip(MASK_NAMES, masks.split(1, dim=1), strict=True))
+    return {**by_name, "hidden": (by_name["coverage"] - by_name["visible"]).clamp(0, 1)}

@@ -13,7 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fd2talk_core.audio.encoder import AudioEncoder, AudioFeatures, ConvolutionFront, read_audio, to_mono_16k
+from fd2talk_core.audio.encoder import AudioEncoder
+from fd2talk_core.audio.features import AudioFeatures
+from fd2talk_core.audio.front import ConvolutionFront
+from fd2talk_core.audio.reading import read_audio
+from fd2talk_core.audio.resampling import to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 
 SMALL = {
@@ -212,7 +216,7 @@ def test_front_in_pieces_is_the_front_of_the_file(norm, length):
     generator = torch.Generator().manual_seed(length)
     # loudness and offset that drift, so that statistics of a piece are not those of the file
     waveform = torch.randn(length, generator=generator) * torch.linspace(0.02, 0.6, length) + 0.2
-    front = ConvolutionFront(encoder, waveform)
+    front = ConvolutionFront(encoder.model, waveform, encoder.do_normalize)
     made = front(0, front.num_features)
     torch.testing.assert_close(made, whole_front(encoder, waveform), atol=1e-4, rtol=0)
 
@@ -222,7 +226,7 @@ def test_front_of_other_kernels_and_strides(norm):
     changes = {"conv_dim": [12, 12, 20], "conv_kernel": [9, 4, 5], "conv_stride": [4, 4, 3]}
     encoder = small_encoder(norm, num_feat_extract_layers=3, **changes)
     waveform = torch.randn(70_001)
-    front = ConvolutionFront(encoder, waveform)
+    front = ConvolutionFront(encoder.model, waveform, encoder.do_normalize)
     expected = whole_front(encoder, waveform)
     assert encoder.stride == 48 and front.num_features == expected.shape[0]
     made = torch.cat([front(a, b) for a, b in ((0, 7), (7, 300), (300, front.num_features))])
@@ -290,7 +294,7 @@ def test_the_centre_is_where_a_sound_is_heard(encoder):
     quiet, click = torch.zeros(16_000), torch.zeros(16_000)
     click[8_000] = 1.0
     plain = small_encoder(do_normalize=False)
-    fronts = [ConvolutionFront(plain, x) for x in (quiet, click)]
+    fronts = [ConvolutionFront(plain.model, x, plain.do_normalize) for x in (quiet, click)]
     change = (fronts[1](0, 49) - fronts[0](0, 49)).abs().amax(dim=1)
     heard = [j for j in range(49) if 320 * j <= 8_000 < 320 * j + 400]
     assert change.gt(1e-6).nonzero().flatten().tolist() == heard

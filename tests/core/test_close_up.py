@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.names import ARKIT_NAMES, EYE_PARTS, MOUTH_PARTS
 from fd2talk_core.face.rasterizer import rasterize
+from fd2talk_core.face.state import FaceState
 from fd2talk_core.frames.close_ups import CloseUps
-from fd2talk_core.frames.correspondence import EYE_PARTS, MOUTH_PARTS
-from fd2talk_core.frames.reference import CropTransform, Reference
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.frames.reference import Reference
 
 SIZE = 480
 SKIN, EYES, MOUTH = (0.8, 0.5, 0.4), (0.9, 0.9, 1.0), (0.2, 0.05, 0.05)
@@ -56,9 +57,8 @@ def portrait(face: FaceModel, crop: Tensor, expression: Tensor, pose: Tensor) ->
     size = len(crop)
     transform = CropTransform.of_square(size / 2, size / 2, size, size)
     identity = torch.zeros(face.identity_dim)
-    return Reference(
-        torch.zeros(4, 8, 8), identity, expression[0], pose[0], face.name, crop, transform, crop, True
-    )
+    state = FaceState(identity, expression[0], pose[0], face.name)
+    return Reference(torch.zeros(4, 8, 8), state, crop, transform, crop, True)
 
 
 @pytest.fixture(scope="module")

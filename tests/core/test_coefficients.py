@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.motion.coefficients import (
-    ARKIT_NAMES,
     CoefficientSequence,
     apply_to_portrait,
     blend_over_rest,
-    frame_count,
     start_at_pose,
 )
+from fd2talk_core.timing import frame_count
 
 RATES = (1, 12, 23.976, 24, 25, 29.97, 30, 50, 60, 120)
 

@@ -12,21 +12,13 @@ from torch import Tensor
 from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rasterizer import rasterize
-from fd2talk_core.frames.correspondence import (
-    MASK_NAMES,
-    align_reference,
-    distance_to,
-    head_weight,
-    paint_mouth,
-    pixel_centers,
-    pose_on_body,
-    reference_flow,
-    unstretched,
-    untorn,
-    warp_reference,
-)
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.skinning import head_weight, pose_on_body
+from fd2talk_core.frames.conditioning import align_reference, paint_mouth
+from fd2talk_core.frames.correspondence import reference_flow, unstretched, untorn, warp_reference
+from fd2talk_core.imaging import distance_to, pixel_centers
+from fd2talk_core.networks.unet import MASK_NAMES
 
 
 @pytest.fixture(scope="module")

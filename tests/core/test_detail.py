@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.model import default_face_model
-from fd2talk_core.frames.correspondence import MASK_NAMES, Correspondence, pixel_centers
+from fd2talk_core.face.state import FaceState
+from fd2talk_core.frames.correspondence import Correspondence
 from fd2talk_core.frames.detail import PortraitDetail
-from fd2talk_core.frames.reference import CropTransform, Reference
+from fd2talk_core.frames.reference import Reference
 from fd2talk_core.frames.sampler import MotionField, decode_frames
+from fd2talk_core.imaging import pixel_centers
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.unet import MASK_NAMES
 
 SIZE = 32
 
@@ -35,9 +39,10 @@ def reference(autoencoder: FrameAutoencoder) -> Reference:
     with torch.no_grad():
         latent = autoencoder.encode(crop.movedim(-1, 0)[None])[0]
     model = default_face_model()
-    identity, expression = torch.zeros(model.identity_dim), torch.zeros(model.expression_dim)
-    pose = torch.zeros(6)
-    return Reference(latent, identity, expression, pose, model.name, crop, transform, picture, True)
+    face = FaceState(
+        torch.zeros(model.identity_dim), torch.zeros(model.expression_dim), torch.zeros(6), model.name
+    )
+    return Reference(latent, face, crop, transform, picture, True)
 
 
 def flow(shift: float = 0.0, covered: float = 0.0, visible: float = 0.0, size: int = SIZE) -> Correspondence:

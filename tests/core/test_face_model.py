@@ -14,17 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import (
-    SHIPPED_FILE,
-    Camera,
-    FaceModel,
-    apply_pose,
-    default_face_model,
-    euler_angles,
-    project,
-    rotation_matrix,
-)
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.model import SHIPPED_FILE, Camera, FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.face.rotations import euler_angles, rotation_matrix
 
 
 def shape(**weights: float) -> torch.Tensor:

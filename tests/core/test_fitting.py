@@ -10,7 +10,7 @@ import torch
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.fitting import fit_landmarks
 from fd2talk_core.face.model import apply_pose, default_face_model, project
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.names import ARKIT_NAMES
 
 JAW = ARKIT_NAMES.index("jawOpen")
 

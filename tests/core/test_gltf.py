@@ -12,9 +12,10 @@ import torch
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
+from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.face.skinning import pose_on_body
 from fd2talk_core.formats.gltf import METRES, write_glb
-from fd2talk_core.frames.correspondence import pose_on_body
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import idle_motion
 
 FPS = 30.0

@@ -25,7 +25,7 @@ from fd2talk_core.face.landmarks import (
     pick_face,
     sample_square,
 )
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.names import ARKIT_NAMES
 
 PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"
 

@@ -12,19 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from fd2talk_core import configs
-from fd2talk_core.audio.encoder import AudioFeatures
+from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import rotation_matrix
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, mouth_mask
+from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.face.rotations import rotation_matrix
+from fd2talk_core.motion.coefficients import mouth_mask
+from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion, scale_head_motion
 from fd2talk_core.networks import motion_transformer as motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.diffusion import diffusion_loss
-from fd2talk_core.networks.motion_transformer import (
-    MotionTransformer,
-    sample_joint_motion,
-    sample_motion,
-    scale_head_motion,
-)
+from fd2talk_core.networks.motion_transformer import MotionTransformer
 
 SMALL = {
     "audio_dim": 10,
@@ -367,7 +364,7 @@ def test_scaling_a_head_motion_back_restores_it():
 def test_pose_starts_where_the_portrait_looks():
     portrait = Portrait(torch.zeros(5), torch.tensor([0.1, -0.4, 0.05, 0.2, 0.1, -0.3]))
     plain = sample_motion(small("pose"), clip(fps=30), seed=0).values
-    made = sample_motion(small("pose"), clip(fps=30), seed=0, reference=portrait).values
+    made = sample_motion(small("pose"), clip(fps=30), seed=0, portrait=portrait).values
     torch.testing.assert_close(made[0], portrait.pose, atol=1e-5, rtol=0)
     turns = [rotation_matrix(x[:, :3]) @ rotation_matrix(x[:1, :3]).mT for x in (plain, made)]
     torch.testing.assert_close(turns[0], turns[1], atol=1e-4, rtol=0)
@@ -381,7 +378,7 @@ def test_expression_plays_over_the_portraits_upper_face():
     brow, jaw = ARKIT_NAMES.index("browInnerUp"), ARKIT_NAMES.index("jawOpen")
     rest[[brow, jaw]] = 0.5
     plain = sample_motion(model, clip(), seed=0).values
-    made = sample_motion(model, clip(), seed=0, reference=Portrait(rest, torch.zeros(6))).values
+    made = sample_motion(model, clip(), seed=0, portrait=Portrait(rest, torch.zeros(6))).values
     torch.testing.assert_close(made[:, brow], plain[:, brow].clamp_min(0.5))
     assert (plain[:, brow] < 0.5).any() and (plain[:, brow] > 0.5).any()
     torch.testing.assert_close(made[:, jaw], plain[:, jaw])
@@ -406,7 +403,7 @@ def test_joint_network_gives_both():
         ({"guidance": math.nan}, "guidance is nan"),
         ({"intensity": -0.5}, "intensity is -0.5"),
         ({"audio": clip(channels=7)}, "'test' have 7 channels"),
-        ({"reference": Portrait(torch.zeros(5), torch.zeros(6), "flame")}, "'flame'.*'ours'"),
+        ({"portrait": Portrait(torch.zeros(5), torch.zeros(6), "flame")}, "'flame'.*'ours'"),
     ],
 )
 def test_bad_inputs_are_named(inputs, message):

@@ -10,7 +10,8 @@ import torch
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.curves import POINTS, describe, motion_curves, thin_out
 from fd2talk_core.motion.editing import add_blinks, constant_pose
 

@@ -11,9 +11,10 @@ import torch
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.formats.gltf import write_glb
 from fd2talk_core.formats.video import VideoWriter
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.curves import describe, motion_curves
 from fd2talk_core.motion.editing import add_blinks, idle_motion
 from fd2talk_core.motion.preview import FRAMES_AT_ONCE, preview_motion

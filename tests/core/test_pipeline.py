@@ -14,8 +14,9 @@ from PIL import Image
 from fd2talk_core import configs
 from fd2talk_core.__main__ import main
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.imaging import read_image
 from fd2talk_core.networks.checkpoint import SHIPPED
-from fd2talk_core.pipeline import FD2TalkPipeline, read_image
+from fd2talk_core.pipeline import FD2TalkPipeline
 
 ROOT = Path(__file__).parents[2]
 PORTRAIT = ROOT / "example_inputs" / "portrait.png"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.motion.coefficients import POSE_NAMES
+from fd2talk_core.face.names import POSE_NAMES
 from fd2talk_core.motion.pose_curve import monotone_cubic, parse_keyframes, pose_from_keyframes
 
 

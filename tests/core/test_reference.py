@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.state import FaceState
 from fd2talk_core.frames.backdrop import Backdrop
+from fd2talk_core.frames.compositing import head_mask, paste_back
 from fd2talk_core.frames.correspondence import reference_flow, warp_reference
 from fd2talk_core.frames.reference import (
-    CropTransform,
     PortraitCrop,
     Reference,
     crop_portrait,
     encode_reference,
-    head_mask,
     latent_preview,
-    paste_back,
-    resample,
 )
+from fd2talk_core.imaging import resample
 
 PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"
 
@@ -83,10 +83,7 @@ def reference(picture: torch.Tensor, x: float, y: float, side: float, size: int 
     shown = transform.to_crop(picture).clamp(0, 1)
     return Reference(
         latent=torch.zeros(4, size // 8, size // 8),
-        identity=torch.zeros(80),
-        expression=torch.zeros(52),
-        pose=torch.zeros(6),
-        face_model="none",
+        face=FaceState(torch.zeros(80), torch.zeros(52), torch.zeros(6), "none"),
         crop=shown,
         crop_transform=transform,
         picture=picture,
@@ -112,16 +109,16 @@ class HalvingEncoder(torch.nn.Module):
 class TestFraming:
     def test_the_fitted_head_stands_where_the_camera_looks(self) -> None:
         portrait = cropped()
-        assert portrait.crop.shape == (256, 256, 3) and portrait.face is not None
-        assert portrait.pose[3:].abs().max() < 0.05
-        assert portrait.pose[:3].abs().max() < math.radians(25)
-        assert portrait.identity.shape == (80,) and portrait.expression.shape == (52,)
+        assert portrait.crop.shape == (256, 256, 3) and portrait.found is not None
+        assert portrait.face.pose[3:].abs().max() < 0.05
+        assert portrait.face.pose[:3].abs().max() < math.radians(25)
+        assert portrait.face.identity.shape == (80,) and portrait.face.expression.shape == (52,)
 
     def test_the_fitted_mesh_lies_on_the_landmarks(self) -> None:
         portrait, model = cropped(), face_model()
-        vertices = model(portrait.identity[None], portrait.expression[None])
-        u, v, _ = project(apply_pose(vertices, portrait.pose[None]), model.camera).unbind(-1)
-        landmarks = portrait.crop_transform.points_to_crop(portrait.face.landmarks[:, :2]) / 128 - 1
+        vertices = model(portrait.face.identity[None], portrait.face.expression[None])
+        u, v, _ = project(apply_pose(vertices, portrait.face.pose[None]), model.camera).unbind(-1)
+        landmarks = portrait.crop_transform.points_to_crop(portrait.found.landmarks[:, :2]) / 128 - 1
         for axis, screen in enumerate((u, v)):
             middle = (landmarks[:, axis].min() + landmarks[:, axis].max()) / 2
             assert screen.min() < landmarks[:, axis].min() + 0.1
@@ -130,7 +127,7 @@ class TestFraming:
 
     def test_a_mirrored_portrait_turns_the_other_way(self) -> None:
         mirrored = crop(portrait().flip(1))
-        plain, other = cropped().pose, mirrored.pose
+        plain, other = cropped().face.pose, mirrored.face.pose
         assert other[0] == pytest.approx(float(plain[0]), abs=math.radians(4))
         assert other[1] == pytest.approx(-float(plain[1]), abs=math.radians(4))
         assert other[2] == pytest.approx(-float(plain[2]), abs=math.radians(3))
@@ -146,7 +143,7 @@ class TestFraming:
         expected = [edge * scale + shift[i % 2] for i, edge in enumerate(cropped().crop_transform.box)]
         width = expected[2] - expected[0]
         assert moved.crop_transform.box == pytest.approx(expected, abs=0.03 * width)
-        assert (moved.pose[:3] - cropped().pose[:3]).abs().max() < math.radians(3)
+        assert (moved.face.pose[:3] - cropped().face.pose[:3]).abs().max() < math.radians(3)
 
     def test_margin_widens_the_view_around_the_same_middle(self) -> None:
         wide = crop(portrait(), margin=1.5)
@@ -156,7 +153,7 @@ class TestFraming:
         assert (wide_left + wide_right) / 2 == pytest.approx((left + right) / 2)
         assert (wide_top + wide_bottom) / 2 == pytest.approx((top + bottom) / 2)
         # seen from the same camera, a head that is drawn smaller stands farther away
-        assert wide.pose[5] == pytest.approx(-0.5 * face_model().camera.distance, rel=0.1)
+        assert wide.face.pose[5] == pytest.approx(-0.5 * face_model().camera.distance, rel=0.1)
 
     def test_size_is_the_crops_side(self) -> None:
         assert crop(portrait(), size=128).crop.shape == (128, 128, 3)
@@ -165,14 +162,14 @@ class TestFraming:
 class TestChoosing:
     def test_the_largest_face_is_taken_unless_an_index_or_a_box_says_otherwise(self) -> None:
         picture = with_two_faces()
-        assert crop(picture).face.centre[0] < 700
-        assert crop(picture, face_index=1).face.centre[0] > 1300
-        assert crop(picture, box=(1350, 200, 1450, 300)).face.centre[0] > 1300
+        assert crop(picture).found.centre[0] < 700
+        assert crop(picture, face_index=1).found.centre[0] > 1300
+        assert crop(picture, box=(1350, 200, 1450, 300)).found.centre[0] > 1300
 
     def test_faces_are_counted_in_the_order_that_was_asked_for(self) -> None:
         picture = with_two_faces().flip(1)  # the large face on the right, below the small one
-        assert crop(picture, face_order="left_to_right").face.centre[0] < 700
-        assert crop(picture, face_order="top_to_bottom", face_index=1).face.centre[0] > 1200
+        assert crop(picture, face_order="left_to_right").found.centre[0] < 700
+        assert crop(picture, face_order="top_to_bottom", face_index=1).found.centre[0] > 1200
         with pytest.raises(FD2TalkError, match=r"has 2 \(0 to 1, left to right\)"):
             crop(picture, face_order="left_to_right", face_index=2)
         with pytest.raises(FD2TalkError, match="order of faces is 'random'"):
@@ -182,7 +179,7 @@ class TestChoosing:
         picture = with_two_faces()
         mask = torch.zeros(1080, 1920)
         mask[230:290, 1380:1420] = 1  # a stroke over the small face
-        assert crop(picture, mask=mask[None]).face.centre[0] > 1300
+        assert crop(picture, mask=mask[None]).found.centre[0] > 1300
         with pytest.raises(FD2TalkError, match="No face lies under the mask; faces were found at"):
             crop(picture, mask=mask.flip(0))
         with pytest.raises(FD2TalkError, match="The mask is empty: paint over the face"):
@@ -194,7 +191,7 @@ class TestChoosing:
         with pytest.raises(FD2TalkError, match="batch of 2"):
             crop(picture, mask=mask.expand(2, -1, -1))
         empty = crop(portrait()[250:], no_face="whole_image", mask=torch.ones(262, 512))
-        assert empty.face is None and empty.crop_transform.box == (0.0, -125.0, 512.0, 387.0)
+        assert empty.found is None and empty.crop_transform.box == (0.0, -125.0, 512.0, 387.0)
 
     def test_what_is_not_there_is_said_with_what_is(self) -> None:
         picture = with_two_faces()
@@ -215,16 +212,16 @@ class TestChoosing:
         empty = portrait()[250:]
         found = encode_reference(empty, HalvingEncoder(), landmarker(), face_model(), no_face="whole_image")
         assert not found.face_found
-        assert not found.pose.any() and not found.expression.any() and not found.identity.any()
+        assert not found.face.pose.any() and not found.face.expression.any() and not found.face.identity.any()
         assert found.crop_transform.box == (0.0, -125.0, 512.0, 387.0)
         pasted = paste_back(found.crop[None], found)[0]
         assert pasted.shape == empty.shape and psnr(pasted, empty) > 24
         boxed = crop(empty, no_face="whole_image", box=(100.0, 50.0, 300.0, 200.0))
-        assert boxed.face is None and boxed.crop_transform.box == (100.0, 25.0, 300.0, 225.0)
+        assert boxed.found is None and boxed.crop_transform.box == (100.0, 25.0, 300.0, 225.0)
 
     def test_whole_image_still_takes_a_face_that_is_there(self) -> None:
         found = crop(portrait(), no_face="whole_image")
-        assert found.face is not None and torch.equal(found.pose, cropped().pose)
+        assert found.found is not None and torch.equal(found.face.pose, cropped().face.pose)
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -265,20 +262,18 @@ class TestReference:
         encoder = HalvingEncoder()
         found = encode_reference(portrait(), encoder, landmarker(), face_model())
         assert found.face_found and found.face_model == face_model().name
-        assert torch.equal(found.crop, cropped().crop) and torch.equal(found.pose, cropped().pose)
+        assert torch.equal(found.crop, cropped().crop) and torch.equal(found.face.pose, cropped().face.pose)
         assert torch.allclose(found.latent, encoder.encode(found.crop.movedim(-1, 0)[None])[0])
         assert not found.latent.requires_grad and torch.equal(found.picture, portrait())
 
     def test_it_refuses_what_does_not_fit(self) -> None:
         good = reference(portrait(), 226, 130, 240)
-        for name, value in (
-            ("pose", torch.zeros(5)),
-            ("latent", torch.zeros(4, 32)),
-            ("crop", torch.zeros(64, 64, 3)),
-            ("expression", torch.full((52,), math.nan)),
-        ):
+        for name, value in (("latent", torch.zeros(4, 32)), ("crop", torch.zeros(64, 64, 3))):
             with pytest.raises(FD2TalkError, match=f"reference's {name}"):
                 replace(good, **{name: value})
+        for name, value in (("pose", torch.zeros(5)), ("expression", torch.full((52,), math.nan))):
+            with pytest.raises(FD2TalkError, match=f"face's {name}"):
+                replace(good.face, **{name: value})
 
 
 class TestTransform:
@@ -392,7 +387,7 @@ class TestPasteBack:
             )
             pasted = paste_back(torch.full((1, 256, 256, 3), colour), whole)[0]
         for found, colour in ((first, 0.0), (second, 1.0)):
-            x, y = (round(value) for value in found.face.centre)
+            x, y = (round(value) for value in found.found.centre)
             assert torch.allclose(pasted[y, x], torch.full((3,), colour), atol=1e-5)
 
     def test_frames_of_another_size_and_a_bad_feather_are_refused(self) -> None:
@@ -410,14 +405,11 @@ class TestHeadMask:
             reference(portrait(), 0, 0, 100),
             crop=fitted.crop,
             crop_transform=fitted.crop_transform,
-            identity=fitted.identity,
-            expression=fitted.expression,
-            pose=fitted.pose,
-            face_model=face_model().name,
+            face=fitted.face,
         )
-        pose = fitted.pose.repeat(2, 1)
+        pose = fitted.face.pose.repeat(2, 1)
         pose[1, 3] += 0.5
-        return whole, fitted.expression.repeat(2, 1), pose
+        return whole, fitted.face.expression.repeat(2, 1), pose
 
     def mask(self, whole: Reference, expression: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
         portrait = (whole.identity, whole.expression, whole.pose)
@@ -452,7 +444,7 @@ class TestHeadMask:
         corner = pasted[0, max(0, round(top)) : max(0, round(top)) + 12, round(right) - 12 : round(right)]
         same = portrait()[max(0, round(top)) : max(0, round(top)) + 12, round(right) - 12 : round(right)]
         assert torch.allclose(corner, same, atol=1e-3)
-        x, y = (round(value) for value in cropped().face.centre)
+        x, y = (round(value) for value in cropped().found.centre)
         assert pasted[0, y, x].max() < 1e-3
 
 

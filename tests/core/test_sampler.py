@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.frames.reference import CropTransform, Reference
+from fd2talk_core.face.crop import CropTransform
+from fd2talk_core.face.state import FaceState
+from fd2talk_core.frames.reference import Reference
 from fd2talk_core.frames.sampler import (
     automatic_batch,
     decode_frames,
@@ -53,9 +55,8 @@ def reference(autoencoder: FrameAutoencoder) -> Reference:
         latent = autoencoder.encode(crop.movedim(-1, 0)[None])[0]
     transform = CropTransform.of_square(16.0, 12.0, 16.0, 16)
     picture = torch.rand(24, 32, 3, generator=torch.Generator().manual_seed(3))
-    return Reference(
-        latent, torch.zeros(5), torch.zeros(3), torch.zeros(6), FACE, crop, transform, picture, True
-    )
+    face = FaceState(torch.zeros(5), torch.zeros(3), torch.zeros(6), FACE)
+    return Reference(latent, face, crop, transform, picture, True)
 
 
 def motion(

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import default_face_model, rotation_matrix
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.face.names import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES
+from fd2talk_core.face.rotations import rotation_matrix
 from fd2talk_core.motion import editing as edit
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES, CoefficientSequence
+from fd2talk_core.motion.coefficients import CoefficientSequence
 
 FACE_MODEL = "anny-arkit52"
 MOUTH = torch.tensor([name in MOUTH_NAMES for name in ARKIT_NAMES])

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.formats import sequences as sequence_files
 from fd2talk_core.formats.live_link import HEADER
 from fd2talk_core.formats.sequences import load_motion, load_sequence, save_motion, save_sequence
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.coefficients import CoefficientSequence
 
 RATES = (1, 12, 23.976, 24, 25, 29.97, 30, 50, 59.94, 60, 120)
 EXACT = (".safetensors", ".npz", ".json")
@@ -242,7 +243,7 @@ def test_mat_files_as_scipy_writes_them(tmp_path: Path, compressed: bool, name: 
         z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
         return z @ y @ x
 
-    from fd2talk_core.face.model import rotation_matrix
+    from fd2talk_core.face.rotations import rotation_matrix
 
     for ours, theirs in zip(motion.pose.values[:, :3], rows[:, 224:227], strict=True):
         assert np.allclose(

@@ -14,10 +14,11 @@ from PIL import Image
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import Face, FaceLandmarker
-from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project, rotation_matrix
+from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
+from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.face.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_matrix
 from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.formats.video_frames import VideoFrames
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, axis_angle_to_matrix, matrix_to_axis_angle
 from fd2talk_core.motion.tracking import FaceTrack, follow_face, read_motion, track_from_landmarks
 
 PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"

@@ -12,7 +12,7 @@ import torch
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.formats.video import VideoWriter
-from fd2talk_core.motion.coefficients import frame_count
+from fd2talk_core.timing import frame_count
 
 
 def read(path: Path) -> tuple[list[float], np.ndarray, float]:

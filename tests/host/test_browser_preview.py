@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.formats.sequences import load_motion, save_motion
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import add_blinks, idle_motion
 from fd2talk_core.motion.pose_curve import pose_from_keyframes
 from scripts.comfyui import ComfyUIServer

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.formats.sequences import load_motion, save_motion
 from fd2talk_core.motion import editing as edit
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, CoefficientSequence
+from fd2talk_core.motion.coefficients import CoefficientSequence
 from scripts.comfyui import ComfyUIServer
 
 pytestmark = pytest.mark.host

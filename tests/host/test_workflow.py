@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fd2talk_core.motion.coefficients import frame_count
+from fd2talk_core.timing import frame_count
 from scripts.comfyui import ComfyUIServer, error_of
 from scripts.environment import ROOT
 from tests.host.conftest import FPS, SECONDS, SET, Watcher, id_of, node_of

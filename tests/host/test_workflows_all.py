@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from fd2talk_core.formats.video import VideoWriter
-from fd2talk_core.motion.coefficients import frame_count
+from fd2talk_core.timing import frame_count
 from scripts.comfyui import PACK_NAME, ComfyUIServer
 from scripts.environment import ROOT
 from scripts.graphs import is_widget

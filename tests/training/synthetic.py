@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from fd2talk_core.face.model import apply_pose, default_face_model, project
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rasterizer import shade
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
 
 TONES = {"sil": 0.0, "aa": 300.0, "b": 700.0, "iy": 1500.0}
 JAW = {"sil": 0.0, "aa": 0.7, "b": 0.02, "iy": 0.25}

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from fd2talk_core import configs
-from fd2talk_core.audio.encoder import NATIVE_FPS, SAMPLE_RATE, AudioEncoder
+from fd2talk_core.audio.encoder import AudioEncoder
+from fd2talk_core.audio.features import NATIVE_FPS
+from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from training.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.names import ARKIT_NAMES
 from training.corpus import speech
 from training.corpus.augment import SAMPLE_RATE, record, shift_formants
 from training.corpus.clips import make_clip, write_clip_shard

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fd2talk_core.audio.encoder import read_audio
+from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.networks.checkpoint import NETWORKS, read_header
 from training import everything
 from training.portraits import EXAMPLES

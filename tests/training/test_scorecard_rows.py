@@ -19,10 +19,13 @@ import torch
 from PIL import Image
 
 from fd2talk_core import configs
-from fd2talk_core.audio.encoder import AudioFeatures, read_audio, to_mono_16k
+from fd2talk_core.audio.features import AudioFeatures
+from fd2talk_core.audio.reading import read_audio
+from fd2talk_core.audio.resampling import to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
-from fd2talk_core.motion.coefficients import ARKIT_NAMES, POSE_NAMES, CoefficientSequence
+from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
+from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from training import scorecard
 from training.corpus.motion import Style, synthesise

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fd2talk_core.motion.coefficients import frame_count
+from fd2talk_core.timing import frame_count
 
 from . import speech
 from .augment import SAMPLE_RATE, Recording, record

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load
 
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.names import ARKIT_NAMES
 
 from .appearance import anatomy, random_look
 from .clips import random_identity, stream

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.numpy import load
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.motion.coefficients import ARKIT_NAMES
+from fd2talk_core.face.names import ARKIT_NAMES
 
 from .motion import FPS
 from .shards import read_samples

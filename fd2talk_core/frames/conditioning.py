@@ -1,0 +1,86 @@
+"""What the UNet is given beside the noisy latent: the portrait, moved to the frame by the mesh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..face.model import FaceModel
+from ..face.names import MOUTH_PARTS
+from .correspondence import reference_flow, warp_reference
+
+if TYPE_CHECKING:
+    from ..networks.unet import FrameUNet
+
+
+MOUTH_COLORS = {
+    "mouth_interior": (0.22, 0.08, 0.08),
+    "upper_teeth": (0.72, 0.68, 0.62),
+    "lower_teeth": (0.62, 0.57, 0.52),
+    "tongue": (0.52, 0.24, 0.24),
+}
+"""What the inside of a mouth is painted with where the portrait's lips hide it; the UNet corrects the tone.
+"""
+
+
+@torch.no_grad()
+def align_reference(
+    unet: FrameUNet,
+    face_model: FaceModel,
+    latent: Tensor,
+    crop: Tensor,
+    identity: Tensor,
+    reference_expression: Tensor,
+    reference_pose: Tensor,
+    expression: Tensor,
+    pose: Tensor,
+) -> Tensor | None:
+    """What a UNet is given beside the noisy latents, by its ``reference_alignment``. The sampler and the
+    trainer call this one function.
+
+    Args:
+        latent: x, ``[d, h, w]`` or ``[F, d, h, w]``.
+        crop: the portrait, ``[3, H, W]`` or ``[F, 3, H, W]`` in 0..1; only looked at for ``"warp_image"``.
+        identity, reference_expression, reference_pose, expression, pose: as :func:`reference_flow`.
+
+    Returns:
+        ``[F, d + 5, h, w]`` on the UNet's device: the moved reference's latent and the masks. None for
+        ``"none"``.
+    """
+    if unet.config.reference_alignment == "none":
+        return None
+    coefficients = (identity, reference_expression, reference_pose, expression, pose)
+    latent, crop = (part if part.ndim == 4 else part[None] for part in (latent, crop))
+    size = latent.shape[-1]
+    if unet.config.reference_alignment == "warp":
+        flow = reference_flow(face_model, *coefficients, size)
+        moved = warp_reference(latent, flow.grid.to(latent.device))
+        hidden = flow.hidden_mouth.sum(dim=1, keepdim=True)
+        return torch.cat([moved * (1 - hidden).to(moved), flow.masks.to(moved)], dim=1).to(
+            unet.device, unet.dtype
+        )
+    # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
+    flow = reference_flow(face_model, *coefficients, crop.shape[-1] // 2, supersample=1)
+    moved = paint_mouth(warp_reference(crop, flow.grid.to(crop.device)), flow.hidden_mouth.to(crop.device))
+    # large pictures: more than a few at once leave a processor's cache and take half as long again
+    parts = moved.to(unet.device, unet.dtype).split(4)
+    encoded = torch.cat([unet.crop_encoder(part) for part in parts])
+    masks = F.adaptive_avg_pool2d(flow.masks, encoded.shape[-2:])
+    return torch.cat([encoded, masks.to(encoded)], dim=1)
+
+
+def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
+    """Paint the inside of the mouth where the portrait hides it; else an opening mouth would be filled with
+    lips.
+
+    Args:
+        pictures: ``[F, 3, H, W]``.
+        hidden_mouth: ``[F, 4, h, w]``, of a :class:`Correspondence`.
+    """
+    shares = F.interpolate(hidden_mouth, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+    colors = torch.tensor([MOUTH_COLORS[part] for part in MOUTH_PARTS]).to(pictures)
+    paint = torch.einsum("fkhw,kc->fchw", shares.to(pictures), colors)
+    return pictures * (1 - shares.sum(dim=1, keepdim=True)).to(pictures) + paint

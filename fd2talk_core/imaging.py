@@ -1,0 +1,117 @@
+"""Pictures and masks, as several rooms need them: reading, resampling, filling. Knows no face."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from .errors import FD2TalkError
+
+
+def soften(mask: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: the mean over a cell and those around it."""
+    return F.avg_pool2d(mask, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def widen(mask: Tensor) -> Tensor:
+    """``[F, 1, h, w]``: a cell more all around, with a soft edge."""
+    return soften(F.max_pool2d(mask, 3, stride=1, padding=1))
+
+
+def smoothstep(x: Tensor) -> Tensor:
+    """0 up to 0, 1 from 1 on, and between them without a corner."""
+    x = x.clamp(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
+    """``[h, w, 2]``, (u, v) of every pixel's centre."""
+    height, width = (size, size) if isinstance(size, int) else size
+    v = (torch.arange(height, device=like.device, dtype=like.dtype) * 2 + 1) / height - 1
+    u = (torch.arange(width, device=like.device, dtype=like.dtype) * 2 + 1) / width - 1
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)
+
+
+def push_pull(values: Tensor, weight: Tensor) -> Tensor:
+    """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
+
+    Args:
+        values: ``[F, C, n, n]``, already multiplied by the weight.
+        weight: ``[F, 1, n, n]`` in 0..1.
+    """
+    own = values / weight.clamp_min(1e-6)
+    if min(values.shape[-2:]) == 1 or bool((weight >= 1).all()):
+        return own
+    coarser = push_pull(F.avg_pool2d(values, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
+    above = F.interpolate(coarser, size=values.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.lerp(above, own, weight)
+
+
+def distance_to(mask: Tensor) -> Tensor:
+    """Exact Euclidean distance, in cells, to the nearest cell that is set: ``[F, n, m]`` bool to float.
+
+    Infinite where a picture has no such cell. Columns and rows are taken one after the other, since the
+    nearest cell's squared distance is a minimum over rows of (distance along the row)² + (distance between
+    the rows)².
+    """
+    height, width = mask.shape[-2:]
+    across = torch.arange(width, device=mask.device, dtype=torch.float32)
+    along_row = torch.where(mask[:, :, None, :], (across[:, None] - across).abs(), torch.inf).amin(dim=-1)
+    down = torch.arange(height, device=mask.device, dtype=torch.float32)
+    between = (down[:, None] - down).square()
+    return (along_row.square()[:, None] + between[None, :, :, None]).amin(dim=2).sqrt()
+
+
+def resample(images: Tensor, start: tuple[float, ...], step: float, size: tuple[int, int]) -> Tensor:
+    """Axis-aligned resampling by Keys' cubic convolution (a = -1/2), widened by ``step`` where it shrinks.
+
+    Args:
+        images: ``[..., H, W, C]``.
+        start: y and x of the result's top left corner, in source pixels.
+        step: source pixels a result pixel.
+        size: height and width of the result.
+
+    Returns:
+        ``[..., *size, C]``; beyond the border the nearest pixel is repeated.
+    """
+    (rows, top), (columns, left) = (
+        _cubic_weights(size[axis], images.shape[axis - 3], start[axis], step) for axis in (0, 1)
+    )
+    region = images[..., top : top + rows.shape[1], left : left + columns.shape[1], :]
+    planes = region.movedim(-1, -3).contiguous()  # whole planes make two plain matrix products
+    return (rows.to(planes) @ planes @ columns.to(planes).T).movedim(-3, -1)
+
+
+def _cubic_weights(size: int, source: int, start: float, step: float) -> tuple[Tensor, int]:
+    """Weights ``[size, n]`` on the source pixels from the one returned beside them; each row sums to 1."""
+    spread = max(1.0, step)
+    centres = start + (torch.arange(size, dtype=torch.float64) + 0.5) * step
+    first = torch.floor(centres - 2 * spread)
+    taps = first[:, None] + torch.arange(math.ceil(4 * spread) + 2)
+    distance = ((taps + 0.5 - centres[:, None]) / spread).abs()
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
+    index = taps.clamp(0, source - 1).long()
+    low, high = int(index.min()), int(index.max())
+    dense = torch.zeros(size, high - low + 1, dtype=torch.float64)
+    dense.scatter_add_(1, index - low, weights)
+    return (dense / dense.sum(dim=1, keepdim=True)).float(), low
+
+
+def read_image(path: Path | str) -> Tensor:
+    """A picture file as ``[H, W, 3]`` in 0..1, turned upright as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise FD2TalkError(f"{Path(path).name} cannot be read as a picture ({error}).") from error
+    return torch.from_numpy(np.asarray(upright, dtype=np.float32) / 255)

@@ -1,0 +1,209 @@
+"""Expression and pose of a clip, sampled from its audio by diffusion (FD2Talk Sec. 3.2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..face.names import ARKIT_NAMES, POSE_NAMES
+from ..face.rotations import (
+    axis_angle_to_matrix,
+    euler_angles,
+    matrix_to_axis_angle,
+    mean_rotation,
+    rotation_matrix,
+)
+from ..networks.diffusion import ddim_sample, frame_noise
+from ..networks.motion_transformer import MotionTransformer
+from ..progress import Callback
+from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
+
+if TYPE_CHECKING:
+    from ..audio.features import AudioFeatures
+    from ..face.state import FaceState
+
+
+def sample_motion(
+    model: MotionTransformer,
+    audio: AudioFeatures,
+    *,
+    seed: int,
+    steps: int | None = None,
+    guidance: float = 1.0,
+    intensity: float = 1.0,
+    portrait: FaceState | None = None,
+    callback: Callback | None = None,
+) -> CoefficientSequence:
+    """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
+
+    Args:
+        model: of kind ``"expression"`` or ``"pose"``.
+        audio: features on the network's own frame grid.
+        seed: any integer.
+        steps: 1 to 1000; None takes the checkpoint's own.
+        guidance: w of x̃₀ = w · conditional + (1 - w) · unconditional (FaceTalk Eq. 10). At 1 the
+            unconditional half is not computed, so it costs nothing.
+        intensity: an expression is scaled from rest (0 is a resting face), a pose about the clip's mean (0
+            holds the head still).
+        portrait: the face to start from: a pose begins where it looks, an expression plays over its upper
+            face.
+        callback: ``(done, total, None)`` after each step.
+
+    Returns:
+        F frames at ``audio.fps``. Blendshape weights lie in [0, 1].
+
+    Raises:
+        FD2TalkError: for a value out of range, features of another encoder or frame rate, or a portrait of
+            another face model.
+    """
+    if model.config.kind == "joint":
+        raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
+    values = _sample_native(model, audio, seed, steps, guidance, callback)
+    return _finish(model, model.config.kind, values, audio, intensity, portrait)
+
+
+def sample_joint_motion(
+    model: MotionTransformer,
+    audio: AudioFeatures,
+    *,
+    seed: int,
+    steps: int | None = None,
+    guidance: float = 1.0,
+    intensity: float = 1.0,
+    portrait: FaceState | None = None,
+    callback: Callback | None = None,
+) -> tuple[CoefficientSequence, CoefficientSequence]:
+    """Expression and pose from the one network of the paper's ablation; see :func:`sample_motion`."""
+    if model.config.kind != "joint":
+        raise FD2TalkError(f"This checkpoint predicts the {model.config.kind} alone: use sample_motion.")
+    values = _sample_native(model, audio, seed, steps, guidance, callback)
+    expression, pose = values[:, : -len(POSE_NAMES)], values[:, -len(POSE_NAMES) :]
+    return (
+        _finish(model, "expression", expression, audio, intensity, portrait),
+        _finish(model, "pose", pose, audio, intensity, portrait),
+    )
+
+
+@torch.no_grad()
+def _sample_native(
+    model: MotionTransformer,
+    audio: AudioFeatures,
+    seed: int,
+    steps: int | None,
+    guidance: float,
+    callback: Callback | None,
+) -> Tensor:
+    """Coefficients ``[F_native, D]`` in their units, on the CPU."""
+    config = model.config
+    if audio.features.shape[1] != config.audio_dim:
+        raise FD2TalkError(
+            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this "
+            f"{config.kind} checkpoint was trained on {config.audio_dim}: choose the encoder that it was "
+            "trained with."
+        )
+    if audio.native_fps != config.native_fps:
+        raise FD2TalkError(
+            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was "
+            f"trained at {config.native_fps:g}."
+        )
+    if not 0 <= guidance <= 100:
+        raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
+    shape = (config.coefficient_dim,)
+    noise = frame_noise(seed, range(audio.num_native_frames), shape, "per_frame")
+    heard = model.project_audio(audio.features[None].to(model.device, model.dtype))
+    unheard = model.project_audio(model.null_audio.expand(1, 1, -1))
+
+    def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
+        if guidance == 1:
+            return model(sample, timestep, projected_audio=heard)
+        unconditional = model(sample, timestep, projected_audio=unheard)
+        if guidance == 0:
+            return unconditional
+        conditional = model(sample, timestep, projected_audio=heard)
+        return guidance * conditional + (1 - guidance) * unconditional
+
+    steps = config.recommended_steps if steps is None else steps
+    mouth = _mouth(model)
+    # what is no number of steps, the sampler refuses
+    in_two = isinstance(steps, int) and 0 < steps < config.free_steps and not mouth.all()
+    total = steps + config.free_steps if in_two else steps
+
+    def run(steps: int, before: int) -> Tensor:
+        def report(done: int, _: int, __: Tensor | None) -> None:
+            if callback is not None:
+                callback(before + done, total, None)
+
+        start = noise[None].to(model.device, model.dtype)
+        return ddim_sample(denoise, start, steps=steps, callback=report)
+
+    training = model.training
+    model.train(False)
+    try:
+        sample = run(steps, 0)
+        if in_two:
+            sample = torch.where(mouth.to(sample.device), sample, run(config.free_steps, steps))
+    finally:
+        model.train(training)
+    return model.denormalize(sample)[0].float().cpu()
+
+
+def _mouth(model: MotionTransformer) -> Tensor:
+    """``[D]`` bool: what the sound decides."""
+    config = model.config
+    pose_dim = 0 if config.kind == "expression" else len(POSE_NAMES)
+    expression_dim = config.coefficient_dim - pose_dim
+    mouth = mouth_mask(config.coefficient_names, expression_dim) if expression_dim else torch.zeros(0)
+    return torch.cat([mouth.bool(), torch.zeros(pose_dim, dtype=torch.bool)])
+
+
+def _finish(
+    model: MotionTransformer,
+    kind: Literal["expression", "pose"],
+    values: Tensor,
+    audio: AudioFeatures,
+    intensity: float,
+    portrait: FaceState | None,
+) -> CoefficientSequence:
+    """Intensity, the video's frame rate, and the portrait's own rest, in that order."""
+    if not 0 <= intensity <= 10:
+        raise FD2TalkError(f"intensity is {intensity}, but a number from 0 to 10 is needed.")
+    face_model = model.config.face_model
+    if portrait is not None and face_model and portrait.face_model != face_model:
+        raise FD2TalkError(
+            f"The portrait was fitted with the face model {portrait.face_model!r}, but this {kind} "
+            f"checkpoint was trained for {face_model!r}."
+        )
+    names = POSE_NAMES if kind == "pose" else tuple(model.config.coefficient_names)
+    if kind == "pose":
+        values = scale_head_motion(values, intensity)
+    else:
+        values = values * intensity
+        if names and set(names) <= set(ARKIT_NAMES):
+            values = values.clamp(0, 1)
+    native = CoefficientSequence(kind, values, audio.native_fps, face_model, names)
+    sequence = native.resample(audio.fps, audio.num_frames)
+    if portrait is None:
+        return sequence
+    if kind == "pose":
+        return sequence.replace(values=start_at_pose(sequence.values, portrait.pose.cpu()))
+    return sequence.replace(values=blend_over_rest(sequence.values, portrait.expression.cpu(), names))
+
+
+def scale_head_motion(values: Tensor, intensity: float) -> Tensor:
+    """Scale a head motion about its mean pose: turns along their axes, shifts along their lines.
+
+    Args:
+        values: ``[F, 6]`` poses.
+        intensity: 0 holds the mean pose, 1 changes nothing.
+    """
+    if intensity == 1:
+        return values
+    rotation = rotation_matrix(values[:, :3])
+    center = mean_rotation(rotation)
+    turn = matrix_to_axis_angle(center.mT @ rotation) * intensity
+    angles = euler_angles(center @ axis_angle_to_matrix(turn))
+    shift = values[:, 3:].mean(dim=0)
+    return torch.cat([angles, shift + (values[:, 3:] - shift) * intensity], dim=1)
