@@ -1,8 +1,10 @@
 """The whole method on one screen: a portrait and a voice go in, a talking video comes out (FD2Talk Sec. 3).
 
-voice ── AudioEncoder ──┬── ExpDiT ──── expression β ──┐
-                        └── PoseDiT ─── pose p ────────┤
-portrait ── encode_reference ── reference x, α ────────┴── FrameUNet ── latents ── decoder ── frames
+voice ─── AudioEncoder ──┬── ExpDiT ──── expression β ──┐
+                         └── PoseDiT ─── pose p ────────┤
+portrait ─ encode_reference ─ reference x; α, β, p ─────┴─ PortraitMotion
+                                                              │ meshes, correspondence
+    FrameUNet ── latents ── FrameDecoder: decode ─ portrait's detail ─ close-ups ─ paste ── frames
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from .audio.reading import read_audio
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
 from .formats.video import VideoWriter
+from .frames.decoding import iter_decoded_frames
+from .frames.denoising import iter_latents
 from .frames.detail import DEFAULT_DETAIL
+from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, encode_reference
-from .frames.sampler import MotionField, iter_decoded_frames, iter_latents
 from .imaging import read_image
 from .motion.coefficients import MotionMode
 from .motion.sampling import sample_motion
@@ -170,11 +174,17 @@ class FD2TalkPipeline:
         waveform, sample_rate = audio if isinstance(audio, tuple) else read_audio(audio)
         features = self.audio_encoder.encode(waveform, sample_rate, fps, callback=report("audio"))
 
-        motion = {"seed": seed, "steps": motion_steps, "guidance": guidance}
+        sampling = {"seed": seed, "steps": motion_steps, "guidance": guidance}
         expression = sample_motion(
-            self.expression, features, intensity=expression_intensity, callback=report("expression"), **motion
+            self.expression,
+            features,
+            intensity=expression_intensity,
+            callback=report("expression"),
+            **sampling,
         )
-        pose = sample_motion(self.pose, features, intensity=pose_intensity, callback=report("pose"), **motion)
+        pose = sample_motion(
+            self.pose, features, intensity=pose_intensity, callback=report("pose"), **sampling
+        )
 
         reference = encode_reference(
             picture,
@@ -184,19 +194,16 @@ class FD2TalkPipeline:
             face_index=face_index,
             no_face=no_face,
         )
+        motion = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
         latents = iter_latents(
-            self.unet,
-            reference,
-            expression,
-            pose,
-            seed=seed,
-            steps=frame_steps,
-            motion_mode=motion_mode,
-            face_model=self.face_model,
-            callback=report("frames"),
+            self.unet, reference, motion, seed=seed, steps=frame_steps, callback=report("frames")
         )
-        field = MotionField.of_motion(reference, expression, pose, motion_mode, self.face_model)
         frames = iter_decoded_frames(
-            self.autoencoder, latents, reference, paste_back=paste_back, field=field, detail=detail
+            self.autoencoder,
+            latents,
+            reference,
+            motion=motion if self.unet.takes_overlay else None,
+            paste_back=paste_back,
+            detail=detail,
         )
         return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate))

@@ -123,23 +123,26 @@ class FD2TalkUNetSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         if noise_mode not in NOISE_MODES:
             raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
-        from ..fd2talk_core.frames.sampler import MotionField, sample_latents
+        from ..fd2talk_core.frames.denoising import sample_latents
+        from ..fd2talk_core.frames.portrait_motion import PortraitMotion
 
+        unet = host.load_network("unet", checkpoint)
+        motion = PortraitMotion.of(reference.face, expression, pose, motion_mode)
         latents = sample_latents(
-            host.load_network("unet", checkpoint),
+            unet,
             reference,
-            expression,
-            pose,
+            motion,
             seed=seed,
             steps=steps,
             eta=eta,
             noise_mode=NOISE_MODES[noise_mode],
             frames_per_batch=frames_per_batch or None,
-            motion_mode=motion_mode,
             callback=host.Progress(reference),
         )
-        field = MotionField.of_motion(reference, expression, pose, motion_mode)
-        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps, FIELD_KEY: field})
+        made = {"samples": host.to_host(latents), FPS_KEY: pose.fps}
+        if unet.takes_overlay:
+            made[FIELD_KEY] = motion
+        return io.NodeOutput(made)
 
 
 def _field_of(samples: dict, reference):
@@ -147,8 +150,9 @@ def _field_of(samples: dict, reference):
     another portrait.
     """
     field = samples.get(FIELD_KEY)
-    fits = field is not None and field.num_frames == len(samples["samples"]) and field.reference is reference
-    return field if fits else None
+    if field is None or field.num_frames != len(samples["samples"]) or field.portrait is not reference.face:
+        return None
+    return field
 
 
 def _decoder_inputs() -> list[io.Input]:
@@ -221,7 +225,7 @@ class DecodeFrames(io.ComfyNode):
     def execute(
         cls, samples, reference, autoencoder, paste_back=True, detail=DETAIL, background=None
     ) -> io.NodeOutput:
-        from ..fd2talk_core.frames.sampler import decode_frames
+        from ..fd2talk_core.frames.decoding import decode_frames
 
         frames = decode_frames(
             host.load_network("autoencoder", autoencoder),
@@ -229,7 +233,7 @@ class DecodeFrames(io.ComfyNode):
             reference,
             paste_back=paste_back,
             background=background,
-            field=_field_of(samples, reference),
+            motion=_field_of(samples, reference),
             detail=detail,
             callback=host.Progress(),
         )
@@ -302,7 +306,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         rate = fps or samples.get(FPS_KEY)
         if not rate:
             raise FD2TalkError("These latents do not say their frame rate; set fps to that of the motion.")
-        from ..fd2talk_core.frames.sampler import iter_decoded_frames
+        from ..fd2talk_core.frames.decoding import iter_decoded_frames
 
         check_fps(rate)
         behind = None if background is None else host.background_of(background, len(samples["samples"]), rate)
@@ -314,7 +318,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
                 reference,
                 paste_back=paste_back,
                 background=behind,
-                field=_field_of(samples, reference),
+                motion=_field_of(samples, reference),
                 detail=detail,
                 callback=host.Progress(),
             ):

@@ -32,8 +32,10 @@ from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
 from fd2talk_core.face.state import FaceState
 from fd2talk_core.frames.conditioning import align_reference
 from fd2talk_core.frames.correspondence import reference_flow, warp_reference
+from fd2talk_core.frames.decoding import DEFAULT_DETAIL, decode_frames
+from fd2talk_core.frames.denoising import sample_latents
+from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference, encode_reference
-from fd2talk_core.frames.sampler import DEFAULT_DETAIL, MotionField, decode_frames, sample_latents
 from fd2talk_core.motion.coefficients import CoefficientSequence, apply_to_portrait
 from fd2talk_core.motion.sampling import sample_motion
 from fd2talk_core.networks.checkpoint import load_checkpoint
@@ -99,7 +101,7 @@ class Weights:
 
     Attributes:
         detail: strength of the portrait's own detail in what they show,
-            see :func:`~fd2talk_core.frames.sampler.iter_decoded_frames`.
+            see :func:`~fd2talk_core.frames.decoding.iter_decoded_frames`.
     """
 
     audio_encoder: AudioEncoder
@@ -143,10 +145,10 @@ class Weights:
         self, reference: Reference, expression: CoefficientSequence, pose: CoefficientSequence, mode: str
     ) -> Tensor:
         """Frames ``[F, 3, S, S]`` in 0..1 of the crop."""
-        latents = sample_latents(self.unet, reference, expression, pose, seed=0, motion_mode=mode)
-        field = MotionField.of_motion(reference, expression, pose, mode, self.face_model)
+        motion = PortraitMotion.of(reference.face, expression, pose, mode, self.face_model)
+        latents = sample_latents(self.unet, reference, motion, seed=0)
         frames = decode_frames(
-            self.autoencoder, latents, reference, paste_back=False, field=field, detail=self.detail
+            self.autoencoder, latents, reference, motion=motion, paste_back=False, detail=self.detail
         )
         return frames.movedim(-1, 1)
 
@@ -706,11 +708,11 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
 def _detail_seconds(weights: Weights, reference: Reference, frames: int = 4) -> float:
     """Seconds a frame of decoding with the portrait's detail."""
     latents = reference.latent + 1e-3 * torch.arange(frames).view(-1, 1, 1, 1)
-    motion = reference.expression.expand(frames, -1), reference.pose.expand(frames, -1)
-    field = MotionField(reference, weights.face_model, *motion)
+    still = reference.expression.expand(frames, -1), reference.pose.expand(frames, -1)
+    motion = PortraitMotion(reference.face, *still, weights.face_model)
     return (
         _seconds(
-            lambda: decode_frames(weights.autoencoder, latents, reference, paste_back=False, field=field), 1
+            lambda: decode_frames(weights.autoencoder, latents, reference, paste_back=False, motion=motion), 1
         )
         / frames
     )

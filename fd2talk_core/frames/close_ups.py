@@ -22,7 +22,7 @@ from ..face.model import FaceModel, apply_pose, project
 from ..face.names import EYE_PARTS, MOUTH_PARTS
 from ..face.parts import part_kinds
 from ..face.rasterizer import rasterize
-from ..face.skinning import pose_on_body
+from ..face.rotations import rotation_matrix
 from ..imaging import pixel_centers, push_pull, smoothstep
 from .correspondence import unstretched
 from .reference import Reference
@@ -233,11 +233,13 @@ class CloseUps:
             self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM))
 
     @torch.no_grad()
-    def add_to(self, frames: Tensor, expression: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
+    def add_to(self, frames: Tensor, mesh: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
         """
         Args:
             frames: ``[F, N, N, 3]`` in 0..1, crops as the reference's.
-            expression, pose: ``[F, D_β]`` and ``[F, 6]``, which they show.
+            mesh: ``[F, V, 3]``, which they show, see
+                :meth:`fd2talk_core.frames.portrait_motion.PortraitMotion.mesh`.
+            pose: ``[F, 6]``, the head's in them.
             strength: 0..1, how far the frames give way.
 
         Returns:
@@ -246,9 +248,7 @@ class CloseUps:
         if not self.sights:
             return frames
         frames = frames.clone()
-        vertices = self._shape(expression, self.teeth_drop)
-        vertices = pose_on_body(self.face_model, vertices, pose, self.reference.pose[None])
-        places = project(vertices, self.face_model.camera)
+        places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
         for sight in self.sights:
             target = places[:, sight.region.vertices]
             box = _box_around(target[:, sight.region.frame], frames.shape[1], sight.share)
@@ -257,20 +257,21 @@ class CloseUps:
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
 
-    def _shape(self, expression: Tensor, teeth_drop: float) -> Tensor:
-        """``[F, V, 3]``: the person's mesh, with upper teeth that reach so much further down."""
-        vertices = self.face_model(self.reference.identity[None], expression)
-        if teeth_drop:
-            part = self.face_model.part_names.index("upper_teeth")
-            teeth = self.face_model.triangles[self.face_model.triangle_parts == part].unique()
-            vertices[:, teeth, 1] -= teeth_drop
-        return vertices
+    def _with_teeth(self, mesh: Tensor, pose: Tensor, drop: float) -> Tensor:
+        """``[F, V, 3]``: posed meshes whose upper teeth reach so much further down the face."""
+        if not drop:
+            return mesh
+        part = self.face_model.part_names.index("upper_teeth")
+        teeth = self.face_model.triangles[self.face_model.triangle_parts == part].unique()
+        mesh = mesh.clone()
+        mesh[:, teeth] -= drop * rotation_matrix(pose[:, :3])[:, None, :, 1]
+        return mesh
 
     def _portrait(self, teeth_drop: float) -> Tensor:
         """``[1, V, 3]``: the mesh on the screen, as the portrait shows it."""
-        shape = self._shape(self.reference.expression[None], teeth_drop)
-        posed = apply_pose(shape, self.reference.pose[None])
-        return project(posed, self.face_model.camera)
+        face = self.reference.face
+        posed = apply_pose(self.face_model(face.identity[None], face.expression[None]), face.pose[None])
+        return project(self._with_teeth(posed, face.pose[None], teeth_drop), self.face_model.camera)
 
     def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
         """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..face.model import FaceModel
 from ..face.names import MOUTH_PARTS
-from .correspondence import reference_flow, warp_reference
+from .correspondence import Correspondence, reference_flow, warp_reference
 
 if TYPE_CHECKING:
     from ..networks.unet import FrameUNet
@@ -26,7 +27,33 @@ MOUTH_COLORS = {
 """
 
 
+Corresponder = Callable[[int, int], Correspondence]
+"""``(size, supersample)`` to the correspondence of the frames at hand."""
+
+
 @torch.no_grad()
+def align_portrait(
+    unet: FrameUNet, latent: Tensor, crop: Tensor, correspondence: Corresponder
+) -> Tensor | None:
+    """What a UNet is given beside the noisy latents, by its ``reference_alignment``.
+
+    Args:
+        latent: x, ``[1 or F, d, h, w]``.
+        crop: the portrait, ``[1 or F, 3, H, W]`` in 0..1; only looked at for ``"warp_image"``.
+        correspondence: of the frames.
+
+    Returns:
+        ``[F, d + 5, h, w]`` on the UNet's device: the moved reference's latent and the masks. None for
+        ``"none"``.
+    """
+    if unet.config.reference_alignment == "none":
+        return None
+    if unet.config.reference_alignment == "warp":
+        return unet.align(*move_latent(latent, correspondence(latent.shape[-1], 2)))
+    # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
+    return unet.align(*move_picture(crop, correspondence(crop.shape[-1] // 2, 1)))
+
+
 def align_reference(
     unet: FrameUNet,
     face_model: FaceModel,
@@ -38,38 +65,34 @@ def align_reference(
     expression: Tensor,
     pose: Tensor,
 ) -> Tensor | None:
-    """What a UNet is given beside the noisy latents, by its ``reference_alignment``. The sampler and the
-    trainer call this one function.
+    """:func:`align_portrait` from coefficients, of frames that may each show another person: what training
+    needs.
 
     Args:
         latent: x, ``[d, h, w]`` or ``[F, d, h, w]``.
-        crop: the portrait, ``[3, H, W]`` or ``[F, 3, H, W]`` in 0..1; only looked at for ``"warp_image"``.
+        crop: the portrait, ``[3, H, W]`` or ``[F, 3, H, W]`` in 0..1.
         identity, reference_expression, reference_pose, expression, pose: as :func:`reference_flow`.
-
-    Returns:
-        ``[F, d + 5, h, w]`` on the UNet's device: the moved reference's latent and the masks. None for
-        ``"none"``.
     """
-    if unet.config.reference_alignment == "none":
-        return None
     coefficients = (identity, reference_expression, reference_pose, expression, pose)
     latent, crop = (part if part.ndim == 4 else part[None] for part in (latent, crop))
-    size = latent.shape[-1]
-    if unet.config.reference_alignment == "warp":
-        flow = reference_flow(face_model, *coefficients, size)
-        moved = warp_reference(latent, flow.grid.to(latent.device))
-        hidden = flow.hidden_mouth.sum(dim=1, keepdim=True)
-        return torch.cat([moved * (1 - hidden).to(moved), flow.masks.to(moved)], dim=1).to(
-            unet.device, unet.dtype
-        )
-    # half the picture's resolution: displacements are smooth but at the lips, and drawing is what costs
-    flow = reference_flow(face_model, *coefficients, crop.shape[-1] // 2, supersample=1)
-    moved = paint_mouth(warp_reference(crop, flow.grid.to(crop.device)), flow.hidden_mouth.to(crop.device))
-    # large pictures: more than a few at once leave a processor's cache and take half as long again
-    parts = moved.to(unet.device, unet.dtype).split(4)
-    encoded = torch.cat([unet.crop_encoder(part) for part in parts])
-    masks = F.adaptive_avg_pool2d(flow.masks, encoded.shape[-2:])
-    return torch.cat([encoded, masks.to(encoded)], dim=1)
+
+    def correspondence(size: int, supersample: int) -> Correspondence:
+        return reference_flow(face_model, *coefficients, size, supersample=supersample)
+
+    return align_portrait(unet, latent, crop, correspondence)
+
+
+def move_latent(latent: Tensor, flow: Correspondence) -> tuple[Tensor, Tensor]:
+    """The portrait's latent ``[F, d, h, w]``, moved, and empty where a mouth opens; and the masks."""
+    moved = warp_reference(latent, flow.grid.to(latent.device))
+    hidden = flow.hidden_mouth.sum(dim=1, keepdim=True)
+    return moved * (1 - hidden).to(moved), flow.masks
+
+
+def move_picture(crop: Tensor, flow: Correspondence) -> tuple[Tensor, Tensor]:
+    """The portrait ``[F, 3, H, W]``, moved, and painted where a mouth opens; and the masks."""
+    moved = warp_reference(crop, flow.grid.to(crop.device))
+    return paint_mouth(moved, flow.hidden_mouth.to(crop.device)), flow.masks
 
 
 def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:

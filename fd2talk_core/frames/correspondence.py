@@ -21,8 +21,9 @@ from ..errors import FD2TalkError
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.parts import part_kinds
-from ..face.rasterizer import rasterize
+from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
+from ..face.state import FaceState
 from ..imaging import distance_to, pixel_centers, push_pull, smoothstep, soften
 from ..networks.unet import MASK_NAMES
 
@@ -37,10 +38,13 @@ being 1.5."""
 DEPTH_TOLERANCE = 0.08
 """Face-model units (8 mm) by which a surface point may lie behind the portrait's nearest surface and count as
 seen: over the depth steps between neighbouring pixels on a cheek seen aslant, under the distance from lips to
-    throat."""
+throat."""
 
 EXTENSION_SIZE = 64
 """The continuation beyond the mesh is smooth, so it is computed on less than twice this many cells a side."""
+
+SMALLEST_VIEW = 128
+"""Pixels a side of the portrait's view at least."""
 
 TORN = (3.0, 6.0)
 """Cells by which the displacements of neighbours differ: from a head that turns to an edge before another
@@ -63,57 +67,61 @@ class Correspondence:
     hidden_mouth: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class PortraitView:
+    """What a portrait's camera sees of the mesh.
+
+    Attributes:
+        points: ``[1 or F, V, 3]``, the portrait's mesh before the camera.
+        raster: of it, R pixels a side.
+    """
+
+    points: Tensor
+    raster: Raster
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, face_model: FaceModel, portrait: FaceState, resolution: int) -> PortraitView:
+        """The view of one portrait."""
+        shape = face_model(portrait.identity[None], portrait.expression[None])
+        return cls.of_mesh(face_model, apply_pose(shape, portrait.pose[None]), resolution)
+
+    @classmethod
+    @torch.no_grad()
+    def of_mesh(cls, face_model: FaceModel, points: Tensor, resolution: int) -> PortraitView:
+        """The view of posed meshes ``[1 or F, V, 3]``."""
+        seen = project(points, face_model.camera)
+        return cls(points, rasterize(seen, face_model.triangles, resolution, cull_back_faces=True))
+
+
+def view_resolution(resolution: int) -> int:
+    """Pixels a side of the portrait's view for frames that are drawn with so many: never so few that lips and
+    lids are lost in it.
+    """
+    return max(resolution, SMALLEST_VIEW)
+
+
 @torch.no_grad()
-def reference_flow(
-    face_model: FaceModel,
-    identity: Tensor,
-    reference_expression: Tensor,
-    reference_pose: Tensor,
-    expression: Tensor,
-    pose: Tensor,
-    size: int,
-    *,
-    supersample: int = 2,
+def correspond(
+    face_model: FaceModel, portrait: PortraitView, mesh: Tensor, size: int, *, supersample: int = 2
 ) -> Correspondence:
     """The correspondence of F frames with their portraits.
 
     Args:
-        face_model: of the coefficients.
-        identity: α, ``[D_α]``, or ``[F, D_α]`` for frames of several people.
-        reference_expression: β of the portrait, ``[D_β]`` or ``[F, D_β]``.
-        reference_pose: p of the portrait, ``[6]`` or ``[F, 6]``.
-        expression: β of the frames, ``[F, D_β]``.
-        pose: p of the frames, ``[F, 6]``.
+        face_model: of the meshes.
+        portrait: one for all frames, or one a frame.
+        mesh: ``[F, V, 3]``, the frames' meshes before the camera.
         size: cells a side, h = w.
         supersample: mesh samples by cell and side, averaged.
-
-    Raises:
-        FD2TalkError: when the coefficients do not fit the face model or each other.
     """
-    frames = pose.shape[0]
-    identity, reference_expression, reference_pose = (
-        part if part.ndim == 2 else part[None] for part in (identity, reference_expression, reference_pose)
-    )
-    _check(face_model, identity, reference_expression, reference_pose, expression, pose)
-    single = all(part.shape[0] == 1 for part in (identity, reference_expression, reference_pose))
-    if not single:
-        reference_expression, reference_pose = (
-            part.expand(frames, -1) for part in (reference_expression, reference_pose)
-        )
-    points = apply_pose(face_model(identity, reference_expression), reference_pose)
-    seen = project(points, face_model.camera)
-    # a head that turns does not take the shoulders along: they stay where the portrait has them
-    target = project(
-        pose_on_body(face_model, face_model(identity, expression), pose, reference_pose), face_model.camera
-    )
-
     resolution = size * supersample
+    target = project(mesh, face_model.camera)
     raster = rasterize(target, face_model.triangles, resolution, cull_back_faces=True)
     # the same surface point, in the space before the portrait's camera
-    places = project(raster.interpolate(points, face_model.triangles), face_model.camera)
+    places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
     kinds = part_kinds(face_model)
     kind = torch.where(raster.covered, kinds[raster.triangle.clamp_min(0)], -1)
-    visible = raster.covered & _is_seen(face_model, seen, places, kind, kinds, max(resolution, 128))
+    visible = raster.covered & _is_seen(portrait.raster, places, kind, kinds)
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)) * raster.covered[..., None]
     displacement = _extend(displacement.movedim(-1, 1), raster.covered)
@@ -130,6 +138,49 @@ def reference_flow(
     ]
     shares = F.avg_pool2d(torch.stack(planes, dim=1).to(grid), supersample)
     return Correspondence(grid, shares[:, : len(MASK_NAMES)], shares[:, len(MASK_NAMES) :])
+
+
+@torch.no_grad()
+def reference_flow(
+    face_model: FaceModel,
+    identity: Tensor,
+    reference_expression: Tensor,
+    reference_pose: Tensor,
+    expression: Tensor,
+    pose: Tensor,
+    size: int,
+    *,
+    supersample: int = 2,
+) -> Correspondence:
+    """:func:`correspond` from coefficients, of frames that may each show another person: what training needs.
+
+    Args:
+        face_model: of the coefficients.
+        identity: α, ``[D_α]``, or ``[F, D_α]`` for frames of several people.
+        reference_expression: β of the portrait, ``[D_β]`` or ``[F, D_β]``.
+        reference_pose: p of the portrait, ``[6]`` or ``[F, 6]``.
+        expression: β of the frames, ``[F, D_β]``.
+        pose: p of the frames, ``[F, 6]``.
+        size, supersample: as in :func:`correspond`.
+
+    Raises:
+        FD2TalkError: when the coefficients do not fit the face model or each other.
+    """
+    frames = pose.shape[0]
+    identity, reference_expression, reference_pose = (
+        part if part.ndim == 2 else part[None] for part in (identity, reference_expression, reference_pose)
+    )
+    _check(face_model, identity, reference_expression, reference_pose, expression, pose)
+    single = all(part.shape[0] == 1 for part in (identity, reference_expression, reference_pose))
+    if not single:
+        reference_expression, reference_pose = (
+            part.expand(frames, -1) for part in (reference_expression, reference_pose)
+        )
+    points = apply_pose(face_model(identity, reference_expression), reference_pose)
+    view = PortraitView.of_mesh(face_model, points, view_resolution(size * supersample))
+    # a head that turns does not take the shoulders along: they stay where the portrait has them
+    mesh = pose_on_body(face_model, face_model(identity, expression), pose, reference_pose)
+    return correspond(face_model, view, mesh, size, supersample=supersample)
 
 
 def warp_reference(picture: Tensor, grid: Tensor) -> Tensor:
@@ -195,11 +246,15 @@ def _in_cells(grid: Tensor) -> Tensor:
     return grid * grid.new_tensor([width / 2, height / 2])
 
 
-def _is_seen(
-    face_model: FaceModel, seen: Tensor, places: Tensor, kind: Tensor, kinds: Tensor, resolution: int
-) -> Tensor:
-    """Which places ``[F, R, R, 3]`` of the portrait (u, v, depth) its camera sees, ``[F, R, R]`` bool."""
-    raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
+def _is_seen(raster: Raster, places: Tensor, kind: Tensor, kinds: Tensor) -> Tensor:
+    """Which places ``[F, R, R, 3]`` of the portrait (u, v, depth) its camera sees, ``[F, R, R]`` bool.
+
+    Args:
+        raster: of the portrait.
+        kind: ``[F, R, R]``, what lies at the places, by :func:`part_kinds`; -1 is nothing.
+        kinds: ``[T]``, of the triangles.
+    """
+    resolution = raster.triangle.shape[-1]
     cell = ((places[..., :2] + 1) * (resolution / 2)).floor().clamp(0, resolution - 1).long()
     flat = (cell[..., 1] * resolution + cell[..., 0]).flatten(1)
     nearest = _look_up(raster.depth, flat)

@@ -218,6 +218,34 @@ class FrameUNet(ModelMixin, ConfigMixin):
             raise FD2TalkError("This UNet carries no encoder: its reference_alignment is not 'warp_image'.")
         self.crop_encoder.load_state_dict(encoder.state_dict())
 
+    @property
+    def takes_overlay(self) -> bool:
+        """Whether decoders lay the portrait's own detail, close-ups and head mask over these frames.
+
+        The checkpoint says so; one that does not is taken by its form: a network that is given the moved
+        portrait changes what the portrait hides, the paper's plain form makes whole frames.
+        """
+        stated = getattr(getattr(self, "info", None), "overlay", None)
+        return self.config.reference_alignment != "none" if stated is None else bool(stated)
+
+    def align(self, moved: Tensor, masks: Tensor) -> Tensor:
+        """What :meth:`forward` takes as ``warped``.
+
+        Args:
+            moved: the portrait moved to the frames: its latent ``[F, d, h, w]`` for ``"warp"``, the picture
+                ``[F, 3, H, W]`` in 0..1 for ``"warp_image"``.
+            masks: ``[F, 5, m, m]`` in 0..1, see :data:`MASK_NAMES`.
+
+        Returns:
+            ``[F, d + 5, h, w]`` on this network's device.
+        """
+        if self.crop_encoder is not None:
+            # large pictures: more than a few at once leave a processor's cache and take half as long again
+            parts = moved.to(self.device, self.dtype).split(4)
+            moved = torch.cat([self.crop_encoder(part) for part in parts])
+            masks = F.adaptive_avg_pool2d(masks, moved.shape[-2:])
+        return torch.cat([moved, masks.to(moved)], dim=1).to(self.device, self.dtype)
+
     def forward(
         self,
         sample: Tensor,

@@ -16,6 +16,7 @@ from fd2talk_core.face.names import ARKIT_NAMES, EYE_PARTS, MOUTH_PARTS
 from fd2talk_core.face.rasterizer import rasterize
 from fd2talk_core.face.state import FaceState
 from fd2talk_core.frames.close_ups import CloseUps
+from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 
 SIZE = 480
@@ -61,6 +62,12 @@ def portrait(face: FaceModel, crop: Tensor, expression: Tensor, pose: Tensor) ->
     return Reference(torch.zeros(4, 8, 8), state, crop, transform, crop, True)
 
 
+def draw(close_ups: CloseUps, frames: Tensor, expression: Tensor, pose: Tensor, **options: float) -> Tensor:
+    """The frames ``[F, S, S, 3]`` with the close-ups of a motion."""
+    motion = PortraitMotion(close_ups.reference.face, expression, pose, close_ups.face_model)
+    return close_ups.add_to(frames, motion.mesh(range(len(pose))), pose, **options)
+
+
 @pytest.fixture(scope="module")
 def still(face: FaceModel) -> Reference:
     return portrait(face, flat(face, *motion()), *motion())
@@ -83,7 +90,7 @@ def test_parts_are_where_the_mesh_has_them(face: FaceModel, still: Reference, mo
     """Lids that close take the skin's colour, and eyes that open the eyes'."""
     truth = flat(face, *motion(**moved))
     before = flat(face, *motion(turned=moved.get("turned", 0.0)))
-    made = CloseUps(still, face).add_to(before[None], *motion(**moved))[0]
+    made = draw(CloseUps(still, face), before[None], *motion(**moved))[0]
     kind = parts(face, *motion(**moved))
     changed = inside((truth != before).any(dim=-1)) & (kind != 2)
     assert changed.sum() > 10
@@ -93,7 +100,7 @@ def test_parts_are_where_the_mesh_has_them(face: FaceModel, still: Reference, mo
 def test_the_mouth_is_dark_within_and_teeth_are_bright(face: FaceModel, still: Reference) -> None:
     moved = motion(jawOpen=0.6, mouthStretchLeft=0.8, mouthStretchRight=0.8, mouthLowerDownLeft=0.6)
     grey = torch.full((1, SIZE, SIZE, 3), 0.5)
-    made = CloseUps(still, face).add_to(grey, *moved)[0]
+    made = draw(CloseUps(still, face), grey, *moved)[0]
     seen = names(face, *moved)
     teeth, tongue = (made[inside(seen == face.part_names.index(name))] for name in ("lower_teeth", "tongue"))
     assert min(len(teeth), len(tongue)) > 100
@@ -106,7 +113,7 @@ def test_a_grey_portrait_has_a_grey_mouth(face: FaceModel, still: Reference) -> 
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)
     grey = replace(still, crop=still.crop.mean(dim=-1, keepdim=True).expand(-1, -1, 3))
-    made = CloseUps(grey, face).add_to(grey.crop[None], *moved)[0][mouth]
+    made = draw(CloseUps(grey, face), grey.crop[None], *moved)[0][mouth]
     assert (made.amax(dim=1) - made.amin(dim=1)).max() < 1e-5
 
 
@@ -116,7 +123,7 @@ def test_teeth_that_the_portrait_shows_are_its_own(face: FaceModel) -> None:
     green[parts(face, *own) == 2] = torch.tensor([0.1, 0.9, 0.1])
     smiling = portrait(face, green, *own)
     moved = motion(turned=0.1, jawOpen=0.4, mouthStretchLeft=0.8, mouthStretchRight=0.8)
-    made = CloseUps(smiling, face).add_to(green[None], *moved)[0][inside(parts(face, *moved) == 2)]
+    made = draw(CloseUps(smiling, face), green[None], *moved)[0][inside(parts(face, *moved) == 2)]
     assert (made[:, 1] - made[:, 0]).mean() > 0.6
 
 
@@ -133,8 +140,8 @@ def test_teeth_that_it_hides_are_like_those_it_shows(
     moved = motion(turned=0.3, jawOpen=0.5, mouthLowerDownLeft=1.0, mouthLowerDownRight=1.0)
     seen = inside(names(face, *moved) == face.part_names.index("lower_teeth"))
     grey = torch.full((1, SIZE, SIZE, 3), 0.5)
-    made = CloseUps(portrait(face, crop, *own), face).add_to(grey, *moved)[0]
-    plain = CloseUps(still, face).add_to(grey, *moved)[0]
+    made = draw(CloseUps(portrait(face, crop, *own), face), grey, *moved)[0]
+    plain = draw(CloseUps(still, face), grey, *moved)[0]
     typical = [picture[seen].mean(dim=1).median() for picture in (made, plain)]
     assert seen.sum() > 100
     if followed:
@@ -162,7 +169,7 @@ def test_upper_teeth_reach_as_far_down_as_the_portrait_s(face: FaceModel, drop: 
     close_ups = CloseUps(portrait(face, crop, *own), face)
     assert close_ups.teeth_drop == pytest.approx(drop, abs=0.011)
     moved = motion(jawOpen=0.7, mouthUpperUpLeft=0.5, mouthUpperUpRight=0.5)
-    made = close_ups.add_to(crop[None], *moved)[0]
+    made = draw(close_ups, crop[None], *moved)[0]
     seen = names(person, *moved)
     teeth, tongue = (made[inside(seen == face.part_names.index(n))] for n in ("upper_teeth", "tongue"))
     assert min(len(teeth), len(tongue)) > 100
@@ -177,7 +184,7 @@ def test_a_slit_between_lips_lends_no_colour_to_what_is_behind(face: FaceModel) 
     small = SIZE // 8  # the slit is a row of pixels here
     crop[slit] = torch.tensor([0.0, 1.0, 0.0])
     crop = F.interpolate(crop.movedim(-1, 0)[None], size=small, mode="area")[0].movedim(0, -1)
-    made = CloseUps(portrait(face, crop, *own), face).add_to(torch.full((1, SIZE, SIZE, 3), 0.5), *moved)[0]
+    made = draw(CloseUps(portrait(face, crop, *own), face), torch.full((1, SIZE, SIZE, 3), 0.5), *moved)[0]
     mouth = made[inside(parts(face, *moved) == 2)]
     assert (mouth[:, 1] - mouth[:, 0]).max() < 0.05
 
@@ -191,7 +198,7 @@ def test_eyes_that_are_slits_in_the_portrait_stay_as_they_are(face: FaceModel) -
         F.interpolate(plane.movedim(-1, 0)[None], size=small, mode="area")[0].movedim(0, -1)
         for plane in (crop, eyes[..., None].float())
     )
-    made = CloseUps(portrait(face, crop, *own), face).add_to(crop[None], *own)[0]
+    made = draw(CloseUps(portrait(face, crop, *own), face), crop[None], *own)[0]
     assert (made - crop)[share[..., 0] > 0.3].abs().mean() < 0.1
 
 
@@ -199,7 +206,7 @@ def test_a_dark_portrait_has_a_dark_mouth(face: FaceModel, still: Reference) -> 
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)
     dark = replace(still, crop=still.crop * 0.25)
-    bright, dim = (CloseUps(r, face).add_to(r.crop[None], *moved)[0][mouth].mean() for r in (still, dark))
+    bright, dim = (draw(CloseUps(r, face), r.crop[None], *moved)[0][mouth].mean() for r in (still, dark))
     assert 0.4 * bright < dim < 0.75 * bright
 
 
@@ -208,7 +215,7 @@ def test_the_portrait_itself_stays_as_it_is(face: FaceModel) -> None:
     crop = torch.rand(12, 12, 3, generator=torch.Generator().manual_seed(0))
     crop = F.interpolate(crop.movedim(-1, 0)[None], size=SIZE, mode="bicubic")[0].movedim(0, -1).clamp(0, 1)
     own = motion(turned=-0.15, mouthClose=0.1)
-    made = CloseUps(portrait(face, crop, *own), face).add_to(crop[None], *own)[0]
+    made = draw(CloseUps(portrait(face, crop, *own), face), crop[None], *own)[0]
     apart = parts(face, *own) != 2
     assert (made - crop)[apart].abs().max() < 0.2
     assert (made - crop)[apart].abs().mean() < 1e-3
@@ -217,7 +224,7 @@ def test_the_portrait_itself_stays_as_it_is(face: FaceModel) -> None:
 def test_only_mouth_and_eyes_change_and_by_the_strength(face: FaceModel, still: Reference) -> None:
     moved, frame = motion(jawOpen=0.6, eyeBlinkLeft=0.8), torch.full((1, SIZE, SIZE, 3), 0.5)
     close_ups = CloseUps(still, face)
-    none, half, whole = (close_ups.add_to(frame, *moved, strength=s) for s in (0.0, 0.5, 1.0))
+    none, half, whole = (draw(close_ups, frame, *moved, strength=s) for s in (0.0, 0.5, 1.0))
     assert torch.equal(none, frame)
     torch.testing.assert_close(half - frame, (whole - frame) / 2)
     changed = (whole != frame).any(dim=-1)[0]
@@ -231,8 +238,8 @@ def test_frames_do_not_depend_on_those_drawn_with_them(face: FaceModel, still: R
     expression, pose = (torch.cat(part) for part in zip(*steps, strict=True))
     frames = torch.rand(4, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1))
     close_ups = CloseUps(still, face)
-    together = close_ups.add_to(frames, expression, pose)
-    alone = [close_ups.add_to(frames[i : i + 1], *steps[i]) for i in range(4)]
+    together = draw(close_ups, frames, expression, pose)
+    alone = [draw(close_ups, frames[i : i + 1], *steps[i]) for i in range(4)]
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-4, rtol=0)
 
 
@@ -242,7 +249,7 @@ def test_large_pictures_and_faces_at_the_edge(face: FaceModel, still: Reference)
     pose[0, 3] = 1.6  # the face is half out of the picture
     for shift in (0.0, 1.6):
         pose[0, 3] = shift
-        made = CloseUps(portrait(face, crop, *motion()), face).add_to(crop[None], expression, pose)
+        made = draw(CloseUps(portrait(face, crop, *motion()), face), crop[None], expression, pose)
         assert made.shape == (1, 640, 640, 3) and made.isfinite().all()
         assert (made != crop).any()
 
@@ -250,7 +257,7 @@ def test_large_pictures_and_faces_at_the_edge(face: FaceModel, still: Reference)
 def test_without_a_face_or_named_parts_frames_stay(face: FaceModel, still: Reference) -> None:
     frame = torch.full((1, SIZE, SIZE, 3), 0.5)
     moved = motion(jawOpen=0.7)
-    assert torch.equal(CloseUps(replace(still, face_found=False), face).add_to(frame, *moved), frame)
+    assert torch.equal(draw(CloseUps(replace(still, face_found=False), face), frame, *moved), frame)
     unnamed = copy(face)
     unnamed.part_names = ()
-    assert torch.equal(CloseUps(still, unnamed).add_to(frame, *moved), frame)
+    assert torch.equal(draw(CloseUps(still, unnamed), frame, *moved), frame)

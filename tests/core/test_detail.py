@@ -13,9 +13,10 @@ from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.state import FaceState
 from fd2talk_core.frames.correspondence import Correspondence
+from fd2talk_core.frames.decoding import decode_frames
 from fd2talk_core.frames.detail import PortraitDetail
+from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
-from fd2talk_core.frames.sampler import MotionField, decode_frames
 from fd2talk_core.imaging import pixel_centers
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
@@ -154,7 +155,7 @@ def test_none_is_added_where_the_frame_shows_something_else(
     assert (detail.add_to(other, flow()) - other).abs().max() < 1e-3
 
 
-def test_decoding_takes_the_field_and_the_strength(
+def test_decoding_takes_the_motion_and_the_strength(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
     model = default_face_model()
@@ -162,16 +163,16 @@ def test_decoding_takes_the_field_and_the_strength(
         CoefficientSequence(kind, torch.zeros(1, width), 25.0, model.name)
         for kind, width in (("expression", model.expression_dim), ("pose", 6))
     ]
-    field = MotionField.of_motion(reference, *still)
+    motion = PortraitMotion.of(reference.face, *still)
     latents = reference.latent[None]
     crop = {"paste_back": False}
     plain = decode_frames(autoencoder, latents, reference, **crop)
     torch.testing.assert_close(
-        decode_frames(autoencoder, latents, reference, field=field, detail=0, **crop), plain
+        decode_frames(autoencoder, latents, reference, motion=motion, detail=0, **crop), plain
     )
     error = [
         (
-            decode_frames(autoencoder, latents, reference, field=field, detail=strength, **crop)[0]
+            decode_frames(autoencoder, latents, reference, motion=motion, detail=strength, **crop)[0]
             - reference.crop
         )
         .abs()
@@ -179,12 +180,13 @@ def test_decoding_takes_the_field_and_the_strength(
         for strength in (0, 0.5, 1.0)
     ]
     assert error[0] > error[1] > error[2]
-    pasted = decode_frames(autoencoder, latents, reference, field=field, detail=1.0)
+    pasted = decode_frames(autoencoder, latents, reference, motion=motion, detail=1.0)
     assert pasted.shape == (1, 64, 128, 3) and torch.equal(pasted[0, :, 64:], reference.picture[:, 64:])
     with pytest.raises(FD2TalkError, match=r"detail is 1\.5"):
-        decode_frames(autoencoder, latents, reference, field=field, detail=1.5)
+        decode_frames(autoencoder, latents, reference, motion=motion, detail=1.5)
     with pytest.raises(FD2TalkError, match="'bfm'"):
-        MotionField.of_motion(reference, *still, face_model=_renamed(model))
+        renamed = PortraitMotion.of(reference.face, *still, face_model=_renamed(model))
+        decode_frames(autoencoder, latents, reference, motion=renamed)
 
 
 def _renamed(model: object) -> object:

@@ -20,7 +20,7 @@ from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.state import FaceState
-from fd2talk_core.frames.backdrop import Backdrop
+from fd2talk_core.frames.background import Background
 from fd2talk_core.frames.compositing import head_mask, paste_back
 from fd2talk_core.frames.correspondence import reference_flow, warp_reference
 from fd2talk_core.frames.reference import (
@@ -538,32 +538,32 @@ class TestSmallFaceInALargePhoto:
             paste_back(frames, whole, background=torch.zeros(3, 256, 512, 3))
 
 
-class TestBackdrop:
+class TestBackground:
     def test_pictures_come_in_order_and_can_be_taken_again(self) -> None:
         whole = reference(portrait(), 226, 130, 240)
         numbered = (torch.full((512, 512, 3), i, dtype=torch.uint8) for i in range(6))
-        backdrop = Backdrop(numbered, whole, 6)
+        background = Background(numbered, whole, 6)
         for start, stop in ((0, 4), (0, 2), (2, 4), (4, 6)):
-            taken = backdrop.take(start, stop) * 255
+            taken = background.take(start, stop) * 255
             assert taken[:, 0, 0, 0].round().tolist() == list(range(start, stop))
         with pytest.raises(FD2TalkError, match="has 6 frames, but the clip has 6|has 6 frames"):
-            backdrop.take(6, 7)
+            background.take(6, 7)
 
     def test_wrong_lengths_and_sizes_are_told(self) -> None:
         whole = reference(portrait(), 226, 130, 240)
         with pytest.raises(FD2TalkError, match="background has 4 frames, but the clip has 6: make both"):
-            Backdrop(torch.zeros(4, 512, 512, 3), whole, 6)
+            Background(torch.zeros(4, 512, 512, 3), whole, 6)
         with pytest.raises(FD2TalkError, match="background has 2 frames, but the clip has 3"):
-            Backdrop(iter(torch.zeros(2, 512, 512, 3)), whole, 3).take(0, 3)
+            Background(iter(torch.zeros(2, 512, 512, 3)), whole, 3).take(0, 3)
         with pytest.raises(
             FD2TalkError, match="background is 512 x 500 pixels, but the portrait's picture is"
         ):
-            Backdrop(torch.zeros(1, 500, 512, 3), whole, 3).take(0, 1)
+            Background(torch.zeros(1, 500, 512, 3), whole, 3).take(0, 1)
 
     def test_one_picture_stands_behind_all_frames_and_an_even_video_behind_an_odd_picture(self) -> None:
         odd = replace(reference(portrait(), 226, 130, 240), picture=portrait()[:301, :333])
-        assert Backdrop(torch.zeros(1, 301, 333, 3), odd, 9).take(5, 9).shape == (4, 301, 333, 3)
-        assert Backdrop(iter(torch.zeros(2, 302, 334, 3)), odd, 2).take(0, 2).shape == (2, 301, 333, 3)
+        assert Background(torch.zeros(1, 301, 333, 3), odd, 9).take(5, 9).shape == (4, 301, 333, 3)
+        assert Background(iter(torch.zeros(2, 302, 334, 3)), odd, 2).take(0, 2).shape == (2, 301, 333, 3)
 
 
 class TestLatentPreview:

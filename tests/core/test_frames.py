@@ -11,15 +11,11 @@ from torch import Tensor
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.state import FaceState
+from fd2talk_core.frames.batches import in_batches
+from fd2talk_core.frames.decoding import decode_frames, iter_decoded_frames
+from fd2talk_core.frames.denoising import automatic_batch, iter_latents, sample_latents
+from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
-from fd2talk_core.frames.sampler import (
-    automatic_batch,
-    decode_frames,
-    in_batches,
-    iter_decoded_frames,
-    iter_latents,
-    sample_latents,
-)
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.diffusion import frame_noise, make_scheduler, sampling_timesteps
@@ -73,6 +69,10 @@ def motion(
     )
 
 
+def moving(reference: Reference, frames: int, still: bool = False, **options: object) -> PortraitMotion:
+    return PortraitMotion.of(reference.face, *motion(frames, still=still), **options)
+
+
 def count_calls(unet: FrameUNet, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Frames of each call of the UNet, as they happen."""
     calls, forward = [], FrameUNet.forward
@@ -91,13 +91,17 @@ def test_any_batch_gives_the_same_latents(
     unet: FrameUNet, reference: Reference, noise_mode: str, eta: float
 ) -> None:
     options = {"seed": 5, "steps": 3, "eta": eta, "noise_mode": noise_mode}
-    whole = sample_latents(unet, reference, *motion(7), frames_per_batch=7, **options)
+    whole = sample_latents(unet, reference, moving(reference, 7), frames_per_batch=7, **options)
     assert whole.shape == (7, 4, 8, 8) and whole.dtype == torch.float32
     for batch in (1, 2, 5, None):
-        parts = sample_latents(unet, reference, *motion(7), frames_per_batch=batch, **options)
+        parts = sample_latents(unet, reference, moving(reference, 7), frames_per_batch=batch, **options)
         torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
-    assert torch.equal(sample_latents(unet, reference, *motion(7), frames_per_batch=7, **options), whole)
-    other = sample_latents(unet, reference, *motion(7), frames_per_batch=7, **(options | {"seed": 6}))
+    assert torch.equal(
+        sample_latents(unet, reference, moving(reference, 7), frames_per_batch=7, **options), whole
+    )
+    other = sample_latents(
+        unet, reference, moving(reference, 7), frames_per_batch=7, **(options | {"seed": 6})
+    )
     assert (other - whole).abs().max() > 1e-3
 
 
@@ -108,13 +112,11 @@ def test_a_frame_is_denoised_as_equation_5_says(unet: FrameUNet, reference: Refe
     made = sample_latents(
         unet,
         reference,
-        expression,
-        pose,
+        PortraitMotion.of(reference.face, expression, pose, "absolute"),
         seed=9,
         steps=4,
         eta=eta,
         noise_mode="per_frame",
-        motion_mode="absolute",
     )
     alphas = make_scheduler().alphas_cumprod
     times = sampling_timesteps(4)
@@ -145,17 +147,20 @@ def test_still_frames_are_rendered_once(
     expression, pose = (part.replace(values=part.values[order]) for part in (expression, pose))
     options = {"seed": 1, "steps": 2, "frames_per_batch": 1}
     calls = count_calls(unet, monkeypatch)
-    latents = sample_latents(unet, reference, expression, pose, **options)
+    held = PortraitMotion.of(reference.face, expression, pose)
+    latents = sample_latents(unet, reference, held, **options)
     assert len(latents) == 10 and sum(calls) == 3 * 2
-    distinct = sample_latents(unet, reference, *motion(3), **options)
+    distinct = sample_latents(unet, reference, moving(reference, 3), **options)
     torch.testing.assert_close(latents, distinct[order], atol=1e-6, rtol=0)
     calls.clear()
-    own = sample_latents(unet, reference, expression, pose, noise_mode="per_frame", **options)
+    own = sample_latents(unet, reference, held, noise_mode="per_frame", **options)
     assert sum(calls) == 10 * 2 and (own[0] - own[1]).abs().max() > 1e-3
 
 
 def test_a_still_clip_is_handed_on_in_small_chunks(unet: FrameUNet, reference: Reference) -> None:
-    chunks = list(iter_latents(unet, reference, *motion(50, still=True), seed=0, steps=1, frames_per_batch=4))
+    chunks = list(
+        iter_latents(unet, reference, moving(reference, 50, still=True), seed=0, steps=1, frames_per_batch=4)
+    )
     assert max(map(len, chunks)) <= 4 and sum(map(len, chunks)) == 50
 
 
@@ -163,7 +168,7 @@ def test_frames_come_as_they_are_made(
     unet: FrameUNet, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = count_calls(unet, monkeypatch)
-    chunks = iter_latents(unet, reference, *motion(6), seed=0, steps=2, frames_per_batch=2)
+    chunks = iter_latents(unet, reference, moving(reference, 6), seed=0, steps=2, frames_per_batch=2)
     assert calls == []
     assert len(next(chunks)) == 2 and calls == [2, 2]
 
@@ -176,7 +181,7 @@ def test_frames_come_as_they_are_made(
 def test_when_memory_runs_out_the_batch_halves_and_what_is_done_is_kept(
     unet: FrameUNet, reference: Reference, error: RuntimeError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = sample_latents(unet, reference, *motion(9), seed=0, steps=2, frames_per_batch=1)
+    wanted = sample_latents(unet, reference, moving(reference, 9), seed=0, steps=2, frames_per_batch=1)
     forward, sizes, full = FrameUNet.forward, [], {"at": 8}
 
     def limited(self: FrameUNet, sample: Tensor, *args: object) -> Tensor:
@@ -186,7 +191,7 @@ def test_when_memory_runs_out_the_batch_halves_and_what_is_done_is_kept(
         return forward(self, sample, *args)
 
     monkeypatch.setattr(FrameUNet, "forward", limited)
-    chunks = iter_latents(unet, reference, *motion(9), seed=0, steps=2, frames_per_batch=8)
+    chunks = iter_latents(unet, reference, moving(reference, 9), seed=0, steps=2, frames_per_batch=8)
     done = [next(chunks)]
     full["at"] = 3
     done.extend(chunks)
@@ -219,7 +224,9 @@ def test_the_callback_follows_every_step_and_stops_within_one(
     def callback(done: int, total: int, preview: Tensor | None) -> None:
         seen.append((done, total, preview.shape))
 
-    sample_latents(unet, reference, *motion(5), seed=0, steps=3, frames_per_batch=2, callback=callback)
+    sample_latents(
+        unet, reference, moving(reference, 5), seed=0, steps=3, frames_per_batch=2, callback=callback
+    )
     assert [done for done, _, _ in seen] == [2, 4, 6, 8, 10, 12, 13, 14, 15]
     assert {total for _, total, _ in seen} == {15} and seen[-1][2] == (1, 4, 8, 8)
 
@@ -232,7 +239,9 @@ def test_the_callback_follows_every_step_and_stops_within_one(
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        sample_latents(unet, reference, *motion(5), seed=0, steps=3, frames_per_batch=2, callback=interrupt)
+        sample_latents(
+            unet, reference, moving(reference, 5), seed=0, steps=3, frames_per_batch=2, callback=interrupt
+        )
     assert calls == [2]
 
 
@@ -241,41 +250,45 @@ def test_steps_default_to_the_checkpoints(
 ) -> None:
     calls = count_calls(unet, monkeypatch)
     monkeypatch.setattr(unet, "info", SimpleNamespace(steps=5, face_model=FACE), raising=False)
-    sample_latents(unet, reference, *motion(1), seed=0)
+    sample_latents(unet, reference, moving(reference, 1), seed=0)
     assert len(calls) == 5
 
 
 def test_wrong_inputs_are_refused_at_once(
     unet: FrameUNet, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expression, pose = motion(4)
-
-    def refuse(match: str, *inputs: CoefficientSequence, **options: object) -> None:
+    def refuse(match: str, **options: object) -> None:
         with pytest.raises(FD2TalkError, match=match):
-            iter_latents(
-                unet, reference, *(inputs or (expression, pose)), **({"seed": 0, "steps": 2} | options)
-            )
+            iter_latents(unet, reference, moving(reference, 4), **({"seed": 0, "steps": 2} | options))
 
     refuse("steps is 0", steps=0)
     refuse("eta is 2", eta=2.0)
     refuse("frames_per_batch is 0", frames_per_batch=0)
-    refuse("'sideways'", motion_mode="sideways")
-    refuse("4 frames and the pose 3", expression, motion(3)[1])
-    refuse("25 fps and the pose at 30", expression, motion(4, fps=30.0)[1])
-    refuse("'bfm'.*'plane'", motion(4, face_model="bfm")[0], pose)
     monkeypatch.setattr(unet, "info", SimpleNamespace(steps=5, face_model="flame"), raising=False)
     refuse("UNet was trained for the face model 'flame'.*'plane'")
 
 
+def test_a_motion_that_does_not_fit_the_portrait_is_refused(reference: Reference) -> None:
+    expression, pose = motion(4)
+    for match, *inputs in (
+        ("'sideways'", expression, pose, "sideways"),
+        ("4 frames and the pose 3", expression, motion(3)[1]),
+        ("25 fps and the pose at 30", expression, motion(4, fps=30.0)[1]),
+        ("'bfm'.*'plane'", motion(4, face_model="bfm")[0], pose),
+    ):
+        with pytest.raises(FD2TalkError, match=match):
+            PortraitMotion.of(reference.face, *inputs)
+
+
 def test_an_unknown_noise_mode_is_refused(unet: FrameUNet, reference: Reference) -> None:
     with pytest.raises(FD2TalkError, match="'pink'"):
-        sample_latents(unet, reference, *motion(2), seed=0, steps=1, noise_mode="pink")
+        sample_latents(unet, reference, moving(reference, 2), seed=0, steps=1, noise_mode="pink")
 
 
 def test_batches_go_by_the_memory(unet: FrameUNet, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     for free in (0, 2**22, 2**24, 2**40):
-        monkeypatch.setattr("fd2talk_core.frames.sampler._free_memory", lambda device, free=free: free)
+        monkeypatch.setattr("fd2talk_core.frames.denoising.free_memory", lambda device, free=free: free)
         sizes.append(automatic_batch(unet, (4, 8, 8)))
     assert sizes[0] == 1 and sizes == sorted(sizes) and 1 < sizes[1] < sizes[2] <= sizes[3]
 
@@ -283,7 +296,7 @@ def test_batches_go_by_the_memory(unet: FrameUNet, monkeypatch: pytest.MonkeyPat
 def test_decoding_in_parts_is_decoding_whole(
     unet: FrameUNet, autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
-    latents = sample_latents(unet, reference, *motion(7), seed=0, steps=1)
+    latents = sample_latents(unet, reference, moving(reference, 7), seed=0, steps=1)
     with torch.no_grad():
         wanted = autoencoder.decode(latents, reference.latent).movedim(1, -1)
     for batch in (1, 3, 7):

@@ -13,7 +13,7 @@ from ..errors import FD2TalkError
 from .reference import Reference
 
 
-class Backdrop:
+class Background:
     """What frames are pasted into in place of the portrait's picture, taken in order and held no longer than
     needed.
 

@@ -1,0 +1,240 @@
+"""Decoding: latents become pictures, and pictures go back into the whole (FD2Talk Sec. 3.3, Eq. 13).
+
+    latents -> decode -> portrait's detail -> close-ups -> paste -> frames
+
+Only the first stage is the paper's. The next two lay over a frame what the mesh knows better than a small
+autoencoder shows; they and the head mask need the clip's motion, and a network whose checkpoint says that its
+frames stand for themselves is decoded without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..networks.autoencoder import FrameAutoencoder
+from ..progress import Callback
+from .background import Background
+from .batches import in_batches
+from .close_ups import CloseUps
+from .compositing import head_mask, paste_back
+from .detail import DEFAULT_DETAIL, PortraitDetail
+from .portrait_motion import PortraitMotion
+from .reference import Reference
+
+FIELD_SIZE = 192
+"""Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
+
+DECODED_TOGETHER = {"cpu": 2, "cuda": 16, "mps": 4}
+"""The decoder's large pictures leave a processor's cache soon: there batches make it slower."""
+
+
+def decode_frames(
+    autoencoder: FrameAutoencoder, latents: Tensor | Iterator[Tensor], reference: Reference, **options: object
+) -> Tensor:
+    """All frames at once, ``[F, H, W, 3]`` in 0..1; arguments as :func:`iter_decoded_frames`."""
+    return torch.cat(list(iter_decoded_frames(autoencoder, latents, reference, **options)))
+
+
+def iter_decoded_frames(
+    autoencoder: FrameAutoencoder,
+    latents: Tensor | Iterator[Tensor],
+    reference: Reference,
+    *,
+    motion: PortraitMotion | None = None,
+    paste_back: bool = True,
+    background: Tensor | Iterable[Tensor] | None = None,
+    detail: float = DEFAULT_DETAIL,
+    frames_per_batch: int | None = None,
+    callback: Callback | None = None,
+) -> Iterator[Tensor]:
+    """Pictures of latents, 𝓓([x, J]), a few frames at a time. A frame like the one before it is not made
+    again.
+
+    Args:
+        autoencoder: the one that made the reference's latent.
+        latents: ``[F, d, h, w]``, or chunks of it as :func:`fd2talk_core.frames.denoising.iter_latents` gives
+            them.
+        reference: the portrait.
+        motion: that the latents were made with: paste back only what moves, with the portrait's own detail.
+            Without it the whole crop is pasted, its edge faded.
+        paste_back: put the crops back into the whole picture.
+        background: what they are put into in place of the portrait's own picture: one picture
+            ``[1, H, W, 3]``, or one a frame, together or one at a time; so a second person speaks in the
+            frames of the first.
+        detail: how much of the fine detail that the autoencoder loses is taken from the portrait, and how far
+            mouth and eyes are drawn anew, 0..1; see :class:`fd2talk_core.frames.detail.PortraitDetail` and
+            :class:`fd2talk_core.frames.close_ups.CloseUps`. Needs the motion.
+        frames_per_batch: None goes by the device. When memory runs out, the batch is halved.
+        callback: called with the frames done and to do (of chunks that are still being made: those that have
+            come).
+
+    Returns:
+        an iterator of ``[n, H, W, 3]`` float32 in 0..1 on the CPU.
+
+    Raises:
+        FD2TalkError: when the latents do not fit the reference or the motion.
+    """
+    if frames_per_batch is not None and frames_per_batch < 1:
+        raise FD2TalkError(f"frames_per_batch is {frames_per_batch}, but at least 1 is needed.")
+    if not 0 <= detail <= 1:
+        raise FD2TalkError(f"detail is {detail}, but a strength between 0 and 1 is needed.")
+    whole = len(latents) if isinstance(latents, Tensor) else None
+    if whole is not None:
+        _check_latents(latents, reference)
+        if motion is not None and motion.num_frames != whole:
+            raise FD2TalkError(f"There are {whole} latents, but the motion is of {motion.num_frames} frames.")
+    behind = None
+    if background is not None:
+        if not paste_back:
+            raise FD2TalkError("A background was given, but the frames are to be crops: set paste back.")
+        behind = Background(background, reference, whole)
+    if motion is not None:
+        motion.face_model  # noqa: B018  says at once when there is no mesh of this face model
+    decoder = FrameDecoder(autoencoder, reference, motion, paste_back, behind, detail)
+    chunks = iter([latents]) if whole is not None else latents
+    batch = frames_per_batch or DECODED_TOGETHER.get(autoencoder.device.type, 2)
+    return decoder.frames(chunks, batch, callback)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """Frames as far as they are made without what lies behind them.
+
+    Attributes:
+        latents: ``[n, d, h, w]``, what they were made of.
+        coefficients: ``[n, D_β + 6]``, the motion that they show; ``[n, 0]`` without one.
+        pictures: ``[n, H, W, 3]``, whole pictures, or crops that are yet to be pasted into a background.
+        masks: ``[n, m, m]``, of those crops.
+    """
+
+    latents: Tensor
+    coefficients: Tensor
+    pictures: Tensor
+    masks: Tensor | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[_Drawn]) -> _Drawn:
+        """One after the other."""
+        masks = None if parts[0].masks is None else torch.cat([part.masks for part in parts])
+        names = ("latents", "coefficients", "pictures")
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names), masks)
+
+    def select(self, index: Tensor | slice) -> _Drawn:
+        """Some of the frames, or a frame more than once."""
+        masks = None if self.masks is None else self.masks[index]
+        return _Drawn(self.latents[index], self.coefficients[index], self.pictures[index], masks)
+
+
+class FrameDecoder:
+    """One clip on its way from latents to frames; arguments as :func:`iter_decoded_frames`. The stages stand
+    in the order in which they run.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        autoencoder: FrameAutoencoder,
+        reference: Reference,
+        motion: PortraitMotion | None,
+        paste_back: bool,
+        background: Background | None,
+        detail: float,
+    ) -> None:
+        self.autoencoder, self.reference, self.motion = autoencoder, reference, motion
+        self.paste_back, self.background, self.strength = paste_back, background, detail
+        self.latent = reference.latent[None].to(autoencoder.device, autoencoder.dtype)
+        self.detail: PortraitDetail | None = None
+        self.close_ups: CloseUps | None = None
+        self.last: _Drawn | None = None
+
+    @torch.no_grad()
+    def frames(self, chunks: Iterator[Tensor], batch: int, callback: Callback | None) -> Iterator[Tensor]:
+        """``[n, H, W, 3]`` at a time."""
+        if self.motion is not None and self.strength:
+            self.detail = PortraitDetail.of(
+                self.autoencoder, self.reference, self.motion.face_model, self.strength, self.paste_back
+            )
+            self.close_ups = CloseUps(self.detail.reference, self.motion.face_model)
+        done = expected = 0
+        for latents in chunks:
+            _check_latents(latents, self.reference)
+            first, expected = expected, expected + len(latents)
+            made = in_batches(
+                range(first, expected),
+                batch,
+                lambda frames, latents=latents, first=first: self._make(
+                    frames, latents[frames[0] - first : frames[-1] + 1 - first]
+                ),
+            )
+            for frames, pictures in made:
+                done += len(frames)
+                if callback is not None:
+                    callback(done, expected, None)
+                yield pictures
+
+    def _make(self, frames: Sequence[int], latents: Tensor) -> Tensor:
+        """``[n, H, W, 3]``: frames unlike the one before are drawn, all are pasted into the background."""
+        coefficients = (
+            torch.empty(len(latents), 0) if self.motion is None else self.motion.coefficients(frames)
+        )
+        new = self._differ(latents, coefficients)
+        parts = [] if self.last is None or new.all() else [self.last]
+        if new.any():
+            chosen = [frame for frame, is_new in zip(frames, new.tolist(), strict=True) if is_new]
+            parts.append(self._draw(chosen, latents[new], coefficients[new]))
+        drawn = parts[0] if len(parts) == 1 else _Drawn.join(parts)
+        if not new.all():
+            drawn = drawn.select(new.cumsum(0) - (0 if parts[0] is self.last else 1))
+        self.last = drawn.select(slice(-1, None))
+        if self.background is None:
+            return drawn.pictures
+        behind = self.background.take(frames[0], frames[-1] + 1)
+        return self._paste(drawn.pictures, drawn.masks, behind)
+
+    def _differ(self, latents: Tensor, coefficients: Tensor) -> Tensor:
+        """``[n]`` bool: which frames are unlike the one before them."""
+        rows = torch.cat([latents.flatten(1).cpu(), coefficients.to(latents).cpu()], dim=1)
+        new = torch.ones(len(rows), dtype=torch.bool)
+        new[1:] = (rows[1:] != rows[:-1]).any(dim=1)
+        if self.last is not None:
+            before = torch.cat([self.last.latents.flatten(1).cpu(), self.last.coefficients.to(rows)], dim=1)
+            new[0] = bool((rows[:1] != before).any())
+        return new
+
+    def _draw(self, frames: Sequence[int], latents: Tensor, coefficients: Tensor) -> _Drawn:
+        """Every stage, up to the paste into the portrait's own picture."""
+        crops = self._decode(latents)
+        masks = None
+        if self.motion is not None:
+            flow = self.motion.correspondence(frames, FIELD_SIZE)
+            if self.detail is not None and self.close_ups is not None:
+                crops = self.detail.add_to(crops, flow)
+                mesh, pose = self.motion.mesh(frames), self.motion.pose[list(frames)]
+                crops = self.close_ups.add_to(crops, mesh, pose, self.strength)
+            masks = head_mask(self.reference, flow) if self.paste_back else None
+        if self.paste_back and self.background is None:
+            return _Drawn(latents, coefficients, self._paste(crops, masks))
+        return _Drawn(latents, coefficients, crops, masks)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """𝓓([x, J]) as ``[n, S, S, 3]``."""
+        decoded = self.autoencoder.decode(latents.to(self.latent), self.latent)
+        return decoded.movedim(1, -1).float().cpu()
+
+    def _paste(self, crops: Tensor, masks: Tensor | None, background: Tensor | None = None) -> Tensor:
+        """Crops ``[n, S, S, 3]`` in the whole picture, ``[n, H, W, 3]``."""
+        reference = self.reference if self.detail is None else self.detail.reference
+        return paste_back(crops, reference, mask=masks, background=background)
+
+
+def _check_latents(latents: Tensor, reference: Reference) -> None:
+    if latents.ndim != 4 or latents.shape[1:] != reference.latent.shape or not len(latents):
+        raise FD2TalkError(
+            f"The latents have shape {tuple(latents.shape)}, but [frames, "
+            f"{', '.join(map(str, reference.latent.shape))}] is needed to decode them beside this reference."
+        )

@@ -1,0 +1,134 @@
+"""A portrait in motion: the clip that is to be rendered.
+
+It says once how the motion is applied to the portrait (relative or absolute), and gives the mesh and the
+correspondence of any frames to all who need them: the UNet's condition, the portrait's detail, the close-ups
+and the head mask. What belongs to the portrait alone is computed once a clip.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..face.model import FaceModel, default_face_model
+from ..face.skinning import pose_on_body
+from ..face.state import FaceState
+from ..motion.coefficients import CoefficientSequence, MotionMode, apply_to_portrait
+from .correspondence import Correspondence, PortraitView, correspond, view_resolution
+
+MESHES_KEPT = 64
+"""Frames whose mesh is remembered: more than are denoised together and then decoded a few at a time."""
+
+
+class PortraitMotion:
+    """F frames of one person, as they are to be rendered.
+
+    Args:
+        portrait: α, β and p of the portrait.
+        expression: ``[F, D_β]``, β of the frames, already applied to the portrait.
+        pose: ``[F, 6]``, p of the frames, already applied to the portrait.
+        face_model: of the coefficients; None for motion whose mesh nobody asks for.
+    """
+
+    def __init__(
+        self, portrait: FaceState, expression: Tensor, pose: Tensor, face_model: FaceModel | None
+    ) -> None:
+        self.portrait = portrait
+        self.expression, self.pose = expression.cpu(), pose.cpu()
+        self._face_model = face_model
+        self._points: Tensor | None = None
+        self._views: dict[int, PortraitView] = {}
+        self._meshes: OrderedDict[int, Tensor] = OrderedDict()
+
+    @classmethod
+    def of(
+        cls,
+        portrait: FaceState,
+        expression: CoefficientSequence,
+        pose: CoefficientSequence,
+        mode: MotionMode = "relative",
+        face_model: FaceModel | None = None,
+    ) -> PortraitMotion:
+        """Apply a motion to a portrait.
+
+        Args:
+            expression, pose: F frames each, at one frame rate.
+            mode: see :func:`fd2talk_core.motion.coefficients.apply_to_portrait`.
+            face_model: whose coefficients these are; None takes the one that ships.
+
+        Raises:
+            FD2TalkError: when the two do not fit each other or the portrait.
+        """
+        for name, other in (("expression", expression.face_model), ("pose", pose.face_model)):
+            if other and other != portrait.face_model:
+                raise FD2TalkError(
+                    f"The {name} belongs to the face model {other!r}, but the portrait was fitted with "
+                    f"{portrait.face_model!r}: they must be the same."
+                )
+        applied = apply_to_portrait(expression, pose, portrait.expression, portrait.pose, mode)
+        return cls(portrait, *applied, face_model or default_face_model())
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.pose)
+
+    @property
+    def face_model(self) -> FaceModel:
+        """The face model that gives the mesh.
+
+        Raises:
+            FD2TalkError: when the portrait was fitted with another one.
+        """
+        if self._face_model is None or self._face_model.name != self.portrait.face_model:
+            name = "none" if self._face_model is None else repr(self._face_model.name)
+            raise FD2TalkError(
+                f"The mesh is of the face model {name}, but the portrait was fitted with "
+                f"{self.portrait.face_model!r}: they must be the same."
+            )
+        return self._face_model
+
+    def coefficients(self, frames: Sequence[int]) -> Tensor:
+        """``[n, D_β + 6]``, what φ₁ is given of some frames."""
+        chosen = list(frames)
+        return torch.cat([self.expression[chosen], self.pose[chosen]], dim=1)
+
+    def first_alike(self) -> list[int]:
+        """For each frame, the first one with the same motion."""
+        seen: dict[bytes, int] = {}
+        rows = torch.cat([self.expression, self.pose], dim=1).numpy()
+        return [seen.setdefault(row.tobytes(), frame) for frame, row in enumerate(rows)]
+
+    @torch.no_grad()
+    def mesh(self, frames: Sequence[int]) -> Tensor:
+        """``[n, V, 3]``: the mesh in some frames. The shoulders stay where the portrait has them."""
+        for frame in frames:
+            if frame not in self._meshes:
+                self._meshes[frame] = self._posed(frame)
+        meshes = [self._meshes[frame] for frame in frames]
+        for frame in frames:
+            self._meshes.move_to_end(frame)
+        while len(self._meshes) > MESHES_KEPT:
+            self._meshes.popitem(last=False)
+        return torch.stack(meshes)
+
+    def _posed(self, frame: int) -> Tensor:
+        """``[V, 3]``, one frame at a time: the rounding of a matrix product depends on how many rows it has,
+        and what a frame becomes must not depend on its batch.
+        """
+        shape = self.face_model(self.portrait.identity[None], self.expression[frame, None])
+        return pose_on_body(self.face_model, shape, self.pose[frame, None], self.portrait.pose[None])[0]
+
+    def correspondence(self, frames: Sequence[int], size: int, supersample: int = 1) -> Correspondence:
+        """Where some frames' places lie in the portrait; size and supersample as in :func:`correspond`."""
+        view = self.portrait_view(view_resolution(size * supersample))
+        return correspond(self.face_model, view, self.mesh(frames), size, supersample=supersample)
+
+    def portrait_view(self, resolution: int) -> PortraitView:
+        """What the portrait shows of the mesh, drawn once a resolution."""
+        if resolution not in self._views:
+            self._views[resolution] = PortraitView.of(self.face_model, self.portrait, resolution)
+        return self._views[resolution]
