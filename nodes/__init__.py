@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import audio, frames, host, motion, preview, reference, sequences, tracking
+from . import (
+    audio,
+    frames,
+    host,
+    motion,
+    preview,
+    reference,
+    sequence_editing,
+    sequence_files,
+    sequence_making,
+    tracking,
+)
 
 
 class FD2TalkExtension(ComfyExtension):
@@ -15,5 +26,8 @@ class FD2TalkExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_folders()
-        topics = (audio, motion, reference, frames, preview, sequences, tracking)
+        topics = (
+            *(audio, motion, reference, frames, preview),
+            *(sequence_files, sequence_editing, sequence_making, tracking),
+        )
         return [node for topic in topics for node in topic.NODES]

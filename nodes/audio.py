@@ -6,9 +6,7 @@ from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
 from . import host
-from .types import Features
-
-UNPLUGGED = object()
+from .types import UNPLUGGED, Features
 
 
 class LoadAudioWav2Vec(io.ComfyNode):

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_api.latest import io
+
 from ..fd2talk_core.motion.coefficients import CoefficientSequence
 from ..fd2talk_core.motion.curves import describe, motion_curves
 from . import host
 
 CURVES = "fd2talk_curves"
 """Key in a node's ui output: a list of clips, as :func:`~fd2talk_core.motion.curves.describe` makes them."""
+
+
+def with_curves(*values: Any) -> io.NodeOutput:
+    """A node's outputs, and their curves for the page to draw in the node."""
+    return io.NodeOutput(*values, ui=curves_ui(*values))
 
 
 def curves_ui(*values: Any) -> dict[str, list[dict]]:

@@ -15,10 +15,14 @@ PortraitReference = io.Custom("FD2TALK_REFERENCE")
 BoundingBox = io.Custom("BOUNDING_BOX")
 """Newer hosts' ``{"x", "y", "width", "height"}`` in pixels, or lists of them, one list a picture; named here
 so that older hosts load too."""
-
-
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 """Newer hosts' ``{"frames": [[face, ...], ...], ...}``, MediaPipe's landmarks and scores of every face."""
+
+KINDS = ("expression", "pose")
+"""Inputs and outputs of the nodes that work on both kinds of motion, in this order."""
+UNPLUGGED = object()
+"""What ``validate_inputs`` is given for a socket without a link: its parameter's default."""
+NOTHING_CONNECTED = "Nothing to work on: connect an expression, a pose or both."
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:

@@ -1,0 +1,40 @@
+"""Widgets that several nodes of motion share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+SEQUENCES = "FD2Talk/sequences"
+"""The menu's folder of the nodes that work on sequences of coefficients."""
+
+
+def number(name: str, default: float, low: float, high: float, step: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, tooltip=tooltip)
+
+
+def degrees(name: str, limit: float, tooltip: str) -> io.Float.Input:
+    return number(name, 0.0, -limit, limit, 0.5, tooltip)
+
+
+def units(name: str, tooltip: str) -> io.Float.Input:
+    return number(name, 0.0, -5.0, 5.0, 0.01, tooltip)
+
+
+def share(name: str, tooltip: str) -> io.Float.Input:
+    return number(name, 0.0, 0.0, 1.0, 0.05, tooltip)
+
+
+def angle_widgets(limit: float) -> list[io.Input]:
+    return [
+        degrees("pitch", limit, "Degrees. Positive looks down."),
+        degrees("yaw", limit, "Degrees. Positive turns the face to the picture's right."),
+        degrees("roll", limit, "Degrees. Positive tilts the crown to the picture's left."),
+    ]
+
+
+def shift_widgets() -> list[io.Input]:
+    return [
+        units("x", "To the picture's right; 1 is about 10 cm of a head."),
+        units("y", "Up; 1 is about 10 cm of a head."),
+        units("z", "Towards the viewer; 1 is about 10 cm of a head."),
+    ]
