@@ -6,10 +6,14 @@ from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
 from . import host
+from .checkpoints import CheckpointNode
 from .types import UNPLUGGED, Features
 
 
-class LoadAudioWav2Vec(io.ComfyNode):
+class LoadAudioWav2Vec(CheckpointNode):
+    NETWORK = "audio_encoder"
+    WIDGET = "encoder"
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -19,11 +23,9 @@ class LoadAudioWav2Vec(io.ComfyNode):
             description="Hears a recording with wav2vec 2.0, so that expression and head motion can follow"
             " it.",
             inputs=[
-                io.Combo.Input(
-                    "encoder",
-                    options=host.list_checkpoints("audio_encoder"),
-                    tooltip="The wav2vec 2.0 model that listens. It must be the one that the motion "
-                    "checkpoints were trained with: 'tiny' goes with 'tiny'.",
+                cls.checkpoint_input(
+                    "The wav2vec 2.0 model that listens. It must be the one that the motion checkpoints were "
+                    "trained with: 'tiny' goes with 'tiny'."
                 ),
                 io.Float.Input(
                     "fps",
@@ -77,17 +79,17 @@ class LoadAudioWav2Vec(io.ComfyNode):
         return host.check(host.input_file, audio_file)
 
     @classmethod
-    def fingerprint_inputs(cls, encoder, fps, audio_file=None, recording=UNPLUGGED) -> str:
+    def fingerprint_inputs(cls, audio_file=None, recording=UNPLUGGED, **inputs) -> str:
         plugged = recording is not UNPLUGGED or not audio_file
         heard = "" if plugged else host.fingerprint(host.input_file(audio_file))
-        return heard + host.fingerprint_checkpoint("audio_encoder", encoder)
+        return heard + super().fingerprint_inputs(**inputs)
 
     @classmethod
     def execute(cls, encoder, fps, audio_file=None, recording=None) -> io.NodeOutput:
         if recording is None and not audio_file:
             raise FD2TalkError("No audio was given: choose or upload a file, or connect a recording.")
         audio = recording if recording is not None else host.load_audio(host.input_file(audio_file))
-        network = host.load_network("audio_encoder", encoder)
+        network = host.load_network(cls.NETWORK, encoder)
         features = network.encode(*host.audio_of(audio), fps, callback=host.Progress())
         return io.NodeOutput(features, audio, fps)
 

@@ -8,6 +8,7 @@ from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.timing import check_fps
 from . import host
+from .checkpoints import CheckpointNode
 from .types import Expression, PortraitReference, Pose, advanced
 
 NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
@@ -18,7 +19,9 @@ elsewhere need not have them."""
 DETAIL = 0.85  # the core's DEFAULT_DETAIL, which only comes with the networks' imports
 
 
-class FD2TalkUNetSampler(io.ComfyNode):
+class FD2TalkUNetSampler(CheckpointNode):
+    NETWORK = "unet"
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -32,11 +35,8 @@ class FD2TalkUNetSampler(io.ComfyNode):
                     "expression", tooltip="The face's motion: from ExpDiT, a file, or an edited sequence."
                 ),
                 Pose.Input("pose", tooltip="The head's motion, with as many frames as the expression."),
-                io.Combo.Input(
-                    "checkpoint",
-                    options=host.list_checkpoints("unet"),
-                    tooltip="The UNet's weights: 'tiny' ships with the pack, others lie in "
-                    "models/fd2talk/unet.",
+                cls.checkpoint_input(
+                    "The UNet's weights: 'tiny' ships with the pack, others lie in models/fd2talk/unet."
                 ),
                 io.Int.Input(
                     "seed",
@@ -100,14 +100,6 @@ class FD2TalkUNetSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint) -> bool | str:
-        return host.check_checkpoint("unet", checkpoint)
-
-    @classmethod
-    def fingerprint_inputs(cls, checkpoint, **_) -> str:
-        return host.fingerprint_checkpoint("unet", checkpoint)
-
-    @classmethod
     def execute(
         cls,
         reference,
@@ -126,7 +118,7 @@ class FD2TalkUNetSampler(io.ComfyNode):
         from ..fd2talk_core.frames.denoising import sample_latents
         from ..fd2talk_core.frames.portrait_motion import PortraitMotion
 
-        unet = host.load_network("unet", checkpoint)
+        unet = host.load_network(cls.NETWORK, checkpoint)
         motion = PortraitMotion.of(reference.face, expression, pose, motion_mode)
         latents = sample_latents(
             unet,
@@ -155,38 +147,41 @@ def _field_of(samples: dict, reference):
     return field
 
 
-def _decoder_inputs() -> list[io.Input]:
+class _Decoder(CheckpointNode):
     """What the two decoding nodes share."""
-    return [
-        io.Latent.Input("samples", tooltip="One latent a frame, from FD2Talk UNet Sampler."),
-        PortraitReference.Input("reference", tooltip="The portrait that the latents were made with."),
-        io.Combo.Input(
-            "autoencoder",
-            options=host.list_checkpoints("autoencoder"),
-            tooltip="The frame autoencoder, the same as in Encode Reference Portrait.",
-        ),
-        io.Boolean.Input(
-            "paste_back",
-            default=True,
-            label_on="whole picture",
-            label_off="crop",
-            tooltip="Put the moving head back into the whole picture, or give the square crop.",
-        ),
-        advanced(
-            io.Float.Input(
-                "detail",
-                default=DETAIL,
-                min=0.0,
-                max=1.0,
-                step=0.05,
-                tooltip="How much fine detail, which the latents lose, is taken from the portrait and moved "
-                "along with the head; mouth and eyes are drawn anew as much. 0 shows the network's frames.",
-            )
-        ),
-    ]
+
+    NETWORK = "autoencoder"
+    WIDGET = "autoencoder"
+
+    @classmethod
+    def decoder_inputs(cls) -> list[io.Input]:
+        return [
+            io.Latent.Input("samples", tooltip="One latent a frame, from FD2Talk UNet Sampler."),
+            PortraitReference.Input("reference", tooltip="The portrait that the latents were made with."),
+            cls.checkpoint_input("The frame autoencoder, the same as in Encode Reference Portrait."),
+            io.Boolean.Input(
+                "paste_back",
+                default=True,
+                label_on="whole picture",
+                label_off="crop",
+                tooltip="Put the moving head back into the whole picture, or give the square crop.",
+            ),
+            advanced(
+                io.Float.Input(
+                    "detail",
+                    default=DETAIL,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How much fine detail, which the latents lose, is taken from the portrait and "
+                    "moved along with the head; mouth and eyes are drawn anew as much. 0 shows the network's "
+                    "frames.",
+                )
+            ),
+        ]
 
 
-class DecodeFrames(io.ComfyNode):
+class DecodeFrames(_Decoder):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -196,7 +191,7 @@ class DecodeFrames(io.ComfyNode):
             description="Turns latents into pictures, beside the portrait's own latent, and puts them back"
             " into the whole picture. For clips of many minutes use Decode Video.",
             inputs=[
-                *_decoder_inputs(),
+                *cls.decoder_inputs(),
                 io.Image.Input(
                     "background",
                     optional=True,
@@ -214,21 +209,13 @@ class DecodeFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, autoencoder) -> bool | str:
-        return host.check_checkpoint("autoencoder", autoencoder)
-
-    @classmethod
-    def fingerprint_inputs(cls, autoencoder, **_) -> str:
-        return host.fingerprint_checkpoint("autoencoder", autoencoder)
-
-    @classmethod
     def execute(
         cls, samples, reference, autoencoder, paste_back=True, detail=DETAIL, background=None
     ) -> io.NodeOutput:
         from ..fd2talk_core.frames.decoding import decode_frames
 
         frames = decode_frames(
-            host.load_network("autoencoder", autoencoder),
+            host.load_network(cls.NETWORK, autoencoder),
             samples["samples"],
             reference,
             paste_back=paste_back,
@@ -240,7 +227,7 @@ class DecodeFrames(io.ComfyNode):
         return io.NodeOutput(host.to_host(frames))
 
 
-class FD2TalkDecodeVideo(io.ComfyNode):
+class FD2TalkDecodeVideo(_Decoder):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -250,7 +237,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
             description="Decode Frames and CreateVideo in one, for clips of any length: frames go to a "
             "file a few at a time, so memory does not grow with the clip.",
             inputs=[
-                *_decoder_inputs(),
+                *cls.decoder_inputs(),
                 io.Audio.Input(
                     "audio",
                     optional=True,
@@ -284,14 +271,6 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, autoencoder) -> bool | str:
-        return host.check_checkpoint("autoencoder", autoencoder)
-
-    @classmethod
-    def fingerprint_inputs(cls, autoencoder, **_) -> str:
-        return host.fingerprint_checkpoint("autoencoder", autoencoder)
-
-    @classmethod
     def execute(
         cls,
         samples,
@@ -313,7 +292,7 @@ class FD2TalkDecodeVideo(io.ComfyNode):
         path, _ = host.temp_file("fd2talk/video", ".mp4")
         with VideoWriter(path, rate, host.audio_of(audio) if audio else None) as writer:
             for chunk in iter_decoded_frames(
-                host.load_network("autoencoder", autoencoder),
+                host.load_network(cls.NETWORK, autoencoder),
                 samples["samples"],
                 reference,
                 paste_back=paste_back,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import host
+from .checkpoints import CheckpointNode
 from .types import Expression, Features, PortraitReference, Pose
 
 
-class _MotionNode(io.ComfyNode):
-    """What the two share; the network is named by ``NETWORK``."""
+class _MotionNode(CheckpointNode):
+    """What the two share."""
 
-    NETWORK: str
     STEPS: int
     SEED_TOOLTIP: str
     INTENSITY_TOOLTIP: str
@@ -20,11 +20,9 @@ class _MotionNode(io.ComfyNode):
     def motion_inputs(cls) -> list[io.Input]:
         return [
             Features.Input("features", tooltip="What the recording says, from Load Audio (wav2vec 2.0)."),
-            io.Combo.Input(
-                "checkpoint",
-                options=host.list_checkpoints(cls.NETWORK),
-                tooltip=f"The transformer's weights: 'tiny' ships with the pack, others lie in "
-                f"models/fd2talk/{cls.NETWORK}.",
+            cls.checkpoint_input(
+                f"The transformer's weights: 'tiny' ships with the pack, others lie in "
+                f"models/fd2talk/{cls.NETWORK}."
             ),
             io.Int.Input(
                 "seed",
@@ -65,14 +63,6 @@ class _MotionNode(io.ComfyNode):
                 "use one motion with several portraits.",
             ),
         ]
-
-    @classmethod
-    def validate_inputs(cls, checkpoint) -> bool | str:
-        return host.check_checkpoint(cls.NETWORK, checkpoint)
-
-    @classmethod
-    def fingerprint_inputs(cls, checkpoint, **_) -> str:
-        return host.fingerprint_checkpoint(cls.NETWORK, checkpoint)
 
     @classmethod
     def execute(cls, features, checkpoint, seed, steps, guidance, intensity, reference=None) -> io.NodeOutput:

@@ -8,6 +8,7 @@ from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FACE_ORDERS
 from ..fd2talk_core.frames.reference import encode_reference
 from . import host
+from .checkpoints import CheckpointNode
 from .types import BoundingBox, PortraitReference, advanced
 
 NO_FACE = {"error": "error", "use whole image": "whole_image"}
@@ -62,7 +63,10 @@ def chosen_box(
     return read_box(face_box) if bounding_box is None else box_of(bounding_box, face_index)
 
 
-class EncodeReference(io.ComfyNode):
+class EncodeReference(CheckpointNode):
+    NETWORK = "autoencoder"
+    WIDGET = "autoencoder"
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -74,11 +78,8 @@ class EncodeReference(io.ComfyNode):
                 io.Image.Input(
                     "image", tooltip="The portrait. The face should be seen from the front, over 64 px."
                 ),
-                io.Combo.Input(
-                    "autoencoder",
-                    options=host.list_checkpoints("autoencoder"),
-                    tooltip="The frame autoencoder. Use the same one in Decode Frames, and the UNet "
-                    "trained with it.",
+                cls.checkpoint_input(
+                    "The frame autoencoder. Use the same one in Decode Frames, and the UNet trained with it."
                 ),
                 io.Int.Input(
                     "face_index",
@@ -147,14 +148,6 @@ class EncodeReference(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, autoencoder) -> bool | str:
-        return host.check_checkpoint("autoencoder", autoencoder)
-
-    @classmethod
-    def fingerprint_inputs(cls, autoencoder, **_) -> str:
-        return host.fingerprint_checkpoint("autoencoder", autoencoder)
-
-    @classmethod
     def execute(
         cls,
         image,
@@ -173,7 +166,7 @@ class EncodeReference(io.ComfyNode):
             raise FD2TalkError(f"face_order is {face_order!r}, but one of {list(ORDERS)} is needed.")
         reference = encode_reference(
             host.one_image(image),
-            host.load_network("autoencoder", autoencoder),
+            host.load_network(cls.NETWORK, autoencoder),
             host.face_landmarker(),
             host.face_model(),
             face_index=face_index,
