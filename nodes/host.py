@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import comfy.model_management as management
@@ -80,7 +81,7 @@ def checkpoint_path(network: str, name: str) -> Path:
     Raises:
         FD2TalkError: when it is in none of the folders (all are named), or the name leads outside of them.
     """
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if not name or PurePath(name).anchor or ".." in PurePath(name).parts:
         raise FD2TalkError(f"The checkpoint name {name!r} leads outside the host's model folders.")
     return find_checkpoint(network, name, model_folders(network))
 
@@ -151,12 +152,46 @@ def _is_inside(path: str, folder: str) -> bool:
 def output_file(
     prefix: str, ending: str, folder: io.FolderType = io.FolderType.output
 ) -> tuple[Path, ui.SavedResult]:
-    """A new numbered file in the host's output or temp folder, and how the page is told of it."""
-    base = folder_paths.get_directory_by_type(folder.value)
-    directory, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, base)
-    os.makedirs(directory, exist_ok=True)
+    """A new numbered file in the host's output or temp folder, and how the page is told of it.
+
+    Every file that a node writes gets its name here. A graph comes from strangers and a widget's value can
+    come over a wire, so both parts of the name are checked here, when the node runs.
+
+    Args:
+        prefix: name before the number; folders may stand before it.
+        ending: such as ``.mp4``.
+
+    Raises:
+        FD2TalkError: when the prefix or the ending is no part of a file's name, or leads out of the folder.
+    """
+    if not re.fullmatch(r"\.[a-z0-9]+", ending):
+        raise FD2TalkError(
+            f"The format {ending[1:]!r} is no ending of a file's name; choose one of the list."
+        )
+    base = os.path.realpath(folder_paths.get_directory_by_type(folder.value))
+    _check_prefix(prefix, base)
+    try:
+        directory, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, base)
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        raise FD2TalkError(
+            f"Nothing can be saved as {prefix!r} in the {folder.value} folder ({error.strerror})."
+        ) from error
+    while os.path.lexists(os.path.join(directory, f"{stem}_{counter:05}_{ending}")):
+        counter += 1
     name = f"{stem}_{counter:05}_{ending}"
     return Path(directory) / name, ui.SavedResult(name, subfolder, folder)
+
+
+def _check_prefix(prefix: str, base: str) -> None:
+    """Refuse a name that is none, or that leads out of the folder (through a link too)."""
+    parts = re.split(r"[/\\]", prefix) if isinstance(prefix, str) and prefix.isprintable() else []
+    names = [part for part in parts if part.strip() not in ("", ".")]
+    if not names:
+        raise FD2TalkError(f"The file name {prefix!r} names no file; give one such as 'fd2talk/motion'.")
+    aimed = os.path.realpath(os.path.join(base, prefix))
+    if ".." in names or PurePath(prefix).anchor or not _is_inside(aimed, base):
+        raise FD2TalkError(f"The file name {prefix!r} leads outside the host's folder; give a name in it.")
 
 
 def temp_file(prefix: str, ending: str) -> tuple[Path, ui.SavedResult]:
