@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from .errors import FD2TalkError
@@ -105,13 +106,27 @@ def _cubic_weights(size: int, source: int, start: float, step: float) -> tuple[T
     return (dense / dense.sum(dim=1, keepdim=True)).float(), low
 
 
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of formats that hold pixels; others (EPS) are programs, which Pillow lets others run."""
+
+
+def open_picture(source: Path | str | BinaryIO) -> Image.Image:
+    """A picture of one of :data:`PICTURE_FORMATS`, whatever its name ends in: all files of users pass here.
+
+    Raises:
+        OSError: when it is of another format, or none.
+    """
+    Image.init()
+    return Image.open(source, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+
+
 def read_image(path: Path | str) -> Tensor:
     """A picture file as ``[H, W, 3]`` in 0..1, turned upright as its EXIF orientation says."""
     from PIL import ImageOps
 
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FD2TalkError(f"{Path(path).name} cannot be read as a picture ({error}).") from error
     return torch.from_numpy(np.asarray(upright, dtype=np.float32) / 255)

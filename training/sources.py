@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
@@ -27,6 +26,7 @@ from fd2talk_core.audio.features import NATIVE_FPS, AudioFeatures
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.imaging import open_picture
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.timing import frame_count
 
@@ -184,7 +184,7 @@ class PictureSet:
 
     def read(self, index: int) -> Tensor:
         """``[3, H, W]`` uint8."""
-        with Image.open(io.BytesIO(self.encoded[index])) as picture:
+        with open_picture(io.BytesIO(self.encoded[index])) as picture:
             pixels = np.array(picture.convert("RGB"))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 

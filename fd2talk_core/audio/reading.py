@@ -25,13 +25,14 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
     """
     import av
 
+    from ..media import open_media
+
     path = Path(path)
     if not path.is_file():
         raise FD2TalkError(f"There is no audio file {path}.")
     pieces: list[Tensor] = []
     try:
-        # a playlist may name other places to read from: nothing but this file is opened, and no network
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        with open_media(path) as container:
             if not container.streams.audio:
                 raise FD2TalkError(
                     f"{path.name} holds no audio stream; give a sound file or a video with sound."

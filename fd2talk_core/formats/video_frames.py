@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..media import open_media
 
 
 class VideoFrames:
@@ -58,26 +60,22 @@ class VideoFrames:
         """``[H, W, 3]`` uint8, turned upright."""
         with self._open() as container:
             first: Fraction | float | None = None
-            try:
-                for frame in container.decode(video=0):
-                    first = frame.time if first is None else first
-                    time = (frame.time or 0.0) - (first or 0.0)
-                    if time < self.start:
-                        continue
-                    if self.duration and time >= self.start + self.duration:
-                        return
-                    pixels = frame.to_ndarray(format="rgb24")
-                    if quarters := round(frame.rotation / 90) % 4:
-                        pixels = np.rot90(pixels, quarters)
-                    yield torch.from_numpy(np.ascontiguousarray(pixels))
-            except av.FFmpegError as error:
-                raise FD2TalkError(f"{self.name} cannot be read: {error}") from error
+            for frame in container.decode(video=0):
+                first = frame.time if first is None else first
+                time = (frame.time or 0.0) - (first or 0.0)
+                if time < self.start:
+                    continue
+                if self.duration and time >= self.start + self.duration:
+                    return
+                pixels = frame.to_ndarray(format="rgb24")
+                if quarters := round(frame.rotation / 90) % 4:
+                    pixels = np.rot90(pixels, quarters)
+                yield torch.from_numpy(np.ascontiguousarray(pixels))
 
-    def _open(self) -> av.container.InputContainer:
+    @contextmanager
+    def _open(self) -> Iterator[av.container.InputContainer]:
         try:
-            if isinstance(self.source, io.BytesIO):
-                self.source.seek(0)
-                return av.open(self.source)
-            return av.open(str(self.source), options={"protocol_whitelist": "file"})
+            with open_media(self.source) as container:
+                yield container
         except (av.FFmpegError, OSError) as error:
             raise FD2TalkError(f"{self.name} is not a video that can be read: {error}") from error

@@ -16,6 +16,7 @@ from safetensors.numpy import load
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.imaging import open_picture
 
 from .motion import FPS
 from .shards import read_samples
@@ -36,7 +37,7 @@ def heads(folder: Path, columns: int = 8, rows: int = 8, cell: int = 160) -> Ima
             if shown == columns * rows:
                 return sheet
             names = sorted(name for name in members if name.endswith(".jpg"))
-            with Image.open(io.BytesIO(members[names[shown % len(names)]])) as picture:
+            with open_picture(io.BytesIO(members[names[shown % len(names)]])) as picture:
                 small = picture.resize((cell, cell), Image.Resampling.LANCZOS)
             sheet.paste(small, (shown % columns * cell, shown // columns * cell))
             shown += 1
@@ -72,7 +73,7 @@ def clip(folder: Path, output: Path, number: int = 0) -> None:
     figure, axes = plt.subplots(5 if pictures else 4, 1, figsize=(16, 11), constrained_layout=True)
     if pictures:
         shown = [pictures[i] for i in np.linspace(0, len(pictures) - 1, 12).astype(int)]
-        axes[0].imshow(np.concatenate([np.asarray(Image.open(io.BytesIO(members[n]))) for n in shown], 1))
+        axes[0].imshow(np.concatenate([np.asarray(open_picture(io.BytesIO(members[n]))) for n in shown], 1))
         axes[0].axis("off")
     sound, mouth, eyes, head = axes[-4:]
     sound.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.4)
