@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -34,6 +36,24 @@ CONTEXT_SECONDS = 1
 """The transformer hears this much around a window on each side and keeps the window alone."""
 
 
+CONFIG_FIELDS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+    *("layer_norm_eps", "initializer_range", "do_stable_layer_norm", "vocab_size"),
+    *("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"),
+    *("feat_extract_norm", "feat_extract_activation", "conv_dim", "conv_stride", "conv_kernel", "conv_bias"),
+    *("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "adapter_attn_dim", "add_adapter"),
+    *("apply_spec_augment", "mask_time_prob", "mask_time_length", "mask_time_min_masks"),
+    *("mask_feature_prob", "mask_feature_length", "mask_feature_min_masks"),
+)
+"""What is taken of a ``config.json``: the network's shape and its training noise. Attention implementation,
+number type, quantization and code to be fetched are never a file's to choose."""
+
+
+def known_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a wav2vec 2.0 configuration that are in :data:`CONFIG_FIELDS`."""
+    return {name: config[name] for name in CONFIG_FIELDS if name in config}
+
+
 class AudioEncoder(nn.Module):
     """wav2vec 2.0 in pieces (transformers' ``Wav2Vec2Model``).
 
@@ -48,19 +68,20 @@ class AudioEncoder(nn.Module):
         super().__init__()
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-        hf_config = Wav2Vec2Config.from_dict(dict(config))
+        try:
+            # the implementation is chosen here: a file may name code to be fetched for it
+            hf_config = Wav2Vec2Config(**known_fields(config), attn_implementation="sdpa")
+        except Exception as error:  # transformers raises kinds of its own for a field of the wrong type
+            reason = " ".join(str(error).split())
+            raise FD2TalkError(f"The configuration of {name!r} is no wav2vec 2.0's: {reason}") from error
         if hf_config.add_adapter:
             raise FD2TalkError(
                 f"The audio encoder {name!r} has an adapter, which changes its frame rate: unsupported."
             )
-        self._set(Wav2Vec2Model(hf_config), do_normalize, name)
-
-    def _set(self, model: nn.Module, do_normalize: bool, name: str) -> None:
-        self.model = model
+        self.model = Wav2Vec2Model(hf_config)
         self.do_normalize = bool(do_normalize)
         self.name = name
-        config = model.config
-        self.stride, self.receptive_field = stride_of(config), receptive_field_of(config)
+        self.stride, self.receptive_field = stride_of(hf_config), receptive_field_of(hf_config)
 
     # -- files --
 
@@ -68,7 +89,7 @@ class AudioEncoder(nn.Module):
     def config(self) -> dict[str, Any]:
         """Constructor arguments, as JSON; what a checkpoint file keeps."""
         return {
-            "config": self.model.config.to_diff_dict(),
+            "config": known_fields(self.model.config.to_diff_dict()),
             "do_normalize": self.do_normalize,
             "name": self.name,
         }
@@ -98,8 +119,6 @@ class AudioEncoder(nn.Module):
 
     @classmethod
     def _from_folder(cls, folder: Path) -> AudioEncoder:
-        from transformers import Wav2Vec2Model
-
         config = _read_json(folder / "config.json", "which says how the model is built")
         if config.get("model_type") != "wav2vec2":
             raise FD2TalkError(
@@ -127,20 +146,18 @@ class AudioEncoder(nn.Module):
                 f"{folder.name} expects audio at {preprocessor['sampling_rate']} Hz, but 16000 is supported."
             )
         try:
-            model, info = Wav2Vec2Model.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:  # transformers and safetensors raise many kinds for a broken folder
+            encoder = cls(config, preprocessor["do_normalize"], folder.name)
+            wanted = encoder.model.state_dict()
+            found = _fitting(_read_weights(folder), wanted)
+        except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise FD2TalkError(f"{folder.name} cannot be loaded as a wav2vec 2.0 model ({error}).") from error
         # absent from models fine-tuned without masking, and unused outside pre-training
-        missing = sorted(set(info["missing_keys"]) - {"masked_spec_embed"})
+        missing = sorted(wanted.keys() - found.keys() - {"masked_spec_embed"})
         if missing:
             raise FD2TalkError(
                 f"{folder.name} lacks weights of a wav2vec 2.0 model, among them {missing[0]!r}."
             )
-        encoder = cls.__new__(cls)
-        nn.Module.__init__(encoder)
-        encoder._set(model.float(), preprocessor["do_normalize"], folder.name)
+        encoder.model.load_state_dict(found, strict=False)
         encoder.requires_grad_(False)
         return encoder.train(False)
 
@@ -243,6 +260,32 @@ class AudioEncoder(nn.Module):
             if callback is not None:
                 callback(index + 1, windows, None)
         return out
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of ``model.safetensors``, or of its parts ``model-00001-of-00002.safetensors``."""
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
+    if not files:
+        raise FileNotFoundError("it has no model.safetensors")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _fitting(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that a bare model wants, by its own names: a recogniser's have a prefix, and files older
+    than torch's parametrizations call the two parts of a normalised weight ``weight_g`` and ``weight_v``.
+    """
+    found = {}
+    for name, tensor in weights.items():
+        name = name.removeprefix("wav2vec2.")
+        if name not in wanted:
+            name = name.replace("weight_g", "parametrizations.weight.original0")
+            name = name.replace("weight_v", "parametrizations.weight.original1")
+        if name in wanted:
+            if tensor.shape != wanted[name].shape:
+                raise ValueError(f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
+            found[name] = tensor
+    return found
 
 
 def _read_json(path: Path, purpose: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Nothing in a file is executed: safetensors holds numbers, and the class is compa
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -135,8 +136,10 @@ def load_checkpoint(path: Path | str, network_class: type[Network], face_model: 
         raise FD2TalkError(
             f"{path.name} was trained for the face model {info.face_model!r}, but {face_model!r} is in use."
         )
+    # a header's word counts for what the network is built from, and for nothing else
+    known = inspect.signature(network_class.__init__).parameters
     try:
-        network = network_class.from_config(config)
+        network = network_class.from_config({name: config[name] for name in config if name in known})
     except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise FD2TalkError(
             f"{path.name} has a configuration that cannot be built into a {class_name} ({error})."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 import wave
 from fractions import Fraction
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import AudioFeatures
@@ -450,8 +453,6 @@ def cut_short(folder):
 
 
 def lose_a_layer(folder):
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(folder / "model.safetensors")
     tensors = {name: value for name, value in tensors.items() if "layers.1." not in name}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
@@ -491,3 +492,99 @@ def test_base_size_runs_forward_and_backward():
     assert encoder.feature_dim == 768 and 94e6 < count < 95e6
     encoder.requires_grad_(True)
     encoder(torch.randn(1, 8000)).mean().backward()
+
+
+HOSTILE = {
+    "_attn_implementation": "some/kernel",
+    "attn_implementation": "some/kernel",
+    "_attn_implementation_internal": "some/kernel",
+    "experts_implementation": "some/kernel",
+    "auto_map": {"AutoModel": "some/repository--modeling.Model"},
+    "torch_dtype": "float16",
+    "dtype": "float16",
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+    "name_or_path": "some/repository",
+    "architectures": ["Other"],
+    "gradient_checkpointing": True,
+    "pruned_heads": {"0": [0]},
+    "output_attentions": True,
+}
+
+
+@pytest.fixture
+def no_fetching(monkeypatch):
+    """As where the package ``kernels`` is installed: what a file names would be fetched and run."""
+    import transformers.modeling_utils
+
+    def fetch(*names, **_):
+        pytest.fail(f"code was fetched: {names}")
+
+    kernels = types.ModuleType("kernels")
+    kernels.get_kernel = fetch
+    monkeypatch.setitem(sys.modules, "kernels", kernels)
+    monkeypatch.setattr(transformers.modeling_utils, "is_kernels_available", lambda *_, **__: True)
+    if hasattr(transformers.modeling_utils, "load_and_register_attn_kernel"):
+        monkeypatch.setattr(transformers.modeling_utils, "load_and_register_attn_kernel", fetch)
+
+
+def check_chosen_by_us(encoder):
+    config = encoder.model.config
+    assert config._attn_implementation == "sdpa" and not hasattr(config, "auto_map")
+    assert not hasattr(config, "quantization_config") and not getattr(config, "pruned_heads", None)
+    assert next(encoder.parameters()).dtype == torch.float32
+    assert encoder.encode_16k(torch.randn(1000)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+def test_a_checkpoints_header_chooses_no_code(tmp_path, no_fetching, field):
+    from fd2talk_core.networks.checkpoint import CheckpointInfo, read_header, save_checkpoint
+
+    save_checkpoint(small_encoder(), tmp_path / "own.safetensors", CheckpointInfo(), dtype=None)
+    name, config, _ = read_header(tmp_path / "own.safetensors")
+    config["config"] |= {field: HOSTILE[field]}
+    config[field] = HOSTILE[field]
+    header = {"format": "1", "class": name, "config": json.dumps(config), "info": "{}"}
+    save_file(load_file(tmp_path / "own.safetensors"), tmp_path / "own.safetensors", header)
+    check_chosen_by_us(AudioEncoder.from_pretrained(tmp_path / "own.safetensors"))
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+def test_a_folders_config_chooses_no_code(tmp_path, no_fetching, field):
+    folder = save_folder(tmp_path / "mine", small_encoder())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: HOSTILE[field]}))
+    check_chosen_by_us(AudioEncoder.from_pretrained(folder))
+
+
+def test_a_folder_is_read_alone(tmp_path, no_fetching):
+    """Files beside the weights that transformers would follow: an adapter's base model, a pickled index."""
+    folder = save_folder(tmp_path / "mine", small_encoder())
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/repository"}')
+    (folder / ".metadata").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    (folder / "generation_config.json").write_text("{")
+    check_chosen_by_us(AudioEncoder.from_pretrained(folder))
+
+
+def test_weights_in_parts_load(tmp_path):
+    source = small_encoder()
+    folder = save_folder(tmp_path / "mine", source)
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    (folder / "model.safetensors").unlink()
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        path = folder / f"model-{number:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, path)
+    loaded = AudioEncoder.from_pretrained(folder)
+    waveform = torch.randn(3000)
+    torch.testing.assert_close(loaded.encode_16k(waveform), source.encode_16k(waveform), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hidden_size": "many"}, {"conv_dim": 3}, {"hidden_act": "os.system"}, {"hidden_size": -4}]
+)
+def test_a_config_that_builds_nothing_is_named(tmp_path, change):
+    folder = save_folder(tmp_path / "mine", small_encoder())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(FD2TalkError, match="mine cannot be loaded as a wav2vec 2.0 model"):
+        AudioEncoder.from_pretrained(folder)
