@@ -232,16 +232,17 @@ class FD2TalkDecodeVideo(_Decoder):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FD2TalkDecodeVideo",
-            display_name="Decode Video (long clips)",
+            display_name="Decode Video",
             category="FD2Talk/frames",
-            description="Decode Frames and CreateVideo in one, for clips of any length: frames go to a "
-            "file a few at a time, so memory does not grow with the clip.",
+            description="Turns latents into a video with all of its sound. Frames go to a file a few at a "
+            "time, so memory does not grow with the clip.",
             inputs=[
                 *cls.decoder_inputs(),
                 io.Audio.Input(
                     "audio",
                     optional=True,
-                    tooltip="The sound, from Load Audio; the video is silent without it.",
+                    tooltip="The sound, from Load Audio, kept to its last sample; the video is silent "
+                    "without it.",
                 ),
                 advanced(
                     io.Float.Input(

@@ -16,12 +16,15 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from scripts.comfyui import ComfyUIServer  # noqa: E402
 from scripts.environment import ROOT, prepare, say  # noqa: E402
-from scripts.graphs import SIDE_COLOR, Graph, Group, Node, Open  # noqa: E402
+from scripts.graphs import SIDE_COLOR, Graph, Group, Node, Open, Wire  # noqa: E402
 
 BLUEPRINT = "Talking portrait"
 CONSENT = "Use portraits and voices of people who agreed to it, and say that the video is generated."
 EXAMPLES = """The files named here lie in the pack's `example_inputs` folder: put them into ComfyUI's `input`
 folder, or choose your own."""
+SOUND = """*Decode Video* keeps the sound to its last sample and needs no more memory for a longer clip. The
+host's *Create Video* cuts the sound to whole frames and holds every picture; it is for graphs that change the
+pictures of *Decode Frames* first."""
 ROOM = {
     "LoadImage": (0, 320),
     "LoadVideo": (0, 370),
@@ -79,6 +82,9 @@ nodes and press **Ctrl+B**. While they are purple they are stepped over, and not
 upscaler enlarges once more: set *scale_by* to 1 then.
 
 For the whole picture instead of the crop, set *paste_back* in Decode Frames.
+
+An upscaler takes pictures, so this graph ends in the host's *Create Video*, which cuts the last fraction of a
+frame off the sound and holds every picture: for long clips use the graph `talking_portrait`.
 """,
     ),
     "driving_video": (
@@ -97,8 +103,8 @@ before and after; *filled* says how many.
 The left person speaks first, the right one answers. Each has a lane of the same length: where the other
 speaks, that recording is turned down to nothing.
 
-Faces are counted from left to right. The left person's frames are the **background** of the right one's, so
-that both move in one picture.
+Faces are counted from left to right. The left person's video is the **background** of the right one's, so
+that both move in one picture; the sound of both is given to the last one.
 
 For two lanes that you have already (a podcast), load them in place of *Lane, left* and *Lane, right*.
 """,
@@ -129,13 +135,20 @@ def voice(graph: Graph) -> Node:
     return graph.node("LoadAudioWav2Vec", "Voice", audio_file="speech.wav")
 
 
-def saved(graph: Graph, frames, sound, fps, prefix: str) -> list[Node]:
-    """Frames and sound as an MP4, shown in the page."""
-    video = graph.node("CreateVideo", images=frames, audio=sound, fps=fps)
-    return [
-        video,
-        graph.node("SaveVideo", video=video["VIDEO"], filename_prefix=f"fd2talk/{prefix}"),
-    ]
+def saved(graph: Graph, video: Wire) -> Node:
+    """An MP4 in the output folder, shown in the page."""
+    return graph.node("SaveVideo", video=video, filename_prefix=f"fd2talk/{graph.name}")
+
+
+def decoded_and_saved(graph: Graph, latents: Node, reference: Node, heard: Node) -> list[Node]:
+    """Latents and sound as an MP4: with every sample of the sound, and without holding the frames."""
+    video = graph.node(
+        "FD2TalkDecodeVideo",
+        samples=latents["latents"],
+        reference=reference["reference"],
+        audio=heard["audio"],
+    )
+    return [video, saved(graph, video["video"])]
 
 
 def talking_portrait(graph: Graph) -> None:
@@ -146,16 +159,15 @@ def talking_portrait(graph: Graph) -> None:
     motion = {"expression": expression["expression"], "pose": pose["pose"]}
     preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
     latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
-    frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
-    video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
-    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    video = decoded_and_saved(graph, latents, reference, heard)
+    note = graph.note(*NOTES[graph.name], SOUND, EXAMPLES, CONSENT)
     graph.lay_out(
         [
             Group("1 · Who speaks", [[picture], [reference]]),
             Group("2 · What is said, and how it moves", [[heard, note], [expression, pose]]),
         ],
         [Group("3 · The frames", [[latents]]), Group("Look at the motion first", [[preview]], SIDE_COLOR)],
-        [Group("4 · The video", [[frames, *video]])],
+        [Group("4 · The video", [video])],
     )
 
 
@@ -175,9 +187,8 @@ def custom_pose(graph: Graph) -> None:
     motion = {"expression": expression["expression"], "pose": size["pose"]}
     preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
     latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
-    frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
-    video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
-    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    video = decoded_and_saved(graph, latents, reference, heard)
+    note = graph.note(*NOTES[graph.name], SOUND, EXAMPLES, CONSENT)
     graph.lay_out(
         [
             Group("1 · Who speaks", [[picture], [reference]]),
@@ -186,7 +197,7 @@ def custom_pose(graph: Graph) -> None:
         ],
         [Group("3 · How the head moves", [[file, pose, size]])],
         [Group("4 · The frames", [[latents]]), Group("Look at the motion first", [[preview]], SIDE_COLOR)],
-        [Group("5 · The video", [[frames, *video]])],
+        [Group("5 · The video", [video])],
     )
 
 
@@ -230,7 +241,9 @@ def upscale_and_restore(graph: Graph) -> None:
         image=large["IMAGE"],
         bypass=True,
     )
-    video = saved(graph, restored["IMAGE"], heard["audio"], heard["frame rate"], graph.name)
+    # an upscaler takes an IMAGE, so the host's own node makes the video
+    video = graph.node("CreateVideo", images=restored["IMAGE"], audio=heard["audio"], fps=heard["frame rate"])
+    file = saved(graph, video["VIDEO"])
     note = graph.note(*NOTES[graph.name], CONSENT)
     graph.lay_out(
         [
@@ -243,7 +256,7 @@ def upscale_and_restore(graph: Graph) -> None:
             Group("5 · With a model: Ctrl+B", [[model, restored]], SIDE_COLOR),
             Group("About this graph", [[note]], SIDE_COLOR),
         ],
-        [Group("6 · The video", [video])],
+        [Group("6 · The video", [[video, file]])],
     )
 
 
@@ -265,9 +278,8 @@ def driving_video(graph: Graph) -> None:
     motion = {"expression": expression["expression"], "pose": pose["pose"]}
     preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
     latents = graph.node("FD2TalkUNetSampler", reference=reference["reference"], **motion)
-    frames = graph.node("DecodeFrames", samples=latents["latents"], reference=reference["reference"])
-    video = saved(graph, frames["frames"], heard["audio"], heard["frame rate"], graph.name)
-    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    video = decoded_and_saved(graph, latents, reference, heard)
+    note = graph.note(*NOTES[graph.name], SOUND, EXAMPLES, CONSENT)
     graph.lay_out(
         [
             Group("1 · Who speaks", [[picture], [reference]]),
@@ -276,7 +288,7 @@ def driving_video(graph: Graph) -> None:
         ],
         [Group("3 · How the head moves", [[film, motion_of_film, pose]])],
         [Group("4 · The frames", [[latents]]), Group("Look at the motion first", [[preview]], SIDE_COLOR)],
-        [Group("5 · The video", [[frames, *video]])],
+        [Group("5 · The video", [video])],
     )
 
 
@@ -319,23 +331,23 @@ def two_people(graph: Graph) -> None:
             expression=expression["expression"],
             pose=pose["pose"],
         )
-        frames = graph.node(
-            "DecodeFrames",
-            f"Frames, {side}",
+        video = graph.node(
+            "FD2TalkDecodeVideo",
+            f"Video, {side}",
             samples=latents["latents"],
             reference=reference["reference"],
             **shown,
         )
-        # the second head is put into the pictures in which the first one moves already
-        shown = {"background": frames["frames"]}
-        people.append([[heard, reference], [expression, pose], [latents], [frames]])
-    video = saved(graph, frames["frames"], lanes[2]["AUDIO"], heard["frame rate"], graph.name)
+        # the second head is put into the video in which the first one moves already; both voices sound there
+        shown = {"background": video["video"], "audio": lanes[2]["AUDIO"]}
+        people.append([[heard, reference], [expression, pose], [latents], [video]])
+    file = saved(graph, video["video"])
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
     graph.lay_out(
         [Group("1 · The picture", [[picture]]), Group("About this graph", [[note]], SIDE_COLOR)],
         [Group("2 · Who speaks when", [[*files, *pauses, *lanes]])],
         [Group("3 · The left person", people[0]), Group("4 · The right person", people[1])],
-        [Group("5 · The video", [video])],
+        [Group("5 · The video", [[file]])],
     )
 
 
@@ -350,13 +362,7 @@ def batch_of_voices(graph: Graph) -> None:
         expression=expression["expression"],
         pose=pose["pose"],
     )
-    video = graph.node(
-        "FD2TalkDecodeVideo",
-        samples=latents["latents"],
-        reference=reference["reference"],
-        audio=heard["audio"],
-    )
-    file = graph.node("SaveVideo", video=video["video"], filename_prefix="fd2talk/batch_of_voices")
+    video = decoded_and_saved(graph, latents, reference, heard)
     note = graph.note(*NOTES[graph.name], CONSENT)
     graph.lay_out(
         [
@@ -364,7 +370,7 @@ def batch_of_voices(graph: Graph) -> None:
             Group("2 · What is said, and how it moves", [[heard], [expression, pose]]),
         ],
         [Group("3 · The frames", [[latents]]), Group("About this graph", [[note]], SIDE_COLOR)],
-        [Group("4 · The video", [[video, file]])],
+        [Group("4 · The video", [video])],
     )
 
 
@@ -399,23 +405,24 @@ def blueprint(object_info: dict[str, dict]) -> dict:
         seed=Open("seed"),
         steps=Open("steps"),
     )
-    frames = graph.node(
-        "DecodeFrames",
-        samples=latents["latents"],
-        reference=reference["reference"],
-        paste_back=Open("paste_back"),
-    )
-    video = graph.node("CreateVideo", images=frames["frames"], audio=heard["audio"], fps=heard["frame rate"])
+    decoded = {
+        "samples": latents["latents"],
+        "reference": reference["reference"],
+        "paste_back": Open("paste_back"),
+    }
+    # the host runs only what an output is taken from, so that nothing is decoded twice unasked
+    video = graph.node("FD2TalkDecodeVideo", **decoded, audio=heard["audio"])
+    frames = graph.node("DecodeFrames", **decoded)
     graph.lay_out(
         [Group("Who speaks", [[reference]]), Group("What is said", [[heard]])],
         [Group("How face and head move", [[expression, pose]])],
         [Group("The frames", [[latents]])],
-        [Group("The video", [[frames, video]])],
+        [Group("The video", [[video, frames]])],
     )
     return graph.blueprint(
         BLUEPRINT,
         "A portrait (IMAGE) and a recording (AUDIO) become a talking-head video.",
-        {"video": video["VIDEO"], "frames": frames["frames"]},
+        {"video": video["video"], "frames": frames["frames"]},
     )
 
 

@@ -20,9 +20,12 @@ from fd2talk_core.timing import frame_count
 from scripts.comfyui import ComfyUIServer, error_of
 from scripts.environment import ROOT
 from tests.host.conftest import FPS, SECONDS, SET, Watcher, id_of, node_of
-from tests.host.media import lag, play, speech
+from tests.host.media import lag, play, speech, write_wav
 
 pytestmark = pytest.mark.host
+
+DECODER_INPUTS = ("samples", "reference", "autoencoder", "paste_back", "detail")
+"""What Decode Frames and Decode Video share."""
 
 
 def without(graph: dict, *class_types: str) -> dict:
@@ -32,7 +35,7 @@ def without(graph: dict, *class_types: str) -> dict:
 
 def heard(graph: dict, **inputs: object) -> dict:
     """The part of a graph that ends at the motion preview, with changes to Load Audio."""
-    ends = ("EncodeReference", "LoadImage", "FD2TalkUNetSampler", "DecodeFrames", "CreateVideo", "SaveVideo")
+    ends = ("EncodeReference", "LoadImage", "FD2TalkUNetSampler", "FD2TalkDecodeVideo", "SaveVideo")
     part = without(graph, *ends)
     node_of(part, "LoadAudioWav2Vec").update(inputs)
     node_of(part, "Coeff3DMMPreview")["size"] = 64
@@ -57,16 +60,18 @@ def test_the_workflow_gives_a_playable_mp4(watcher: Watcher, graph: dict, fps: f
     assert any(b"\xff\xd8\xff" in picture[:400] for picture in watcher.pictures), "live JPEG frames are shown"
     steps = [data for _, kind, data in watcher.messages if kind == "progress"]
     assert {data["node"] for data in steps} >= {
-        id_of(graph, name) for name in ("ExpDiT", "PoseDiT", "FD2TalkUNetSampler", "DecodeFrames")
+        id_of(graph, name) for name in ("ExpDiT", "PoseDiT", "FD2TalkUNetSampler", "FD2TalkDecodeVideo")
     }
     assert all(0 <= data["value"] <= data["max"] for data in steps)
 
 
 def test_the_untouched_picture_lies_around_the_pasted_head(watcher: Watcher, graph: dict) -> None:
-    part = without(graph, "Coeff3DMMPreview", "CreateVideo", "SaveVideo")
+    decoded = {name: node_of(graph, "FD2TalkDecodeVideo")[name] for name in DECODER_INPUTS}
+    part = without(graph, "Coeff3DMMPreview", "FD2TalkDecodeVideo", "SaveVideo")
+    part["frames"] = {"class_type": "DecodeFrames", "inputs": decoded}
     part["save"] = {
         "class_type": "SaveImage",
-        "inputs": {"images": [id_of(graph, "DecodeFrames"), 0], "filename_prefix": "frames"},
+        "inputs": {"images": ["frames", 0], "filename_prefix": "frames"},
     }
     from PIL import Image
 
@@ -97,19 +102,28 @@ def test_the_audio_output_is_the_recording_sample_for_sample(watcher: Watcher, g
     assert np.abs(sound.reshape(1, -1)[0] - given).max() < 2 / 32768
 
 
-def test_decode_video_streams_the_same_clip_into_a_file(watcher: Watcher, graph: dict) -> None:
-    decode = node_of(graph, "DecodeFrames")
-    part = without(graph, "Coeff3DMMPreview", "DecodeFrames", "CreateVideo")
-    part["video"] = {
-        "class_type": "FD2TalkDecodeVideo",
-        "inputs": {**decode, "audio": [id_of(graph, "LoadAudioWav2Vec"), 1], "paste_back": False},
-    }
-    node_of(part, "SaveVideo")["video"] = ["video", 0]
+def test_the_crop_is_streamed_into_a_file_as_well(watcher: Watcher, graph: dict) -> None:
+    part = without(graph, "Coeff3DMMPreview")
+    node_of(part, "FD2TalkDecodeVideo")["paste_back"] = False
     outputs = watcher.run(part)
     video = play(watcher.server.path_of(outputs[id_of(graph, "SaveVideo")]["images"][0]))
     assert video.frames.shape == (frame_count(Fraction(SECONDS), FPS), 256, 256, 3)
     assert video.sound_start == 0
     assert lag(video.sound.mean(axis=0), speech(SECONDS).numpy())[0] == 0
+
+
+def test_the_last_samples_of_the_sound_are_in_the_video(watcher: Watcher, graph: dict) -> None:
+    """The last 50 ms, in which no frame begins; the host's own CreateVideo cuts them off."""
+    part = without(graph, "Coeff3DMMPreview")
+    said = speech(SECONDS + 0.05).flip(0)
+    write_wav(watcher.server.folder("input") / "ends_between_frames.wav", said, 16000)
+    node_of(part, "LoadAudioWav2Vec")["audio_file"] = "ends_between_frames.wav"
+    outputs = watcher.run(part)
+    video = play(watcher.server.path_of(outputs[id_of(part, "SaveVideo")]["images"][0]))
+    assert len(video.frames) == frame_count(Fraction(SECONDS), FPS)
+    heard, given = video.sound.mean(axis=0)[16000 : len(said)], said[16000:].numpy()
+    assert len(heard) == len(given) == 800
+    assert np.corrcoef(heard, given)[0, 1] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -183,7 +197,7 @@ def test_a_changed_pose_file_re_runs_only_what_depends_on_it(watcher: Watcher, g
         outputs = watcher.run(swap)
         result = outputs[id_of(swap, "SaveVideo")]["images"][0]
         pictures.append(play(watcher.server.path_of(result)).frames)
-    depends = {"FD2TalkLoadCoefficients", "FD2TalkUNetSampler", "DecodeFrames", "CreateVideo", "SaveVideo"}
+    depends = {"FD2TalkLoadCoefficients", "FD2TalkUNetSampler", "FD2TalkDecodeVideo", "SaveVideo"}
     assert {swap[name]["class_type"] for name in watcher.executed()} == depends
     assert not np.array_equal(*pictures)
 

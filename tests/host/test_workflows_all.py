@@ -283,7 +283,7 @@ def test_the_client_shows_progress_and_fetches_the_video(comfyui: ComfyUIServer,
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(target)
     assert len(play(target).frames) == frame_count(Fraction(SECONDS), 4)
-    for title in ("FD2Talk UNet Sampler", "Decode Frames"):
+    for title in ("FD2Talk UNet Sampler", "Decode Video"):
         assert title in done.stderr
     assert "100%" in done.stderr
 
