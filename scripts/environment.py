@@ -28,14 +28,15 @@ COMFYUI_REQUIREMENTS = (
     "pydantic-settings~=2.0 kornia spandrel comfyui-frontend-package==1.32.9 comfyui-embedded-docs==0.3.1"
 ).split()
 
-DEBIAN_PACKAGES = {
-    "chromium": "chromium",
-    "ffmpeg": "ffmpeg",
+TRAINING_PACKAGES = {
     "espeak-ng": "espeak-ng",
     "flite": "flite",
     "festival": "festival",
+    "festvox-kallpc16k": "/usr/share/festival/voices/english/kal_diphone",
 }
-"""Program to look for, and the Debian package that brings it."""
+"""Debian packages that making the speech corpus needs, and what each brings: a program, or a path."""
+DEBIAN_PACKAGES = {"chromium": "chromium", "ffmpeg": "ffmpeg", **TRAINING_PACKAGES}
+"""As above, with what the tests drive."""
 
 _READ_EXTRAS = """
 import sys
@@ -143,17 +144,25 @@ def _imports(module: str) -> bool:
 
 
 def install_debian_packages() -> None:
-    """Bring the programs that some tests drive, where that is possible; say plainly what stays missing."""
-    missing = {program: package for program, package in DEBIAN_PACKAGES.items() if not shutil.which(program)}
+    """Bring what some tests drive, where that is possible; say plainly what stays missing."""
+    missing = missing_packages()
     if not missing:
         return
     if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
-        say(f"installing Debian packages: {' '.join(missing.values())}")
+        say(f"installing Debian packages: {' '.join(missing)}")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         apt = ["apt-get", "-qq", "-o", "Dpkg::Use-Pty=0"]
         subprocess.run([*apt, "update"], env=environment, stdout=subprocess.DEVNULL)
-        install = [*apt, "install", "-y", "--no-install-recommends", *missing.values()]
+        install = [*apt, "install", "-y", "--no-install-recommends", *missing]
         subprocess.run(install, env=environment, stdout=subprocess.DEVNULL)
-    still = [package for program, package in missing.items() if not shutil.which(program)]
-    if still:
-        say(f"missing programs: {' '.join(still)}; their tests are skipped (and fail when CI is set)")
+    if still := missing_packages():
+        say(f"missing Debian packages: {' '.join(still)}; their tests are skipped (and fail when CI is set)")
+
+
+def missing_packages() -> list[str]:
+    """Those of :data:`DEBIAN_PACKAGES` whose program is not on the path, or whose files are not there."""
+    return [
+        package
+        for package, brings in DEBIAN_PACKAGES.items()
+        if not (Path(brings).exists() if brings.startswith("/") else shutil.which(brings))
+    ]

@@ -6,7 +6,9 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,10 @@ from PIL import Image
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
+from scripts import environment
+from scripts.environment import ROOT
 from training.corpus import speech
+from training.corpus.__main__ import main as corpus_command
 from training.corpus.augment import SAMPLE_RATE, record, shift_formants
 from training.corpus.clips import make_clip, write_clip_shard
 from training.corpus.motion import FPS, Style, closures, frame_instants, synthesise
@@ -142,8 +147,8 @@ def test_piper_times_are_its_own_durations(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_flite_times_are_the_ones_it_prints() -> None:
-    need(shutil.which("flite") is not None, "flite")
     voice = speech.Voice("flite", "slt")
+    need(speech.available(voice), "flite")
     printed = (
         speech._execute(["flite", "-voice", "slt", "-t", TEXT, "-psdur", "-o", "/dev/null"]).decode().split()
     )
@@ -154,7 +159,7 @@ def test_flite_times_are_the_ones_it_prints() -> None:
 
 
 def test_festival_times_are_the_ones_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    need(shutil.which("festival") is not None, "festival")
+    need(speech.available(speech.Voice("festival", "kal_diphone")), "festival with its voice")
     labels = []
     execute = speech._execute
 
@@ -169,6 +174,49 @@ def test_festival_times_are_the_ones_it_saves(monkeypatch: pytest.MonkeyPatch) -
     # every border is one of festival's own, and none but those between equal sounds is left out
     assert all(np.abs(saved - phone.end).min() < 1e-6 for phone in phones[:-1])
     assert len(phones) >= len(saved) - 2
+
+
+@pytest.fixture
+def festival_without_voice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What Debian's package festival is without the package of its voice."""
+    program = tmp_path / "festival"
+    program.write_text(
+        "#!/bin/sh\ncase $2 in *voice.list*)\n"
+        "echo 'Could not find any of voices: (kal_diphone)'; echo 'Voices available: nil'; exit;; esac\n"
+        "echo SIOD ERROR: unbound variable : voice_kal_diphone >&2; exit 255\n",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    speech._installed_voices.cache_clear()
+    yield
+    speech._installed_voices.cache_clear()
+
+
+def test_a_synthesiser_without_a_voice_is_left_out_with_one_line(
+    festival_without_voice: None, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    need_speech()
+    assert "festival" not in {voice.engine for voice in speech.voices()}
+    assert "espeak" in {voice.engine for voice in speech.voices()}
+    with pytest.raises(FD2TalkError, match="None of festival has a voice"):
+        speech.voices(engines=["festival"])
+    corpus_command(["--out", str(tmp_path / "corpus"), "--clips", "1", "--engines", "espeak", "festival"])
+    said = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in said if "festival" in line]
+    assert line == (
+        "festival has no voice here, so the corpus leaves it out: install Debian's festvox-kallpc16k."
+    )
+
+
+def test_the_readme_names_every_package_that_training_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "training" / "README.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^apt-get install ([\w -]+?) *#", readme, re.M)
+    assert named.split() == list(environment.TRAINING_PACKAGES)
+    # a program alone is not enough: its voice is looked for too
+    monkeypatch.setattr(environment.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(environment.Path, "exists", lambda path: False)
+    assert environment.missing_packages() == ["festvox-kallpc16k"]
 
 
 def test_espeak_times_are_its_events(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from fd2talk_core.errors import FD2TalkError
 
 from .clips import CLIPS_PER_SHARD, write_clip_shard
-from .speech import ENGINES
+from .speech import ENGINES, without_voice
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
 def make(options: argparse.Namespace) -> None:
     """Write what is asked for; shards that are there already are kept."""
     out, seed, split = options.out, options.seed, options.split
+    for sentence in without_voice(options.engines) if options.clips else []:
+        print(sentence, flush=True)
     clip_tasks = [
         (
             write_clip_shard,

