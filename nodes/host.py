@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -42,6 +43,9 @@ MODELS = "fd2talk"
 SHIPPED_SET = "tiny"
 WORKING_MEMORY = {"unet": 2 << 30, "autoencoder": 2 << 30}
 """Bytes that the host is asked to free beside the weights; the core fits its batches to what there is."""
+EXAMPLES = Path(__file__).resolve().parent.parent / "example_inputs"
+EXAMPLE_PREFIX = "fd2talk_"
+"""Before an example's name in the host's input folder, where it lies beside the user's own files."""
 PREVIEW_SECONDS = 0.25
 PREVIEW_SIZE = 512
 
@@ -100,9 +104,44 @@ def check(function: Callable[..., object], *arguments: object) -> bool | str:
     return True
 
 
+@lru_cache
+def put_examples(folder: Path) -> None:
+    """Put the files that the graphs name into the host's input folder, so that a first run needs no copying.
+
+    Once a start, and only what is absent: nothing is overwritten. They lie at the folder's top, since the
+    host's own loaders offer no subfolder's files, and newer pages report what is not offered as missing.
+    """
+    added = []
+    try:
+        for example in sorted(EXAMPLES.iterdir()):
+            target = folder / f"{EXAMPLE_PREFIX}{example.name}"
+            if example.suffix == ".md" or os.path.lexists(target):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+            try:
+                shutil.copyfile(example, partial)
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
+            added.append(target.name)
+    except OSError as error:
+        logging.warning(
+            "[FD2Talk] The example inputs cannot be put into the input folder (%s); choose files of your own "
+            "in the graphs that ship.",
+            error,
+        )
+    if added:
+        logging.info("[FD2Talk] Put the example inputs of the graphs into %s: %s", folder, ", ".join(added))
+
+
 def list_input_files(*kinds: str) -> list[str]:
-    """Files of the host's input folder of a kind (``audio``, ``video``, ``image``) or ending (``.csv``)."""
+    """Files of the host's input folder of a kind (``audio``, ``video``, ``image``) or ending (``.csv``).
+
+    The first call puts the examples there.
+    """
     folder = Path(folder_paths.get_input_directory())
+    put_examples(folder)
     names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     endings = tuple(kind for kind in kinds if kind.startswith("."))
     chosen = {name for name in names if endings and name.lower().endswith(endings)}

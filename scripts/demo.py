@@ -17,13 +17,11 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from scripts.comfyui import ComfyUIServer  # noqa: E402
 from scripts.environment import ROOT, prepare, say  # noqa: E402
 
-EXAMPLES = ROOT / "example_inputs"
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python scripts/demo.py", description=__doc__)
-    parser.add_argument("--portrait", type=Path, default=EXAMPLES / "portrait.png", help="a picture file")
-    parser.add_argument("--voice", type=Path, default=EXAMPLES / "speech.wav", help="a sound file")
+    parser.add_argument("--portrait", type=Path, help="a picture file, in place of the example")
+    parser.add_argument("--voice", type=Path, help="a sound file, in place of the example")
     parser.add_argument("--serve", action="store_true", help="keep ComfyUI open afterwards")
     parser.add_argument("--port", type=int, default=8188, help="where its page is, with --serve")
     options = parser.parse_args()
@@ -33,14 +31,14 @@ def main() -> int:
     with ComfyUIServer(
         ROOT / "demo" / "comfyui", python, port=options.port if options.serve else None
     ) as server:
-        for file in (*EXAMPLES.glob("*.*"), options.portrait, options.voice):
-            shutil.copy(file, server.folder("input"))
         graph = json.loads((ROOT / "workflows" / "api" / "talking_portrait.json").read_text(encoding="utf-8"))
         for node in graph.values():
-            if node["class_type"] == "LoadImage":
-                node["inputs"]["image"] = options.portrait.name
-            if node["class_type"] == "LoadAudioWav2Vec":
-                node["inputs"]["audio_file"] = options.voice.name
+            for kind, name, file in (
+                ("LoadImage", "image", options.portrait),
+                ("LoadAudioWav2Vec", "audio_file", options.voice),
+            ):
+                if file and node["class_type"] == kind:
+                    node["inputs"][name] = Path(shutil.copy(file, server.folder("input"))).name
         say("making the video")
         outputs = server.run(graph, seconds=3600)
         # the motion preview is a video too

@@ -66,8 +66,6 @@ def main() -> int:
         ComfyUIServer(ROOT / "demo" / "comfyui", threads=options.threads) as server,
         sync_playwright() as play,
     ):
-        for file in (ROOT / "example_inputs").glob("*.*"):
-            shutil.copy(file, server.folder("input"))
         server.post("/settings", BARE_PAGE)
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for name in names:

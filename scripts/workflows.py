@@ -20,8 +20,8 @@ from scripts.graphs import SIDE_COLOR, Graph, Group, Node, Open, Wire  # noqa: E
 
 BLUEPRINT = "Talking portrait"
 CONSENT = "Use portraits and voices of people who agreed to it, and say that the video is generated."
-EXAMPLES = """The files named here lie in the pack's `example_inputs` folder: put them into ComfyUI's `input`
-folder, or choose your own."""
+EXAMPLES = """The files named `fd2talk_…` are examples, which the pack puts into ComfyUI's `input` folder:
+choose or upload your own in their place."""
 SOUND = """*Decode Video* keeps the sound to its last sample and needs no more memory for a longer clip. The
 host's *Create Video* cuts the sound to whole frames and holds every picture; it is for graphs that change the
 pictures of *Decode Frames* first."""
@@ -128,11 +128,11 @@ file, so recordings may be long.
 
 
 def portrait(graph: Graph) -> Node:
-    return graph.node("LoadImage", "Portrait", image="portrait.png")
+    return graph.node("LoadImage", "Portrait", image="fd2talk_portrait.png")
 
 
 def voice(graph: Graph) -> Node:
-    return graph.node("LoadAudioWav2Vec", "Voice", audio_file="speech.wav")
+    return graph.node("LoadAudioWav2Vec", "Voice", audio_file="fd2talk_speech.wav")
 
 
 def saved(graph: Graph, video: Wire) -> Node:
@@ -175,7 +175,9 @@ def custom_pose(graph: Graph) -> None:
     picture, heard = portrait(graph), voice(graph)
     reference = graph.node("EncodeReference", image=picture["IMAGE"])
     expression = graph.node("ExpDiT", features=heard["features"])
-    file = graph.node("FD2TalkLoadCoefficients", "Head motion from a file", motion_file="nods_and_turns.json")
+    file = graph.node(
+        "FD2TalkLoadCoefficients", "Head motion from a file", motion_file="fd2talk_nods_and_turns.json"
+    )
     pose = graph.node(
         "FD2TalkRetime",
         "As long as the speech",
@@ -264,7 +266,7 @@ def driving_video(graph: Graph) -> None:
     picture, heard = portrait(graph), voice(graph)
     reference = graph.node("EncodeReference", image=picture["IMAGE"])
     expression = graph.node("ExpDiT", features=heard["features"])
-    film = graph.node("LoadVideo", "Driving video", file="driving.mp4")
+    film = graph.node("LoadVideo", "Driving video", file="fd2talk_driving.mp4")
     motion_of_film = graph.node(
         "FD2TalkCoefficientsFromVideo", video=film["VIDEO"], missing_faces="interpolate"
     )
@@ -293,10 +295,10 @@ def driving_video(graph: Graph) -> None:
 
 
 def two_people(graph: Graph) -> None:
-    picture = graph.node("LoadImage", "Two people", image="two_people.png")
+    picture = graph.node("LoadImage", "Two people", image="fd2talk_two_people.png")
     files = [
         graph.node("LoadAudio", f"Voice, {side}", audio=file)
-        for side, file in (("left", "speech.wav"), ("right", "reply.wav"))
+        for side, file in (("left", "fd2talk_speech.wav"), ("right", "fd2talk_reply.wav"))
     ]
     # a recording turned down to nothing is a pause of exactly its length, so that the lanes cannot part
     pauses = [
@@ -314,7 +316,7 @@ def two_people(graph: Graph) -> None:
             "LoadAudioWav2Vec",
             f"What is heard, {side}",
             recording=lanes[index]["AUDIO"],
-            audio_file="speech.wav",
+            audio_file="fd2talk_speech.wav",
         )
         reference = graph.node(
             "EncodeReference",

@@ -66,10 +66,13 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory, seeded_models: Path) -> It
 def _write_inputs(folder: Path) -> None:
     portrait = Image.open(ROOT / "example_inputs" / "portrait.png").convert("RGB")
     portrait.thumbnail((384, 384))
-    portrait.save(folder / "portrait.png")
+    # the graphs' own examples at the size of a test: the pack leaves alone what is there already
+    for name in ("portrait.png", "fd2talk_portrait.png"):
+        portrait.save(folder / name)
     Image.new("RGB", (256, 256), (90, 120, 160)).save(folder / "no_face.png")
     Image.new("RGB", (32, 32), (200, 150, 120)).save(folder / "tiny.png")
-    write_wav(folder / "speech.wav", speech(SECONDS), 16000)
+    for name in ("speech.wav", "fd2talk_speech.wav"):
+        write_wav(folder / name, speech(SECONDS), 16000)
     write_wav(folder / "one_sample.wav", torch.tensor([0.25]), 16000)
     write_wav(folder / "silence_stereo.wav", torch.zeros(2, 24000), 96000)
     write_wav(folder / "empty.wav", torch.zeros(0), 16000)

@@ -54,10 +54,13 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def opened(browser: Any, comfyui: ComfyUIServer) -> Iterator[Any]:
     """The page, opened once; ``page`` gives it to a test."""
-    for file in (ROOT / "example_inputs").iterdir():
-        target = comfyui.folder("input") / file.name
-        if not target.exists():
-            shutil.copy(file, target)
+    page = open_page(browser, comfyui)
+    yield page
+    page.close()
+
+
+def open_page(browser: Any, comfyui: ComfyUIServer) -> Any:
+    """A host's page, ready for a graph."""
     page = browser.new_page(viewport={"width": 1700, "height": 1050})
     page.set_default_timeout(120_000)
     page.broken = []
@@ -70,8 +73,7 @@ def opened(browser: Any, comfyui: ComfyUIServer) -> Iterator[Any]:
         "() => app.extensionManager?.setting && LiteGraph.registered_node_types.LoadAudioWav2Vec"
     )
     page.wait_for_timeout(2000)
-    yield page
-    page.close()
+    return page
 
 
 @pytest.fixture

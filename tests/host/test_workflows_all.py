@@ -138,15 +138,11 @@ def test_the_template_browser_shows_each_with_its_picture(comfyui: ComfyUIServer
 
 
 def with_inputs(comfyui: ComfyUIServer) -> None:
-    """The example files that the graphs name, where a test's own small ones do not stand for them."""
+    """Small files in place of the examples that would take long."""
     folder = comfyui.folder("input")
-    write_wav(folder / "reply.wav", speech(REPLY), 16000)
-    with VideoWriter(folder / "driving.mp4", 25) as writer:
+    write_wav(folder / "fd2talk_reply.wav", speech(REPLY), 16000)
+    with VideoWriter(folder / "fd2talk_driving.mp4", 25) as writer:
         writer.write(torch.from_numpy(play(ROOT / "example_inputs" / "driving.mp4").frames[:8]).float() / 255)
-    for file in (ROOT / "example_inputs").iterdir():
-        target = folder / file.name
-        if not target.exists():
-            shutil.copy(file, target)
 
 
 def videos_of(server: ComfyUIServer, graph: dict, outputs: dict) -> dict[str, Path]:
