@@ -420,6 +420,15 @@ def background_of(video: Any, num_frames: int, fps: float) -> Iterable[Tensor]:
     return frames
 
 
+def is_taken(prompt: dict | None, slot: int) -> bool:
+    """Whether another node of the running prompt takes this output of the running node."""
+    running = get_executing_context()
+    if prompt is None or running is None:
+        return True
+    wire = [running.node_id, slot]
+    return any(wire == value for node in prompt.values() for value in node["inputs"].values())
+
+
 def tell(text: str) -> ui.PreviewText:
     """Say something on the running node, in the log, and in the prompt's history."""
     logging.info("[FD2Talk] %s", text)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io, ui
 
-from ..fd2talk_core.formats.gltf import write_glb
+from ..fd2talk_core.formats import gltf
 from ..fd2talk_core.formats.video import VideoWriter
-from ..fd2talk_core.motion.preview import VIEWS, preview_motion
+from ..fd2talk_core.motion.preview import VIEWS, FirstFrames, preview_motion
 from . import host
 from .curves import curves_ui
 from .types import Expression, PortraitReference, Pose
+
+FRAMES_BYTES = 512 << 20
+"""What the IMAGE output may hold: ten minutes at 256 px would be 11.8 GB."""
 
 
 class Coeff3DMMPreview(io.ComfyNode):
@@ -21,7 +23,7 @@ class Coeff3DMMPreview(io.ComfyNode):
             display_name="Preview Motion (3DMM)",
             category="FD2Talk/motion",
             description="Shows the expression and the pose on the face model, in seconds, with the sound "
-            "and as curves, before any frame is denoised; writes them as an animated GLB too.",
+            "and as curves, before any frame is denoised; on request as an animated GLB too.",
             is_output_node=True,
             inputs=[
                 Expression.Input(
@@ -43,22 +45,33 @@ class Coeff3DMMPreview(io.ComfyNode):
                 io.Int.Input(
                     "size", default=256, min=64, max=1024, step=32, tooltip="Side of the preview in pixels."
                 ),
+                io.Boolean.Input(
+                    "write_glb",
+                    default=False,
+                    optional=True,
+                    tooltip="Also write the moving head as a GLB file into the output folder, at each run.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
-                    "frames", display_name="frames", tooltip="The shaded mesh, one picture a frame."
+                    "frames",
+                    display_name="frames",
+                    tooltip="The shaded mesh, one picture a frame; of a long clip the first ones, as many as "
+                    "fit into 512 MB.",
                 ),
                 io.String.Output(
                     "model_file",
                     display_name="GLB",
-                    tooltip="The moving head as an animated GLB in the output folder, with a shape key by "
-                    "every ARKit name: for Preview 3D & Animation, or Blender.",
+                    tooltip="With write_glb: the moving head as an animated GLB in the output folder, with a "
+                    "shape key by every ARKit name. For Preview 3D & Animation, or Blender.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, view, size, expression=None, pose=None, reference=None, audio=None) -> io.NodeOutput:
+    def execute(
+        cls, view, size, write_glb=False, expression=None, pose=None, reference=None, audio=None
+    ) -> io.NodeOutput:
         face_model = host.face_model()
         identity = reference.identity if reference is not None else None
         preview = preview_motion(
@@ -71,18 +84,24 @@ class Coeff3DMMPreview(io.ComfyNode):
             callback=host.Progress(),
         )
         path, saved = host.temp_file("fd2talk/preview", ".mp4")
-        chunks = []
+        first = FirstFrames(preview.num_frames, FRAMES_BYTES)
         with VideoWriter(path, preview.fps, host.audio_of(audio) if audio else None) as writer:
             for chunk in preview.chunks:
                 writer.write(chunk)
-                chunks.append(chunk)
-        # the host's 3D viewer reads from the output folder only
-        glb, saved_glb = host.output_file("fd2talk/motion", ".glb")
-        write_glb(glb, face_model, expression, pose, identity=identity)
+                first.add(chunk)
         shown = {**ui.PreviewVideo([saved]).as_dict(), **curves_ui(expression, pose)}
-        return io.NodeOutput(
-            host.to_host(torch.cat(chunks)), "/".join((saved_glb.subfolder, saved_glb.filename)), ui=shown
-        )
+        if first.kept < preview.num_frames and host.is_taken(cls.hidden.prompt, slot=0):
+            shown |= host.tell(
+                f"frames holds the first {first.kept} of {preview.num_frames} pictures, as many as fit into "
+                f"{FRAMES_BYTES >> 20} MB; the video holds them all. A smaller size gives more."
+            ).as_dict()
+        model_file = host.block("There is no GLB: switch on write_glb in Preview Motion (3DMM).")
+        if write_glb:
+            # older pages' 3D viewer reads from the output folder only
+            glb, saved_glb = host.output_file("fd2talk/motion", ".glb")
+            gltf.write_glb(glb, face_model, expression, pose, identity=identity)
+            model_file = "/".join((saved_glb.subfolder, saved_glb.filename))
+        return io.NodeOutput(host.to_host(first.frames), model_file, ui=shown)
 
 
 NODES = [Coeff3DMMPreview]

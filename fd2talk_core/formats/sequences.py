@@ -33,7 +33,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import FD2TalkError
@@ -228,7 +228,8 @@ def _write_safetensors(
     for sequence in sequences:
         header[f"{sequence.kind}.face_model"] = sequence.face_model
         header[f"{sequence.kind}.names"] = json.dumps(sequence.names)
-    save_file({sequence.kind: sequence.values.contiguous() for sequence in sequences}, path, header)
+    # not its save_file, whose files only their owner may read, whatever the umask says
+    path.write_bytes(save({sequence.kind: sequence.values.contiguous() for sequence in sequences}, header))
 
 
 # npz: arrays "expression" and "pose", and small ones for what a header would hold

@@ -45,6 +45,42 @@ class MotionPreview:
     fps: float
 
 
+class FirstFrames:
+    """The first frames of a clip, kept while all of them pass by: as many as fit into some memory.
+
+    Args:
+        num_frames: F of the clip.
+        max_bytes: the memory; one frame is kept in any case.
+    """
+
+    def __init__(self, num_frames: int, max_bytes: int) -> None:
+        self.num_frames = num_frames
+        self.max_bytes = max_bytes
+        self.kept = 0
+        self._frames: Tensor | None = None
+
+    def add(self, chunk: Tensor) -> None:
+        """The next pictures ``[n, H, W, 3]`` of the clip."""
+        if self._frames is None:
+            fitting = self.max_bytes // (chunk[0].numel() * chunk.element_size())
+            # allocated whole, since pieces joined at the end would need twice the memory
+            self._frames = chunk.new_empty(min(self.num_frames, max(1, fitting)), *chunk.shape[1:])
+        taken = chunk[: len(self._frames) - self.kept]
+        self._frames[self.kept : self.kept + len(taken)] = taken
+        self.kept += len(taken)
+
+    @property
+    def frames(self) -> Tensor:
+        """``[kept, H, W, 3]``.
+
+        Raises:
+            FD2TalkError: when no picture was added.
+        """
+        if self._frames is None:
+            raise FD2TalkError("No frame was drawn, so there is no preview.")
+        return self._frames[: self.kept]
+
+
 def preview_motion(
     face_model: FaceModel,
     expression: CoefficientSequence | None,

@@ -17,7 +17,7 @@ from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.curves import describe, motion_curves
 from fd2talk_core.motion.editing import add_blinks, idle_motion
-from fd2talk_core.motion.preview import FRAMES_AT_ONCE, preview_motion
+from fd2talk_core.motion.preview import FRAMES_AT_ONCE, FirstFrames, preview_motion
 
 SIZE = 64
 
@@ -55,6 +55,17 @@ def test_an_open_jaw_shows_more_of_the_mouth_and_a_turn_moves_the_head() -> None
     before, after = ((lips.sum(0).float() @ columns) / lips.sum() for lips in (still, moved))
     expected = 0.5 * default_face_model().camera.focal / default_face_model().camera.distance * SIZE / 2
     assert after - before == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(("fitting", "kept"), [(100, 7), (5, 5), (3, 3), (0, 1)])
+def test_the_first_frames_are_kept_as_far_as_the_memory_goes(fitting: int, kept: int) -> None:
+    clip = torch.rand(7, 4, 6, 3)
+    first = FirstFrames(len(clip), max_bytes=fitting * clip[0].nbytes)
+    for chunk in clip.split(3):
+        first.add(chunk)
+    assert first.kept == kept
+    assert torch.equal(first.frames, clip[:kept])
+    assert first.frames.untyped_storage().nbytes() == kept * clip[0].nbytes
 
 
 def test_every_frame_comes_in_order_and_is_counted() -> None:

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
+import os
 import pickle
+import stat
 import struct
 import zipfile
 import zlib
@@ -49,6 +51,18 @@ def sentence(call, *arguments, **keywords) -> str:
 
 
 # Round trips
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask to speak of")
+@pytest.mark.parametrize("ending", (*EXACT, ".csv"))
+@pytest.mark.parametrize("umask", [0o022, 0o007])
+def test_the_umask_says_who_may_read_a_file(tmp_path: Path, ending: str, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_motion(tmp_path / f"motion{ending}", expression(), pose())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / f"motion{ending}").stat().st_mode) == 0o666 & ~umask
 
 
 @pytest.mark.parametrize("ending", EXACT)

@@ -48,7 +48,14 @@ GRAPH = {
     },
     "4": {
         "class_type": "Coeff3DMMPreview",
-        "inputs": {"expression": ["3", 0], "pose": ["3", 1], "audio": ["2", 0], "view": "front", "size": 192},
+        "inputs": {
+            "expression": ["3", 0],
+            "pose": ["3", 1],
+            "audio": ["2", 0],
+            "view": "front",
+            "size": 192,
+            "write_glb": True,
+        },
     },
     "5": {"class_type": "Preview3D", "inputs": {"model_file": ["4", 1]}},
 }
