@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
@@ -9,7 +13,7 @@ from ..fd2talk_core.face.landmarks import FACE_ORDERS
 from ..fd2talk_core.frames.reference import encode_reference
 from . import host
 from .checkpoints import CheckpointNode
-from .types import BoundingBox, PortraitReference, advanced
+from .types import BoundingBox, PortraitReference, advanced, socket_only
 
 NO_FACE = {"error": "error", "use whole image": "whole_image"}
 ORDERS = {words: order for order, words in FACE_ORDERS.items()}
@@ -32,7 +36,7 @@ def read_box(text: str) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
-def box_of(box: dict | list, face_index: int = 0) -> tuple[float, float, float, float]:
+def box_of(box: Any, face_index: int = 0) -> tuple[float, float, float, float]:
     """The host's BOUNDING_BOX as left, top, right, bottom.
 
     Args:
@@ -40,10 +44,10 @@ def box_of(box: dict | list, face_index: int = 0) -> tuple[float, float, float, 
         face_index: which of a list.
 
     Raises:
-        FD2TalkError: when there is no such box.
+        FD2TalkError: when there is no such box, or what came is none.
     """
-    if isinstance(box, dict):
-        return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+    if not isinstance(box, list):
+        return _corners(box)
     if box and isinstance(box[0], list):
         box = next((boxes for boxes in box if boxes), [])
     if not box:
@@ -53,12 +57,24 @@ def box_of(box: dict | list, face_index: int = 0) -> tuple[float, float, float, 
             f"Face {face_index} was asked for, but the bounding box input holds {len(box)} "
             f"(0 to {len(box) - 1})."
         )
-    return box_of(box[face_index])
+    return _corners(box[face_index])
 
 
-def chosen_box(
-    bounding_box: dict | list | None, face_box: str, face_index: int
-) -> tuple[float, float, float, float] | None:
+def _corners(box: Any) -> tuple[float, float, float, float]:
+    """One box as left, top, right, bottom in pixels."""
+    try:
+        x, y, width, height = (float(box[side]) for side in ("x", "y", "width", "height"))
+    except (KeyError, TypeError, ValueError):
+        x = y = width = height = math.nan
+    if not math.isfinite(x + y + width + height):
+        raise FD2TalkError(
+            f"The bounding box input holds {reprlib.repr(box)}, but x, y, width and height in pixels are "
+            "needed: connect a node that gives a bounding box."
+        )
+    return x, y, x + width, y + height
+
+
+def chosen_box(bounding_box: Any, face_box: str, face_index: int) -> tuple[float, float, float, float] | None:
     """The box of the socket, else that of the text, else None."""
     return read_box(face_box) if bounding_box is None else box_of(bounding_box, face_index)
 
@@ -113,11 +129,13 @@ class EncodeReference(CheckpointNode):
                         tooltip="Which face, by a box in pixels: left, top, right, bottom. Empty: by index.",
                     )
                 ),
-                BoundingBox.Input(
-                    "bounding_box",
-                    optional=True,
-                    tooltip="Which face, by a box from another node; it takes the place of the text above. "
-                    "Of several boxes, face_index says which.",
+                socket_only(
+                    BoundingBox.Input(
+                        "bounding_box",
+                        optional=True,
+                        tooltip="Which face, by a box from another node; it takes the place of the text "
+                        "above. Of several boxes, face_index says which.",
+                    )
                 ),
                 io.Mask.Input(
                     "face_mask",

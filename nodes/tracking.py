@@ -15,7 +15,7 @@ from ..fd2talk_core.motion.tracking import (
 )
 from . import host
 from .reference import chosen_box
-from .types import BoundingBox, Expression, FaceLandmarks, Pose, advanced
+from .types import BoundingBox, Expression, FaceLandmarks, Pose, advanced, socket_only
 
 
 class FD2TalkCoefficientsFromVideo(io.ComfyNode):
@@ -36,11 +36,13 @@ class FD2TalkCoefficientsFromVideo(io.ComfyNode):
                 io.Image.Input(
                     "images", optional=True, tooltip="The driving video as pictures, in place of a video."
                 ),
-                FaceLandmarks.Input(
-                    "landmarks",
-                    optional=True,
-                    tooltip="Faces that another node has found (newer ComfyUI: Detect Face Landmarks), in "
-                    "place of a video.",
+                socket_only(
+                    FaceLandmarks.Input(
+                        "landmarks",
+                        optional=True,
+                        tooltip="Faces that another node has found (newer ComfyUI: Detect Face Landmarks), "
+                        "in place of a video.",
+                    )
                 ),
                 io.Float.Input(
                     "fps",
@@ -99,10 +101,13 @@ class FD2TalkCoefficientsFromVideo(io.ComfyNode):
                         "Empty: by index.",
                     )
                 ),
-                BoundingBox.Input(
-                    "bounding_box",
-                    optional=True,
-                    tooltip="Which face, by a box from another node; it takes the place of the text above.",
+                socket_only(
+                    BoundingBox.Input(
+                        "bounding_box",
+                        optional=True,
+                        tooltip="Which face, by a box from another node; it takes the place of the text "
+                        "above.",
+                    )
                 ),
             ],
             outputs=[

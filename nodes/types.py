@@ -14,7 +14,7 @@ PortraitReference = io.Custom("FD2TALK_REFERENCE")
 """A :class:`~fd2talk_core.frames.reference.Reference`."""
 BoundingBox = io.Custom("BOUNDING_BOX")
 """Newer hosts' ``{"x", "y", "width", "height"}`` in pixels, or lists of them, one list a picture; named here
-so that older hosts load too."""
+so that older hosts load too. To be wrapped in :func:`socket_only`, as every type that a host may own."""
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 """Newer hosts' ``{"frames": [[face, ...], ...], ...}``, MediaPipe's landmarks and scores of every face."""
 
@@ -23,6 +23,17 @@ KINDS = ("expression", "pose")
 UNPLUGGED = object()
 """What ``validate_inputs`` is given for a socket without a link: its parameter's default."""
 NOTHING_CONNECTED = "Nothing to work on: connect an expression, a pose or both."
+
+
+def socket_only(given: io.Input) -> io.Input:
+    """An input that stays a socket in every page.
+
+    A page makes a widget of every type that it knows an editor for, BOUNDING_BOX since frontend 1.39.4; a new
+    widget would shift the stored values of all that stand behind it. Types of our own need no such care, nor
+    do IMAGE, MASK, AUDIO, VIDEO and LATENT, which the host's own nodes hold as sockets.
+    """
+    given.extra_dict = {**given.extra_dict, "forceInput": True}
+    return given
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:

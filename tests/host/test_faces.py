@@ -112,6 +112,14 @@ def test_what_cannot_be_read_is_told(comfyui: ComfyUIServer, files: Path, graph:
         comfyui.run(graph)
 
 
+@pytest.mark.parametrize("box", ["largest first", ["largest first"], {"x": 1, "y": 2}, 7, [[0, 0, 9, 9]]])
+def test_what_is_no_bounding_box_is_refused(comfyui: ComfyUIServer, files: Path, box: object) -> None:
+    with pytest.raises(
+        RuntimeError, match=r"^The bounding box input holds .{1,60}, but x, y, width and heig"
+    ):
+        comfyui.run(reading(bounding_box={"__value__": box}))
+
+
 def person(name: str, face_index: int, voice: str, background: list | None = None) -> dict:
     """The nodes that make one person of a picture speak, their ids begin with the name."""
     at = lambda node, output=0: [f"{name}.{node}", output]  # noqa: E731

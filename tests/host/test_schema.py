@@ -10,6 +10,7 @@ import pytest
 
 from scripts.comfyui import PACK_NAME, ComfyUIServer
 from scripts.environment import ROOT
+from scripts.graphs import WIDGETS
 
 pytestmark = pytest.mark.host
 
@@ -51,6 +52,17 @@ def test_everything_has_a_tooltip(nodes: dict) -> None:
         assert all(tooltip and len(tooltip) > 10 for tooltip in info["output_tooltips"]), name
 
 
+def test_types_that_a_page_may_edit_are_sockets_only(nodes: dict) -> None:
+    """A page that learns to edit a type makes a widget of it, which shifts every stored value behind."""
+    sockets = {"IMAGE", "MASK", "AUDIO", "VIDEO", "LATENT"}
+    kinds = {kind for info in nodes.values() for kind, _ in inputs_of(info).values()}
+    foreign = {kind for kind in kinds - WIDGETS - sockets if not kind.startswith("FD2TALK_")}
+    assert {"BOUNDING_BOX", "FACE_LANDMARKS"} <= foreign
+    for name, info in nodes.items():
+        for socket, (kind, options) in inputs_of(info).items():
+            assert kind not in foreign or options.get("forceInput") is True, f"{name}.{socket}"
+
+
 def test_the_schema_is_the_one_that_users_have_graphs_for(nodes: dict) -> None:
     """A change here breaks saved graphs. If it is meant, run with FD2TALK_UPDATE_SNAPSHOT=1 and say so."""
     now = {name: summary(info) for name, info in sorted(nodes.items())}
@@ -67,7 +79,9 @@ def summary(info: dict) -> dict:
             continue
         for name, (kind, options) in sockets.items():
             kept = {
-                key: options[key] for key in ("default", "min", "max", "step", "advanced") if key in options
+                key: options[key]
+                for key in ("default", "min", "max", "step", "advanced", "forceInput")
+                if key in options
             }
             if name not in ("checkpoint", "encoder", "autoencoder", "audio_file", "motion_file"):
                 kept.update({"options": options["options"]} if "options" in options else {})
