@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 
 import pytest
 
-from scripts.comfyui import ComfyUIServer
+from scripts.comfyui import PACK_NAME, ComfyUIServer
 from scripts.environment import ROOT
 
 pytestmark = pytest.mark.host
@@ -33,13 +34,24 @@ def test_each_page_names_every_input_and_what_goes_wrong(nodes: dict, language: 
     assert not lacking
 
 
-def test_there_is_no_page_without_a_node_and_no_picture_without_a_file(nodes: dict) -> None:
+def test_there_is_no_page_without_a_node_and_each_picture_is_served(
+    nodes: dict, comfyui: ComfyUIServer
+) -> None:
+    """A page's pictures are fetched from ``docs/``, as the help panel does, not from the page's folder."""
     folders = {path.name: path for path in (ROOT / "web" / "docs").iterdir() if path.is_dir()}
     assert folders.keys() == nodes.keys()
-    for folder in folders.values():
-        for page in folder.glob("*.md"):
-            for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-                assert (folder / picture).stat().st_size > 1000, f"{page}: {picture}"
+    named = {
+        (page.name, picture)
+        for folder in folders.values()
+        for page in folder.glob("*.md")
+        for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert {page for page, _ in named} == {"en.md", "zh.md"}
+    for _, picture in named:
+        with urllib.request.urlopen(f"{comfyui.url}/extensions/{PACK_NAME}/docs/{picture}") as answer:
+            assert answer.headers["Content-Type"] == "image/png" and len(answer.read()) > 1000, picture
+    files = {str(path.relative_to(path.parents[1])) for path in (ROOT / "web" / "docs").glob("*/*.png")}
+    assert files == {picture for _, picture in named}, "no picture without a page"
 
 
 def test_chinese_names_every_node_and_input(nodes: dict) -> None:
