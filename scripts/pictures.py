@@ -72,19 +72,7 @@ def main() -> int:
             picture(browser, server, name, options.run)
             say(f"pictured {name}")
         browser.close()
-    sign("talking_portrait.api", "For the API.\nIn the page, open\ntalking_portrait.")
     return 0
-
-
-def sign(name: str, text: str) -> None:
-    """What the template browser shows beside a file that is to be posted, since it lists every file."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    board = Image.new("RGB", (THUMBNAIL, THUMBNAIL // 2), (32, 36, 40))
-    middle = (THUMBNAIL / 2, THUMBNAIL / 4)
-    pen, font = ImageDraw.Draw(board), ImageFont.load_default(56)
-    pen.text(middle, text, (220, 225, 230), font, anchor="mm", align="center", spacing=20)
-    board.save(ROOT / "workflows" / f"{name}.jpg", quality=88)
 
 
 def picture(browser, server: ComfyUIServer, name: str, run: bool) -> None:

@@ -440,9 +440,6 @@ def files(object_info: dict[str, dict]) -> dict[Path, str]:
         describe(graph)
         written[Path("workflows", f"{name}.json")] = text_of(graph.ui())
         written[Path("workflows", "api", f"{name}.json")] = text_of(graph.api())
-    # the one that a first post takes lies beside the graph that it is of
-    first = "talking_portrait"
-    written[Path("workflows", f"{first}.api.json")] = written[Path("workflows", "api", f"{first}.json")]
     written[Path("subgraphs", f"{BLUEPRINT}.json")] = text_of(blueprint(object_info))
     return written
 

@@ -302,7 +302,7 @@ def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
 
 
 def test_the_readmes_client_gets_the_video(comfyui: ComfyUIServer, graph: dict, tmp_path: Path) -> None:
-    file = tmp_path / "workflows" / "talking_portrait.api.json"
+    file = tmp_path / "workflows" / "api" / "talking_portrait.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(graph), encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
