@@ -18,7 +18,7 @@ from fd2talk_core import configs
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from scripts.comfyui import ComfyUIServer, error_of
-from scripts.environment import COMFYUI, ROOT
+from scripts.environment import COMFYUI, CURRENT_FRONTEND, FRONTEND, ROOT
 from tests.host.media import speech, write_wav
 
 SET = "seeded.safetensors"
@@ -48,19 +48,33 @@ def seeded_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def comfyui(tmp_path_factory: pytest.TempPathFactory, seeded_models: Path) -> Iterator[ComfyUIServer]:
     """The host, over HTTP. A second models folder is known to it through extra_model_paths.yaml alone."""
-    if not (COMFYUI / "main.py").exists():
-        unavailable(f"ComfyUI is not in {COMFYUI}; `python scripts/test.py` fetches it")
-    base = tmp_path_factory.mktemp("comfyui")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    shutil.copytree(seeded_models, base / "models" / "fd2talk")
     (elsewhere / "fd2talk" / "unet").mkdir(parents=True)
     shutil.copy(seeded_models / "unet" / SET, elsewhere / "fd2talk" / "unet" / "from_extra_paths.safetensors")
-    paths = base / "extra_model_paths.yaml"
+    paths = elsewhere / "extra_model_paths.yaml"
     paths.write_text(f"shared:\n  base_path: {elsewhere}\n  fd2talk: fd2talk/\n", encoding="utf-8")
-    server = ComfyUIServer(base, threads=2, arguments=["--extra-model-paths-config", str(paths)])
-    _write_inputs(server.folder("input"))
-    with server:
+    base = tmp_path_factory.mktemp("comfyui")
+    with _host(base, seeded_models, "--extra-model-paths-config", str(paths)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def current_comfyui(tmp_path_factory: pytest.TempPathFactory, seeded_models: Path) -> Iterator[ComfyUIServer]:
+    """A second host, which serves a current frontend in place of its own."""
+    if not (FRONTEND / "index.html").exists():
+        unavailable(f"{CURRENT_FRONTEND} is not in {FRONTEND}; `python scripts/test.py` fetches it")
+    base = tmp_path_factory.mktemp("current_comfyui")
+    with _host(base, seeded_models, "--front-end-root", str(FRONTEND)) as server:
+        yield server
+
+
+def _host(base: Path, models: Path, *arguments: str) -> ComfyUIServer:
+    if not (COMFYUI / "main.py").exists():
+        unavailable(f"ComfyUI is not in {COMFYUI}; `python scripts/test.py` fetches it")
+    shutil.copytree(models, base / "models" / "fd2talk")
+    server = ComfyUIServer(base, threads=2, arguments=arguments)
+    _write_inputs(server.folder("input"))
+    return server
 
 
 def _write_inputs(folder: Path) -> None:

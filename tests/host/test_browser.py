@@ -37,6 +37,13 @@ VIDEOS = """() => [...document.querySelectorAll("video")].filter(
 )"""
 
 
+TOASTS = (
+    ".p-toast-message-error, .p-toast-message-warn, [data-testid=error-overlay], "
+    "[data-testid=toast-viewport] [role=alert]"
+)
+"""How a page says that something is wrong: the first two of the host's own, the others of a current one."""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -59,21 +66,25 @@ def opened(browser: Any, comfyui: ComfyUIServer) -> Iterator[Any]:
     page.close()
 
 
-def open_page(browser: Any, comfyui: ComfyUIServer) -> Any:
-    """A host's page, ready for a graph."""
+def open_page(browser: Any, server: ComfyUIServer, **settings: Any) -> Any:
+    """A host's page, ready for a graph; what breaks in it is listed in ``page.broken``."""
     page = browser.new_page(viewport={"width": 1700, "height": 1050})
     page.set_default_timeout(120_000)
     page.broken = []
     page.on("pageerror", lambda error: page.broken.append(str(error)))
-    comfyui.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-    page.goto(comfyui.url)
+    server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, **settings})
+    page.goto(server.url)
+    wait_until_open(page)
+    return page
+
+
+def wait_until_open(page: Any) -> None:
     page.wait_for_function("() => !!(window.app && window.app.graph)")
     # the page loads a default graph of its own last
     page.wait_for_function(
         "() => app.extensionManager?.setting && LiteGraph.registered_node_types.LoadAudioWav2Vec"
     )
     page.wait_for_timeout(2000)
-    return page
 
 
 @pytest.fixture
@@ -92,7 +103,7 @@ def load(page: Any, graph: dict, shipped: bool = False) -> None:
 
 def complaints(page: Any) -> list[str]:
     """What the page complains of: error toasts, dialogs about missing nodes, broken scripts."""
-    toasts = page.locator(".p-toast-message-error, .p-toast-message-warn").all_inner_texts()
+    toasts = page.locator(TOASTS).all_inner_texts()
     dialogs = [text for text in page.locator(".p-dialog").all_inner_texts() if text.strip()]
     return [*toasts, *dialogs, *page.broken]
 

@@ -3,7 +3,10 @@
  * node's video. Clips come in the node's ui output, see nodes/curves.py.
  */
 
+import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { Views, allNodes, liveNode, nodeByExecution, outputKey } from "./live_node.js";
+import { translated } from "./translated.js";
 
 const OUTPUT = "fd2talk_curves";
 /** Node property with the names of the curves that are shown; saved with the workflow. */
@@ -45,16 +48,26 @@ function valueAt(times, values, time) {
   return values[low] + (values[high] - values[low]) * share;
 }
 
-/** What a node shows of its motion; made when the node has run for the first time. */
+const VIEWS = new Views("fd2talk-motion");
+/** Node -> the view that was made for it. */
+const MADE = new WeakMap();
+
+/** The node's own view, which may not be on the page yet, and those that the page shows for it. */
+function viewsOf(node) {
+  return new Set([...VIEWS.of(node), ...(MADE.has(node) ? [MADE.get(node)] : [])]);
+}
+
+/** What a node shows of its motion; made when there is something to show for the first time. */
 class CurveView {
   constructor(node) {
-    this.node = node;
+    this.born = node;
     this.clips = [];
     this.time = null;
     this.element = Object.assign(document.createElement("div"), { className: "fd2talk-curves" });
     this.canvas = document.createElement("canvas");
     this.names = Object.assign(document.createElement("div"), { className: "names" });
     this.element.append(this.canvas, this.names);
+    VIEWS.add(this);
     for (const event of ["pointerdown", "pointermove"]) {
       this.canvas.addEventListener(event, (pointer) => this.point(pointer));
     }
@@ -70,29 +83,39 @@ class CurveView {
     requestAnimationFrame(this.follow);
   }
 
+  get node() {
+    return liveNode(this.born);
+  }
+
   /** New clips, and the file name of the video that they belong to, if there is one. */
   show(clips, videoName) {
     this.clips = clips;
     this.videoName = videoName;
     this.time = null;
+    this.refresh();
+  }
+
+  refresh() {
     this.listNames();
     this.fit();
     this.draw();
   }
 
-  /** Under the video, which the page adds to the node when it likes. */
+  /** Under the video, which the classic canvas adds to the node as a widget when it likes. */
   keepLast() {
-    const widgets = this.node.widgets;
-    if (widgets.at(-1) === this.widget) return;
-    widgets.push(...widgets.splice(widgets.indexOf(this.widget), 1));
+    const { widgets } = this.node;
+    if (LiteGraph.vueNodesMode || !widgets?.length) return;
+    const place = widgets.findIndex((widget) => widget.name === OUTPUT);
+    if (place < 0 || place === widgets.length - 1) return;
+    widgets.push(...widgets.splice(place, 1));
     this.fit();
   }
 
   fit() {
-    const [width, height] = this.node.size;
-    const needed = this.node.computeSize();
-    this.node.setSize([Math.max(width, needed[0], 260), Math.max(height, needed[1])]);
-    this.node.setDirtyCanvas(true, true);
+    const { node } = this;
+    const needed = node.computeSize();
+    node.setSize([Math.max(node.size[0], needed[0], 260), Math.max(node.size[1], needed[1])]);
+    node.setDirtyCanvas(true, true);
   }
 
   height() {
@@ -136,7 +159,7 @@ class CurveView {
     this.names.replaceChildren(...buttons);
     if (!rest.length) return;
     const list = document.createElement("select");
-    list.append(new Option("more…", ""), ...rest.map((name) => new Option(name, name)));
+    list.append(new Option(translated({ en: "more…", zh: "更多…" }), ""), ...rest.map((name) => new Option(name, name)));
     list.onchange = () => list.value && this.toggle(list.value);
     this.names.append(list);
   }
@@ -156,9 +179,7 @@ class CurveView {
     const chosen = this.chosen();
     const without = chosen.filter((other) => other !== name);
     this.node.properties[CHOSEN] = without.length < chosen.length ? without : [...chosen, name];
-    this.listNames();
-    this.fit();
-    this.draw();
+    for (const view of viewsOf(this.node)) view.refresh();
   }
 
   color(name) {
@@ -178,7 +199,8 @@ class CurveView {
   }
 
   follow() {
-    if (this.node.graph == null && !this.element.isConnected && this.clips.length) return; // the node is gone
+    if (!this.element.isConnected && this.node !== this.born) return; // another node has taken its place
+    if (!this.element.isConnected && !this.born.graph) return; // the node is gone
     this.keepLast();
     const video = this.element.isConnected && this.video();
     if (video && video.currentTime !== this.time) this.moveTo(video.currentTime);
@@ -265,21 +287,72 @@ class CurveView {
   }
 }
 
+function show(node, output) {
+  const clips = output?.[OUTPUT];
+  if (!clips?.length) return;
+  if (!MADE.has(node)) MADE.set(node, new CurveView(node));
+  for (const view of viewsOf(node)) {
+    if (view.clips !== clips) view.show(clips, output.images?.[0]?.filename);
+  }
+}
+
+const hasCurves = (node) => /^(FD2Talk|Coeff3DMM)/.test(node.comfyClass ?? "");
+
+/** Nodes that the page has made anew show what it has stored of them: after an undo, or back in a tab. */
+function showStored() {
+  for (const node of allNodes().filter(hasCurves)) show(node, app.nodeOutputs?.[outputKey(node)]);
+}
+
+// A reload empties the page's store, but the host still has what was put out, and the files.
+
+const RAN = "fd2talk ran";
+/** Graph id -> {execution id: prompt id} of the nodes that have run in this tab of the browser. */
+const ran = JSON.parse(sessionStorage.getItem(RAN) ?? "{}");
+/** Graphs that ran before this page was loaded and have not been opened in it since. */
+const toRestore = new Map(Object.entries(ran));
+
+const graphId = () => String((app.rootGraph ?? app.graph).id);
+
+function remember({ detail }) {
+  if (!detail.output?.[OUTPUT]) return;
+  (ran[graphId()] ??= {})[detail.display_node ?? detail.node] = detail.prompt_id;
+  sessionStorage.setItem(RAN, JSON.stringify(ran));
+}
+
+async function restore() {
+  const graph = graphId();
+  const prompts = toRestore.get(graph);
+  if (!prompts) return;
+  toRestore.delete(graph);
+  for (const prompt of new Set(Object.values(prompts))) {
+    const answer = await api.fetchApi(`/history/${prompt}`);
+    const outputs = answer.ok ? ((await answer.json())[prompt]?.outputs ?? {}) : {};
+    if (graphId() !== graph) return; // another tab has been opened meanwhile
+    for (const [id, output] of Object.entries(outputs)) {
+      const node = prompts[id] === prompt ? nodeByExecution(id) : null;
+      if (node && hasCurves(node)) app.nodeOutputs[outputKey(node)] ??= output;
+    }
+  }
+  showStored();
+}
+
 app.registerExtension({
   name: "FD2Talk.Curves",
   setup() {
     document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
+    api.addEventListener("executed", remember);
   },
   nodeCreated(node) {
-    if (!/^(FD2Talk|Coeff3DMM)/.test(node.comfyClass ?? "")) return;
+    if (!hasCurves(node)) return;
     const before = node.onExecuted;
-    let view = null;
     node.onExecuted = function (output) {
       before?.apply(this, arguments);
-      const clips = output?.[OUTPUT];
-      if (!clips?.length) return;
-      view ??= new CurveView(this);
-      view.show(clips, output.images?.[0]?.filename);
+      show(this, output);
     };
   },
+  async afterConfigureGraph() {
+    showStored();
+    await restore();
+  },
+  onNodeOutputsUpdated: showStored,
 });

@@ -1,6 +1,8 @@
 /** A canvas to draw head motion on, in the node Pose Curve; what is drawn stands as JSON in its widget keyframes. */
 
 import { app } from "../../../scripts/app.js";
+import { Views, liveNode } from "./live_node.js";
+import { translated } from "./translated.js";
 
 /** Name -> colour, the limits of what can be drawn, and to what a drawn value is rounded. */
 const AXES = {
@@ -13,7 +15,10 @@ const AXES = {
 };
 const HEIGHT = 150;
 const NEAR = 9; // pixels within which a point is taken rather than made
-const HINT = "click: add a point · drag: move it · right click: remove it";
+const HINT = {
+  en: "click: add a point · drag: move it · right click: remove it",
+  zh: "单击：添加点 · 拖动：移动点 · 右键单击：删除点",
+};
 
 /** The curve that fd2talk_core/pose_curve.py makes of points [[seconds, value]…] in order, at a time. */
 function monotoneCubic(points, time) {
@@ -34,12 +39,16 @@ function monotoneCubic(points, time) {
   return level + gap(left) * (tangent(left) * s * (1 - s) ** 2 - tangent(left + 1) * s ** 2 * (1 - s));
 }
 
+const EDITORS = new Views("fd2talk-pose");
+
 class PoseCurveEditor {
   constructor(node) {
-    this.node = node;
+    this.born = node;
     this.axis = "yaw";
     this.dragged = null;
-    this.element = Object.assign(document.createElement("div"), { className: "fd2talk-curves", title: HINT });
+    this.element = Object.assign(document.createElement("div"), { className: "fd2talk-curves" });
+    this.element.title = translated(HINT);
+    EDITORS.add(this);
     this.canvas = document.createElement("canvas");
     this.names = Object.assign(document.createElement("div"), { className: "names" });
     this.names.append(...Object.keys(AXES).map((name) => this.button(name)));
@@ -58,14 +67,23 @@ class PoseCurveEditor {
       const before = widget.callback;
       widget.callback = (...given) => {
         before?.apply(widget, given);
-        this.draw();
+        this.drawAll();
       };
     }
     const configured = node.onConfigure;
     node.onConfigure = (...given) => {
       configured?.apply(node, given);
-      this.draw();
+      this.drawAll();
     };
+  }
+
+  get node() {
+    return liveNode(this.born);
+  }
+
+  /** In each editor that the page shows for the node. */
+  drawAll() {
+    for (const editor of new Set([this, ...EDITORS.of(this.node)])) editor.draw();
   }
 
   button(name) {

@@ -2,14 +2,24 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { translated } from "./translated.js";
 
-/** Node id -> the widget that names the file, and what the file dialog offers. */
+/**
+ * Node id -> the widget that names the file, what the file dialog offers, and whether Nodes 2.0 has an upload
+ * button of its own in that widget.
+ */
 const UPLOADS = {
-  LoadAudioWav2Vec: { widget: "audio_file", accept: "audio/*,video/*", label: "upload a recording" },
+  LoadAudioWav2Vec: {
+    widget: "audio_file",
+    accept: "audio/*,video/*",
+    label: { en: "upload a recording", zh: "上传录音" },
+    hostsOwn: true,
+  },
   FD2TalkLoadCoefficients: {
     widget: "motion_file",
     accept: ".safetensors,.npz,.json,.csv,.mat",
-    label: "upload a motion file",
+    label: { en: "upload a motion file", zh: "上传动作文件" },
+    hostsOwn: false,
   },
 };
 
@@ -50,7 +60,8 @@ app.registerExtension({
     if (!entry || !node.widgets?.some((widget) => widget.name === entry.widget)) return;
     const take = (file) => uploadInto(node, entry.widget, file);
     const open = () => choose(entry.accept, take);
-    const button = node.addWidget("button", entry.label, null, open, { serialize: false });
+    const options = { serialize: false, canvasOnly: entry.hostsOwn };
+    const button = node.addWidget("button", translated(entry.label), null, open, options);
     button.serialize = false;
     node.onDragOver = (event) => [...(event.dataTransfer?.items ?? [])].some((item) => item.kind === "file");
     node.onDragDrop = async (event) => {

@@ -1,0 +1,177 @@
+"""The page of today's hosts in both of its renderers, and what of ours has to outlive an undo in any page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.environment import ROOT
+from tests.host.test_browser import (
+    NAMES,
+    VIDEOS,
+    browser,  # noqa: F401, a fixture
+    complaints,
+    essence,
+    load,
+    open_page,
+    shoot,
+    wait_until_open,
+)
+from tests.host.test_browser_preview import YAW, pixels, run
+
+pytestmark = [pytest.mark.host, pytest.mark.browser]
+
+CURRENT = ("current, classic canvas", "current, Nodes 2.0")
+PAGES = ("the host's own", *CURRENT)
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def opened(request: pytest.FixtureRequest, browser: Any) -> Iterator[Any]:  # noqa: F811
+    """A page of one kind, opened once for all tests of it; ``page.server`` is its host."""
+    own = request.param == PAGES[0]
+    server = request.getfixturevalue("comfyui" if own else "current_comfyui")
+    page = open_page(browser, server, **{"Comfy.VueNodes.Enabled": request.param == CURRENT[1]})
+    assert page.evaluate("() => LiteGraph.vueNodesMode === true") == (request.param == CURRENT[1])
+    page.server, page.kind = server, request.param
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(opened: Any) -> Any:
+    """The open page, without old complaints."""
+    opened.evaluate(
+        """() => {
+             const { toast } = app.extensionManager;
+             (toast.removeAll ?? toast.dismissAll)();
+             app.graph.clear();
+           }"""
+    )
+    opened.broken.clear()
+    return opened
+
+
+only_current = pytest.mark.parametrize("opened", CURRENT, indirect=True)
+
+
+def of_page(name: str) -> dict:
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@only_current
+@pytest.mark.parametrize("name", NAMES)
+def test_a_current_page_posts_what_the_api_form_holds(page: Any, name: str) -> None:
+    page.evaluate("(graph) => app.loadGraphData(graph)", of_page(name))
+    page.wait_for_timeout(500)
+    posted = page.evaluate("async () => (await app.graphToPrompt()).output")
+    given = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    assert essence(posted) == essence(given)
+    assert complaints(page) == []
+
+
+@only_current
+def test_the_workflow_runs_in_a_current_page(page: Any) -> None:
+    load(page, of_page("talking_portrait"))
+    run(page, page.server)
+    page.wait_for_function(f"() => ({VIDEOS})().length >= 2", timeout=60_000)
+    lengths = page.evaluate(f"() => ({VIDEOS})().map((video) => video.duration)")
+    assert lengths == pytest.approx([1.0] * len(lengths), abs=0.2), "the mesh preview and the saved video"
+    assert complaints(page) == []
+    shoot(page, f"{page.kind}.png")
+
+
+DRAWN = {
+    "1": {
+        "class_type": "FD2TalkPoseCurve",
+        "inputs": {"keyframes": '{"yaw": [[0, 0], [1, 30]]}', "seconds": 1.0, "fps": 8.0},
+    },
+    "2": {"class_type": "Coeff3DMMPreview", "inputs": {"pose": ["1", 0], "view": "front", "size": 64}},
+}
+CANVASES = """() => [...document.querySelectorAll(".fd2talk-motion canvas")]
+  .filter((canvas) => canvas.isConnected && canvas.clientWidth > 0 && canvas.width > 300)"""
+
+
+def shown(page: Any) -> list[np.ndarray]:
+    """``[50]`` each: the height of the yaw, as a share, along each canvas of curves that can be seen."""
+    page.wait_for_timeout(500)
+    data = page.evaluate(f"() => ({CANVASES})().map((canvas) => canvas.toDataURL())")
+    pictures = [Image.open(io.BytesIO(base64.b64decode(one.split(",")[1]))).convert("RGBA") for one in data]
+    drawn = [pixels(np.asarray(picture).astype(int), YAW) for picture in pictures]
+    return [np.array([height(part) for part in np.array_split(curve, 50, axis=1)]) for curve in drawn]
+
+
+def height(drawn: np.ndarray) -> float:
+    """Of what is drawn in a part of a canvas, as a share of it; not a number where nothing is."""
+    return np.nonzero(drawn)[0].mean() / len(drawn) if drawn.any() else np.nan
+
+
+def both_nodes_show_the_yaw(page: Any) -> np.ndarray:
+    """``[2, 50]``: heights as in :func:`shown`."""
+    page.wait_for_function(f"() => ({CANVASES})().length === 2")
+    curves = np.stack(shown(page))
+    assert (np.isfinite(curves).mean(axis=1) > 0.8).all()
+    return curves
+
+
+def keyframes(page: Any) -> dict:
+    """What the page would post."""
+    posted = page.evaluate("async () => (await app.graphToPrompt()).output")
+    return json.loads(posted["1"]["inputs"]["keyframes"])
+
+
+def click_at(page: Any, seconds: float, degrees: float) -> None:
+    """In the drawn pose of one second, whose axis reaches from -45 to 45 degrees."""
+    box = page.locator(".fd2talk-pose canvas").bounding_box()
+    page.mouse.click(box["x"] + seconds * box["width"], box["y"] + (0.5 - degrees / 90) * box["height"])
+    page.wait_for_timeout(500)
+
+
+def test_curves_and_the_drawn_pose_outlive_undo_tabs_and_a_reload(page: Any) -> None:
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.evaluate("(graph) => app.loadApiJson(graph, 'drawn')", DRAWN)
+    page.wait_for_timeout(2000)  # the page moves the graph into view once more
+    page.evaluate("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [120, 120]; }")
+    page.evaluate("() => app.graph.setDirtyCanvas(true, true)")
+    page.wait_for_timeout(500)
+    start, end = keyframes(page)["yaw"]
+    click_at(page, 0.3, -20)
+    once = keyframes(page)
+    assert len(once["yaw"]) == 3
+    run(page, page.server)
+    before = both_nodes_show_the_yaw(page)
+
+    click_at(page, 0.7, 40)
+    assert len(keyframes(page)["yaw"]) == 4
+    page.evaluate("() => { window.replaced = app.graph.getNodeById(1); }")
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+    page.wait_for_function("() => app.graph.getNodeById(1) && app.graph.getNodeById(1) !== window.replaced")
+    page.wait_for_timeout(500)
+    assert keyframes(page) == once
+    assert np.nanmax(abs(both_nodes_show_the_yaw(page) - before)) < 0.04
+
+    click_at(page, 0.6, -40)
+    assert [point[1] for point in keyframes(page)["yaw"]] == pytest.approx([0, -20, -40, 30], abs=2)
+    run(page, page.server)
+    after = both_nodes_show_the_yaw(page)
+    assert (np.nanmax(abs(after - before), axis=1) > 0.1).all()
+
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("() => app.graph.nodes.length === 0")
+    assert shown(page) == []
+    page.evaluate("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    page.wait_for_function("() => app.graph.nodes.length === 2")
+    both_nodes_show_the_yaw(page)
+
+    page.reload()
+    wait_until_open(page)
+    page.wait_for_function("() => app.graph.nodes.length === 2")
+    both_nodes_show_the_yaw(page)
+    page.wait_for_function(f"() => ({VIDEOS})().length >= 1")
+    assert complaints(page) == []
