@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..fd2talk_core.errors import FD2TalkError
 from . import host
 from .checkpoints import CheckpointNode
-from .types import UNPLUGGED, Features
+from .types import UNPLUGGED, Features, schema
 
 
 class LoadAudioWav2Vec(CheckpointNode):
@@ -16,8 +16,9 @@ class LoadAudioWav2Vec(CheckpointNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="LoadAudioWav2Vec",
+            search_aliases=["talking head", "lip sync", "speech", "voice"],
             display_name="Load Audio (wav2vec 2.0)",
             category="FD2Talk/audio",
             description="Hears a recording with wav2vec 2.0, so that expression and head motion can follow"

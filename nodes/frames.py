@@ -9,7 +9,7 @@ from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.timing import check_fps
 from . import host
 from .checkpoints import CheckpointNode
-from .types import Expression, PortraitReference, Pose, advanced
+from .types import Expression, PortraitReference, Pose, advanced, schema
 
 NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
 FPS_KEY = "fd2talk_fps"
@@ -24,8 +24,16 @@ class FD2TalkUNetSampler(CheckpointNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkUNetSampler",
+            search_aliases=[
+                "talking head",
+                "lip sync",
+                "lipsync",
+                "avatar",
+                "talking portrait",
+                "digital human",
+            ],
             display_name="FD2Talk UNet Sampler",
             category="FD2Talk/frames",
             description="Denoises one latent a frame: the portrait, moved by the expression and the pose.",
@@ -184,8 +192,9 @@ class _Decoder(CheckpointNode):
 class DecodeFrames(_Decoder):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="DecodeFrames",
+            search_aliases=["talking head", "avatar"],
             display_name="Decode Frames",
             category="FD2Talk/frames",
             description="Turns latents into pictures, beside the portrait's own latent, and puts them back"
@@ -230,8 +239,9 @@ class DecodeFrames(_Decoder):
 class FD2TalkDecodeVideo(_Decoder):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkDecodeVideo",
+            search_aliases=["talking head", "lip sync", "avatar"],
             display_name="Decode Video",
             category="FD2Talk/frames",
             description="Turns latents into a video with all of its sound. Frames go to a file a few at a "

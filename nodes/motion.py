@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import host
 from .checkpoints import CheckpointNode
-from .types import Expression, Features, PortraitReference, Pose
+from .types import Expression, Features, PortraitReference, Pose, schema
 
 
 class _MotionNode(CheckpointNode):
@@ -90,8 +90,9 @@ class ExpDiT(_MotionNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="ExpDiT",
+            search_aliases=["talking head", "lip sync", "facial expression", "ARKit"],
             display_name="Expression from Audio (ExpDiT)",
             category="FD2Talk/motion",
             description="A diffusion transformer that hears the recording and moves the face: 52 named ARKit "
@@ -117,8 +118,9 @@ class PoseDiT(_MotionNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="PoseDiT",
+            search_aliases=["talking head", "head motion"],
             display_name="Head Pose from Audio (PoseDiT)",
             category="FD2Talk/motion",
             description="A diffusion transformer that hears the recording and moves the head: pitch, yaw, "

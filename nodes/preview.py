@@ -9,7 +9,7 @@ from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.motion.preview import VIEWS, FirstFrames, preview_motion
 from . import host
 from .curves import curves_ui
-from .types import Expression, PortraitReference, Pose
+from .types import Expression, PortraitReference, Pose, schema
 
 FRAMES_BYTES = 512 << 20
 """What the IMAGE output may hold: ten minutes at 256 px would be 11.8 GB."""
@@ -18,8 +18,9 @@ FRAMES_BYTES = 512 << 20
 class Coeff3DMMPreview(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="Coeff3DMMPreview",
+            search_aliases=["talking head", "face mesh", "GLB"],
             display_name="Preview Motion (3DMM)",
             category="FD2Talk/motion",
             description="Shows the expression and the pose on the face model, in seconds, with the sound "

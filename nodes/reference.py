@@ -13,7 +13,7 @@ from ..fd2talk_core.face.landmarks import FACE_ORDERS
 from ..fd2talk_core.frames.reference import encode_reference
 from . import host
 from .checkpoints import CheckpointNode
-from .types import BoundingBox, PortraitReference, advanced, socket_only
+from .types import BoundingBox, PortraitReference, advanced, schema, socket_only
 
 NO_FACE = {"error": "error", "use whole image": "whole_image"}
 ORDERS = {words: order for order, words in FACE_ORDERS.items()}
@@ -85,8 +85,9 @@ class EncodeReference(CheckpointNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EncodeReference",
+            search_aliases=["talking head", "avatar", "portrait"],
             display_name="Encode Reference Portrait",
             category="FD2Talk/portrait",
             description="Finds the face in a portrait, crops it, fits the face model to it and encodes it.",

@@ -7,15 +7,16 @@ from comfy_api.latest import io
 from ..fd2talk_core.formats.sequences import READERS, WRITERS, load_motion, save_motion
 from . import host
 from .curves import with_curves
-from .types import KINDS, NOTHING_CONNECTED, UNPLUGGED, Expression, Pose, advanced
+from .types import KINDS, NOTHING_CONNECTED, UNPLUGGED, Expression, Pose, advanced, schema
 from .widgets import SEQUENCES, number
 
 
 class FD2TalkLoadCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkLoadCoefficients",
+            search_aliases=["ARKit", "Live Link Face", "face capture"],
             display_name="Load Motion",
             category=SEQUENCES,
             description="Reads expression and head motion from a file: saved by Save Motion, captured with "
@@ -72,7 +73,7 @@ class FD2TalkLoadCoefficients(io.ComfyNode):
 class FD2TalkSaveCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkSaveCoefficients",
             display_name="Save Motion",
             category=SEQUENCES,

@@ -12,7 +12,7 @@ from ..fd2talk_core.motion.pose_curve import parse_keyframes, pose_from_keyframe
 from ..fd2talk_core.timing import frame_count
 from . import host
 from .curves import with_curves
-from .types import Features, Pose
+from .types import Features, Pose, schema
 from .widgets import SEQUENCES, angle_widgets, number, shift_widgets
 
 
@@ -40,7 +40,7 @@ def _length(seconds: float, fps: float, features: Any) -> tuple[int, float]:
 class FD2TalkConstantPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkConstantPose",
             display_name="Constant Pose",
             category=SEQUENCES,
@@ -58,8 +58,9 @@ class FD2TalkConstantPose(io.ComfyNode):
 class FD2TalkPoseCurve(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkPoseCurve",
+            search_aliases=["keyframes", "head motion"],
             display_name="Pose Curve",
             category=SEQUENCES,
             description="Head motion drawn by hand in the node: a smooth curve through a few points.",
@@ -87,8 +88,9 @@ class FD2TalkPoseCurve(io.ComfyNode):
 class FD2TalkIdleMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkIdleMotion",
+            search_aliases=["avatar", "head motion"],
             display_name="Idle Head Motion",
             category=SEQUENCES,
             description="The small drift of a head that listens, from a seed.",

@@ -15,14 +15,15 @@ from ..fd2talk_core.motion.tracking import (
 )
 from . import host
 from .reference import chosen_box
-from .types import BoundingBox, Expression, FaceLandmarks, Pose, advanced, socket_only
+from .types import BoundingBox, Expression, FaceLandmarks, Pose, advanced, schema, socket_only
 
 
 class FD2TalkCoefficientsFromVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FD2TalkCoefficientsFromVideo",
+            search_aliases=["face capture", "motion capture", "driving video"],
             display_name="Read Motion from Video",
             category="FD2Talk/sequences",
             description="Reads the expression and the head's motion of a person in a driving video, frame "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 from comfy_api.latest import io
 
 Features = io.Custom("FD2TALK_AUDIO")
@@ -23,6 +26,13 @@ KINDS = ("expression", "pose")
 UNPLUGGED = object()
 """What ``validate_inputs`` is given for a socket without a link: its parameter's default."""
 NOTHING_CONNECTED = "Nothing to work on: connect an expression, a pose or both."
+
+
+def schema(*, search_aliases: list[str], **fields: Any) -> io.Schema:
+    """A node's schema, with further words for the page's search where the host has a field for them."""
+    if "search_aliases" in {field.name for field in dataclasses.fields(io.Schema)}:
+        fields["search_aliases"] = search_aliases
+    return io.Schema(**fields)
 
 
 def socket_only(given: io.Input) -> io.Input:

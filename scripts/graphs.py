@@ -439,7 +439,8 @@ class Graph:
                     zip(node.info["output_name"], node.info["output"], strict=True)
                 )
             ],
-            "title": node.title,
+            # without a title the page shows the display name in its own language
+            **({"title": node.title} if node.title != node.info.get("display_name") else {}),
             "properties": {} if note else {"Node name for S&R": node.kind},
             "widgets_values": node.widget_values(),
             **({"color": "#432", "bgcolor": "#653"} if note else {}),

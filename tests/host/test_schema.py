@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scripts.comfyui import PACK_NAME, ComfyUIServer
-from scripts.environment import ROOT
+from scripts.environment import COMFYUI, ROOT
 from scripts.graphs import WIDGETS
 
 pytestmark = pytest.mark.host
@@ -120,3 +122,32 @@ def test_the_template_browser_shows_the_workflow(comfyui: ComfyUIServer) -> None
 def test_the_pack_loads_quickly(comfyui: ComfyUIServer) -> None:
     (line,) = [line for line in comfyui.log.read_text().splitlines() if line.endswith(f"/{PACK_NAME}")]
     assert float(line.split()[0]) < 1.0, line
+
+
+ALIASES = """
+import dataclasses, importlib.util, sys
+sys.path.insert(0, sys.argv[1])
+sys.argv[1:], path = ["--cpu"], sys.argv[2]
+from comfy_api.latest import io
+
+spec = importlib.util.spec_from_file_location("types_of_nodes", path)
+types = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(types)
+given = {"node_id": "Node", "inputs": [], "outputs": [], "search_aliases": ["lip sync"]}
+print(types.schema(**given).node_id)
+
+@dataclasses.dataclass
+class Newer(io.Schema):
+    search_aliases: list = dataclasses.field(default_factory=list)
+
+io.Schema = Newer
+print(types.schema(**given).search_aliases)
+"""
+
+
+def test_search_words_are_given_to_hosts_that_have_a_field_for_them() -> None:
+    """This host has none; newer ones do, which a schema with that field stands for."""
+    command = [sys.executable, "-c", ALIASES, str(COMFYUI), str(ROOT / "nodes" / "types.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["Node", "['lip sync']"]
