@@ -62,7 +62,7 @@ class LoadAudioWav2Vec(CheckpointNode):
                 io.Audio.Output(
                     "audio",
                     display_name="audio",
-                    tooltip="The recording as it was, sample for sample, for CreateVideo.",
+                    tooltip="The recording as it was, sample for sample, for Decode Video.",
                 ),
                 io.Float.Output(
                     "frame_rate",
