@@ -23,8 +23,8 @@ from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
 from .formats.video import VideoWriter
 from .frames.decoding import iter_decoded_frames
+from .frames.defaults import DEFAULT_DETAIL
 from .frames.denoising import iter_latents
-from .frames.detail import DEFAULT_DETAIL
 from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, encode_reference
 from .imaging import read_image

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
+from ..fd2talk_core.frames.defaults import DEFAULT_DETAIL
 from ..fd2talk_core.timing import check_fps
 from . import host
 from .checkpoints import CheckpointNode
@@ -16,7 +17,6 @@ FPS_KEY = "fd2talk_fps"
 FIELD_KEY = "fd2talk_motion_field"
 """Beside ``samples`` in our LATENT: the frame rate of the motion, and what it moves where. Latents from
 elsewhere need not have them."""
-DETAIL = 0.85  # the core's DEFAULT_DETAIL, which only comes with the networks' imports
 
 
 class FD2TalkUNetSampler(CheckpointNode):
@@ -177,7 +177,7 @@ class _Decoder(CheckpointNode):
             advanced(
                 io.Float.Input(
                     "detail",
-                    default=DETAIL,
+                    default=DEFAULT_DETAIL,
                     min=0.0,
                     max=1.0,
                     step=0.05,
@@ -219,7 +219,7 @@ class DecodeFrames(_Decoder):
 
     @classmethod
     def execute(
-        cls, samples, reference, autoencoder, paste_back=True, detail=DETAIL, background=None
+        cls, samples, reference, autoencoder, paste_back=True, detail=DEFAULT_DETAIL, background=None
     ) -> io.NodeOutput:
         from ..fd2talk_core.frames.decoding import decode_frames
 
@@ -288,7 +288,7 @@ class FD2TalkDecodeVideo(_Decoder):
         reference,
         autoencoder,
         paste_back=True,
-        detail=DETAIL,
+        detail=DEFAULT_DETAIL,
         audio=None,
         fps=0.0,
         background=None,

@@ -22,7 +22,8 @@ from .background import Background
 from .batches import in_batches
 from .close_ups import CloseUps
 from .compositing import head_mask, paste_back
-from .detail import DEFAULT_DETAIL, PortraitDetail
+from .defaults import DEFAULT_DETAIL
+from .detail import PortraitDetail
 from .portrait_motion import PortraitMotion
 from .reference import Reference
 

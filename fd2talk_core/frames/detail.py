@@ -24,9 +24,6 @@ from ..networks.unet import named_masks
 from .correspondence import Correspondence, unstretched, untorn, warp_reference
 from .reference import Reference
 
-DEFAULT_DETAIL = 0.85
-"""The strength with the best structural similarity on held-out heads, see :class:`PortraitDetail`."""
-
 LARGEST_SIDE = 768
 """Side in pixels of the finest crop that detail is added to: more costs as much as rendering the frame."""
 
