@@ -30,6 +30,7 @@ from ..face.landmarks import (
 )
 from ..face.model import FaceModel
 from ..face.state import FaceState
+from ..networks.checkpoint import DEFAULT_RESOLUTION, resolution_of
 
 NoFacePolicy = Literal["error", "whole_image"]
 
@@ -119,7 +120,7 @@ def crop_portrait(
     mask: Tensor | None = None,
     margin: float = 1.0,
     no_face: NoFacePolicy = "error",
-    size: int = 256,
+    size: int = DEFAULT_RESOLUTION,
 ) -> PortraitCrop:
     """Find the face, frame it as the face model's camera would, and fit α, β, p to it.
 
@@ -174,12 +175,13 @@ def encode_reference(
     mask: Tensor | None = None,
     margin: float = 1.0,
     no_face: NoFacePolicy = "error",
-    size: int = 256,
+    size: int | None = None,
 ) -> Reference:
     """A portrait as a reference: its crop, α, β, p, and its latent x = 𝓔(crop).
 
     Args:
-        autoencoder: a :class:`~fd2talk_core.networks.autoencoder.FrameAutoencoder`; the rest as
+        autoencoder: a :class:`~fd2talk_core.networks.autoencoder.FrameAutoencoder`.
+        size: side of the crop in pixels; None takes that of the autoencoder's checkpoint. The rest as
             :func:`crop_portrait`.
 
     Raises:
@@ -195,7 +197,7 @@ def encode_reference(
         mask=mask,
         margin=margin,
         no_face=no_face,
-        size=size,
+        size=resolution_of(autoencoder) if size is None else size,
     )
     weight = next(autoencoder.parameters())
     latent = autoencoder.encode(portrait.crop.movedim(-1, 0)[None].to(weight))[0].float().cpu()

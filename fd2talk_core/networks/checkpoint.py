@@ -26,6 +26,10 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 NETWORKS = ("audio_encoder", "expression", "pose", "lip_expert", "autoencoder", "unet")
 """Folder names under ``models/fd2talk/`` and file names of the set that ships."""
 
+DEFAULT_RESOLUTION = 256
+"""Side in pixels of the crops for a network that names none, such as one built from a seed."""
+LARGEST_RESOLUTION = 4096
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -42,6 +46,9 @@ class CheckpointInfo:
             was stated, see :attr:`fd2talk_core.networks.unet.FrameUNet.takes_overlay`.
         licence: SPDX name.
         trained_on: data, seed, steps, hours and machine, in words; ``"nothing"`` for weights from a seed.
+
+    Raises:
+        ValueError: when the resolution is no whole number from 0 to :data:`LARGEST_RESOLUTION`.
     """
 
     face_model: str = ""
@@ -51,6 +58,10 @@ class CheckpointInfo:
     overlay: bool | None = None
     licence: str = "Apache-2.0"
     trained_on: str = "nothing"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.resolution, int) or not 0 <= self.resolution <= LARGEST_RESOLUTION:
+            raise ValueError(f"resolution {self.resolution!r} is no number from 0 to {LARGEST_RESOLUTION}")
 
 
 def save_checkpoint(
@@ -172,6 +183,12 @@ def _load_weights(network: nn.Module, path: Path) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise FD2TalkError(f"{path.name} holds a value that is not a number in {name}.")
     network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in found.items()})
+
+
+def resolution_of(network: nn.Module) -> int:
+    """Side in pixels of the square crops that a network was trained on, by its checkpoint."""
+    info: CheckpointInfo | None = getattr(network, "info", None)
+    return (info.resolution if info else 0) or DEFAULT_RESOLUTION
 
 
 def find_checkpoint(network: str, name: str, folders: Iterable[Path | str] = ()) -> Path:

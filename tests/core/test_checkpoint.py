@@ -127,6 +127,13 @@ def test_a_broken_config_is_refused(file: Path, config: str) -> None:
         load_checkpoint(file, LipExpert)
 
 
+@pytest.mark.parametrize("resolution", ["256", 256.5, None, -8, 1 << 30])
+def test_a_broken_resolution_is_refused(file: Path, resolution: object) -> None:
+    rewrite(file, info=json.dumps({"resolution": resolution}))
+    with pytest.raises(FD2TalkError, match=r"lip\.safetensors.*resolution .* is no number from 0 to 4096"):
+        load_checkpoint(file, LipExpert)
+
+
 def test_a_missing_file_names_every_folder_searched(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     with pytest.raises(FD2TalkError) as caught:

@@ -15,7 +15,7 @@ from fd2talk_core import configs
 from fd2talk_core.__main__ import main
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.imaging import read_image
-from fd2talk_core.networks.checkpoint import SHIPPED
+from fd2talk_core.networks.checkpoint import SHIPPED, CheckpointInfo
 from fd2talk_core.pipeline import FD2TalkPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +90,12 @@ def test_the_same_seed_gives_the_same_video_and_another_one_another(pipeline: FD
     first, again = (run(pipeline, voice(1), fps=4, seed=7) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, run(pipeline, voice(1), fps=4, seed=8))
+
+
+def test_frames_have_the_size_that_the_autoencoders_checkpoint_names() -> None:
+    small = small_pipeline()
+    small.autoencoder.info = CheckpointInfo(resolution=128)
+    assert run(small, voice(0.08), paste_back=False).shape == (2, 128, 128, 3)
 
 
 def test_the_background_is_left_alone(pipeline: FD2TalkPipeline) -> None:

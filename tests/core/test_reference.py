@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import FaceLandmarker
@@ -31,6 +32,8 @@ from fd2talk_core.frames.reference import (
     latent_preview,
 )
 from fd2talk_core.imaging import resample
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 
 PORTRAIT = Path(__file__).parents[2] / "example_inputs" / "portrait.png"
 
@@ -564,6 +567,21 @@ class TestBackground:
         odd = replace(reference(portrait(), 226, 130, 240), picture=portrait()[:301, :333])
         assert Background(torch.zeros(1, 301, 333, 3), odd, 9).take(5, 9).shape == (4, 301, 333, 3)
         assert Background(iter(torch.zeros(2, 302, 334, 3)), odd, 2).take(0, 2).shape == (2, 301, 333, 3)
+
+
+class TestSizeOfTheCrop:
+    def test_it_is_that_of_the_autoencoders_checkpoint(self, tmp_path: Path) -> None:
+        seeded = configs.build("autoencoder", "tiny", block_out_channels=[8, 8, 8])
+        save_checkpoint(seeded, tmp_path / "small.safetensors", CheckpointInfo(resolution=128))
+        small = load_checkpoint(tmp_path / "small.safetensors", FrameAutoencoder)
+        found = encode_reference(portrait(), small, landmarker(), face_model())
+        assert found.crop.shape == (128, 128, 3) and found.latent.shape[1:] == (16, 16)
+        assert found.crop_transform.size == 128
+        given = encode_reference(portrait(), small, landmarker(), face_model(), size=64)
+        assert given.crop.shape == (64, 64, 3)
+
+    def test_a_network_from_a_seed_takes_256(self) -> None:
+        assert encode_reference(portrait(), HalvingEncoder(), landmarker(), face_model()).crop.shape[0] == 256
 
 
 class TestLatentPreview:

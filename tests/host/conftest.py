@@ -27,6 +27,23 @@ SECONDS = 1.0
 NETWORKS = ("audio_encoder", "expression", "pose", "autoencoder", "unet")
 
 
+CHOICE = """
+class Choice:
+    RETURN_TYPES, FUNCTION, CATEGORY = ("COMBO",), "choose", "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"name": ("STRING", {})}}
+
+    def choose(self, name):
+        return (name,)
+
+
+NODE_CLASS_MAPPINGS = {"TestChoice": Choice}
+"""
+"""A node of another pack that sets a combo of ours."""
+
+
 def unavailable(reason: str) -> None:
     """Skip on a user's machine; in continuous integration what is missing is a failure."""
     if os.environ.get("CI"):
@@ -54,7 +71,9 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory, seeded_models: Path) -> It
     paths = elsewhere / "extra_model_paths.yaml"
     paths.write_text(f"shared:\n  base_path: {elsewhere}\n  fd2talk: fd2talk/\n", encoding="utf-8")
     base = tmp_path_factory.mktemp("comfyui")
-    with _host(base, seeded_models, "--extra-model-paths-config", str(paths)) as server:
+    server = _host(base, seeded_models, "--extra-model-paths-config", str(paths))
+    (server.folder("custom_nodes") / "choice.py").write_text(CHOICE, encoding="utf-8")
+    with server:
         yield server
 
 

@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fd2talk_core import configs
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.timing import frame_count
 from scripts.comfyui import ComfyUIServer, error_of
 from scripts.environment import ROOT
@@ -274,6 +277,40 @@ def hostile_checkpoints(models: Path, trap: Path) -> None:
     (models / "unet" / "truncated.safetensors").write_bytes(whole[: len(whole) // 2])
     (models / "unet" / "pickle.safetensors").write_bytes(pickle.dumps(Trap()))
     shutil.copy(models / "autoencoder" / SET, models / "unet" / "other.safetensors")
+
+
+def test_a_checkpoint_that_another_node_names_is_checked_when_it_runs(
+    comfyui: ComfyUIServer, graph: dict
+) -> None:
+    part = heard(graph, fps=2.0)
+    part["choice"] = {"class_type": "TestChoice", "inputs": {"name": SET}}
+    node_of(part, "ExpDiT")["checkpoint"] = ["choice", 0]
+    assert comfyui.run(part)
+    part["choice"]["inputs"]["name"] = "absent.safetensors"
+    with pytest.raises(RuntimeError, match=r"(?s)absent.*searched: .*models/fd2talk/expression"):
+        comfyui.run(part)
+
+
+def own_checkpoint(server: ComfyUIServer, network: str, info: CheckpointInfo, **config: object) -> str:
+    """A checkpoint of an untrained network that says something of itself; gives its name."""
+    name = f"own_{network}.safetensors"
+    built = configs.build(network, "tiny", **config)
+    save_checkpoint(built, server.folder(f"models/fd2talk/{network}") / name, info)
+    return name
+
+
+def test_the_crop_is_as_large_as_the_checkpoint_says(comfyui: ComfyUIServer, graph: dict) -> None:
+    info = CheckpointInfo(face_model=default_face_model().name, resolution=128)
+    node_of(graph, "EncodeReference")["autoencoder"] = own_checkpoint(comfyui, "autoencoder", info)
+    encode = id_of(graph, "EncodeReference")
+    part = {
+        name: node for name, node in graph.items() if node["class_type"] in ("LoadImage", "EncodeReference")
+    }
+    part["save"] = {"class_type": "SaveImage", "inputs": {"images": [encode, 1], "filename_prefix": "crop"}}
+    from PIL import Image
+
+    (file,) = comfyui.run(part)["save"]["images"]
+    assert Image.open(comfyui.path_of(file)).size == (128, 128)
 
 
 def test_without_a_face_the_whole_image_can_be_used(watcher: Watcher, graph: dict) -> None:
