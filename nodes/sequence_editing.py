@@ -13,7 +13,7 @@ from ..fd2talk_core.motion.coefficients import CoefficientSequence
 from ..fd2talk_core.timing import frame_count
 from . import host
 from .curves import with_curves
-from .types import KINDS, NOTHING_CONNECTED, UNPLUGGED, Expression, Features, Pose, advanced, schema
+from .types import KINDS, NOTHING_CONNECTED, UNPLUGGED, Expression, Features, Pose, advanced
 from .widgets import SEQUENCES, angle_widgets, number, share, shift_widgets
 
 NO_COEFFICIENT = "none"
@@ -36,7 +36,7 @@ class _EditNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id=cls.NODE_ID,
             display_name=cls.NAME,
             category=SEQUENCES,
@@ -260,7 +260,7 @@ class FD2TalkLoop(_EditNode):
 class FD2TalkSplice(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkSplice",
             display_name="Splice Motion",
             category=SEQUENCES,
@@ -321,7 +321,7 @@ class FD2TalkSplice(io.ComfyNode):
 class FD2TalkMixExpression(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkMixExpression",
             display_name="Mix Expressions",
             category=SEQUENCES,
@@ -349,7 +349,7 @@ class FD2TalkMixExpression(io.ComfyNode):
 class FD2TalkMixPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkMixPose",
             display_name="Mix Poses",
             category=SEQUENCES,
@@ -375,7 +375,7 @@ class FD2TalkMixPose(io.ComfyNode):
 class FD2TalkAddBlinks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkAddBlinks",
             display_name="Add Blinks",
             category=SEQUENCES,
@@ -437,7 +437,7 @@ class FD2TalkAddBlinks(io.ComfyNode):
 class FD2TalkLookAt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkLookAt",
             display_name="Look At",
             category=SEQUENCES,

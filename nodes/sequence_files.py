@@ -73,7 +73,7 @@ class FD2TalkLoadCoefficients(io.ComfyNode):
 class FD2TalkSaveCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkSaveCoefficients",
             display_name="Save Motion",
             category=SEQUENCES,

@@ -40,7 +40,7 @@ def _length(seconds: float, fps: float, features: Any) -> tuple[int, float]:
 class FD2TalkConstantPose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return io.Schema(
             node_id="FD2TalkConstantPose",
             display_name="Constant Pose",
             category=SEQUENCES,
