@@ -21,10 +21,10 @@ from typing import Any
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import NETWORKS
 
+from .stages import STAGES
 from .trainer import load_section
 
 ROOT = Path(__file__).parent.parent
-STAGES = ("audio_encoder", "lip_expert", "motion", "autoencoder", "unet")
 
 
 @dataclass(frozen=True)

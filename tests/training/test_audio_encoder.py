@@ -13,8 +13,8 @@ from fd2talk_core.audio.features import NATIVE_FPS
 from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
-from training.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters
 from training.sources import SpeechClip, SpeechSet
+from training.stages.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters
 
 
 def test_the_first_convolution_starts_as_bands_evenly_spaced_in_mel() -> None:

@@ -10,10 +10,10 @@ import torch
 
 from fd2talk_core import configs
 from fd2talk_core.face.model import default_face_model
-from training.lip_expert import LipExpertOptions, LipExpertStage
-from training.motion import mouth_basis
 from training.sources import SpeechClip, SpeechSet
-from training.trainer import TrainSettings, _Samples, sample_seed, train
+from training.stages.lip_expert import LipExpertOptions, LipExpertStage
+from training.stages.motion import mouth_basis
+from training.trainer.loop import TrainSettings, _Samples, sample_seed, train
 
 AUDIO = 128
 

@@ -21,7 +21,7 @@ from training.measures import (
     smooth,
     ssim,
 )
-from training.scorecard import Row, frame_energy, main, table
+from training.scorecard.__main__ import Row, frame_energy, main, table
 
 
 @pytest.fixture

@@ -27,14 +27,14 @@ from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
-from training import scorecard
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
 from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_error, pose_range
-from training.motion import mouth_basis
-from training.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
-from training.scorecard import Row, SpokenText, Weights
+from training.scorecard import __main__ as scorecard
+from training.scorecard.__main__ import Row, SpokenText, Weights
+from training.scorecard.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
 from training.sources import PictureSet, SpeechClip, SpeechSet
+from training.stages.motion import mouth_basis
 
 JAW = ARKIT_NAMES.index("jawOpen")
 BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
@@ -225,7 +225,7 @@ def test_an_expert_that_hears_the_mouth_tells_shifts_and_a_deaf_one_does_not(
     clip = replace(clip, features=curve, expression=curve)
     told = []
     for listen in (hears, lambda expert, mouth, audio, stride=1: torch.zeros(1, mouth.shape[1] - 4)):
-        monkeypatch.setattr("training.lip_expert.sync_over_clip", listen)
+        monkeypatch.setattr("training.stages.lip_expert.sync_over_clip", listen)
         told.append(scorecard.shift_test(expert, clip, torch.eye(2)[:, None], 5))
     assert told[0][1].float().mean() > 0.9 and told[0][0].float().mean() > 0.9
     assert told[1][1].float().mean() == 0
@@ -450,7 +450,7 @@ def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         "/r/image/a.webp": piece((255, 0, 0)),
         "/r/image/b.webp": piece((0, 0, 255)),
     }
-    monkeypatch.setattr("training.portraits.read_qt_resources", lambda content, path: files)
+    monkeypatch.setattr("training.scorecard.portraits.read_qt_resources", lambda content, path: files)
     (tmp_path / "p.rcc").write_bytes(b"")
     picture = puzzle(tmp_path / "p.rcc", "Mona Lisa")
     assert picture.shape == (40, 40, 3)

@@ -23,12 +23,12 @@ from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
 from fd2talk_core.networks.checkpoint import load_checkpoint, read_header  # noqa: E402
-from training.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
-from training.motion import MotionOptions  # noqa: E402
-from training.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
 from training.sources import load_pictures, load_speech  # noqa: E402
+from training.stages.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
+from training.stages.motion import MotionOptions  # noqa: E402
+from training.stages.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
+from training.stages.unet import choose_pairs  # noqa: E402
 from training.trainer import draw_timestep  # noqa: E402
-from training.unet import choose_pairs  # noqa: E402
 
 SMALLER = {
     "audio_encoder": ["train.steps=25", "seconds=0.5", "train.learning_rate=3.0e-3"],

@@ -24,9 +24,9 @@ from fd2talk_core.networks.diffusion import make_scheduler, sampling_timesteps
 from fd2talk_core.networks.lip_expert import LipExpert, sync_loss_over_clip
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 
-from .measures import correlation, lip_error, pose_range
-from .sources import SpeechSet, load_speech, need_weights
-from .trainer import Stage, draw_timestep, stage_main, stage_options
+from ..measures import correlation, lip_error, pose_range
+from ..sources import SpeechSet, load_speech, need_weights
+from ..trainer import Stage, draw_timestep, stage_main, stage_options
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,11 @@ from fd2talk_core.networks.diffusion import (
 )
 from fd2talk_core.networks.unet import MASK_NAMES, RESIDUAL_REGIONS, FrameUNet
 
+from ..measures import psnr, ssim
+from ..sources import PictureSet, fingerprint, load_pictures, save_whole
+from ..trainer import Stage, draw_timestep, stage_main, stage_options
 from .autoencoder import save_grid
 from .conditions import align_pairs, estimate_motion, face_region, load_autoencoder
-from .measures import psnr, ssim
-from .sources import PictureSet, fingerprint, load_pictures, save_whole
-from .trainer import Stage, draw_timestep, stage_main, stage_options
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.imaging import read_image
 
-EXAMPLES = Path(__file__).parent.parent / "example_inputs"
+EXAMPLES = Path(__file__).parents[2] / "example_inputs"
 PAINTINGS = Path("/usr/share/gcompris-qt/rcc/paintings.rcc")
 """Where Debian's gcompris-qt-data puts its paintings, cut into pieces."""
 

@@ -36,7 +36,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.diffusion import TRAIN_STEPS
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 @dataclass(frozen=True)

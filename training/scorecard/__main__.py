@@ -42,13 +42,10 @@ from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.flops import count_flops
 from fd2talk_core.networks.lip_expert import LipExpert
 
-from .autoencoder import save_grid
-from .conditions import face_region, mouth_and_eyes
-from .corpus.motion import expected_mouth
-from .corpus.phonemes import PHONEME_IDS, Phone
-from .face_model import INNER_LIPS
-from .lip_expert import shift_test
-from .measures import (
+from ..corpus.motion import expected_mouth
+from ..corpus.phonemes import PHONEME_IDS, Phone
+from ..face_model import INNER_LIPS
+from ..measures import (
     BILABIALS,
     OPEN_VOWELS,
     angle_error,
@@ -62,9 +59,12 @@ from .measures import (
     psnr,
     ssim,
 )
-from .motion import compare_mouths, draw_motion, mouth_basis, mouth_opening
+from ..sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
+from ..stages.autoencoder import save_grid
+from ..stages.conditions import face_region, mouth_and_eyes
+from ..stages.lip_expert import shift_test
+from ..stages.motion import compare_mouths, draw_motion, mouth_basis, mouth_opening
 from .portraits import EXAMPLES, portraits
-from .sources import PictureSet, SpeechClip, SpeechSet, load_pictures, load_speech, need_weights
 
 TEST_SPEECH = Path("/usr/share/pocketsphinx/test/data")
 """Where Debian's pocketsphinx-testdata puts real speech with its words."""
@@ -750,7 +750,7 @@ def score(
     Args:
         data: folder with held-out shards.
         speech_folder: transcribed recordings.
-        faces: folder of portraits beside those of :func:`~training.portraits.portraits`.
+        faces: folder of portraits beside those of :func:`~training.scorecard.portraits.portraits`.
     """
     shown = portraits(faces)
     out.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,9 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
-from .corpus.augment import shift_formants
-from .sources import SpeechClip, SpeechSet, load_speech
-from .trainer import Stage, stage_main, stage_options
+from ..corpus.augment import shift_formants
+from ..sources import SpeechClip, SpeechSet, load_speech
+from ..trainer import Stage, stage_main, stage_options
 
 _COLOUR_BANDS = 8
 

@@ -20,7 +20,7 @@ from fd2talk_core.networks.diffusion import TRAIN_STEPS, make_scheduler
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 from fd2talk_core.networks.unet import FrameUNet
 
-from .sources import PictureSet, load_speech, need_weights
+from ..sources import PictureSet, load_speech, need_weights
 
 
 @torch.no_grad()

@@ -15,10 +15,10 @@ from fd2talk_core.face.model import default_face_model
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss, reconstruction_loss
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
-from .measures import psnr, ssim
+from ..measures import psnr, ssim
+from ..sources import PictureSet, load_pictures
+from ..trainer import Stage, stage_main, stage_options
 from .perceptual import perceptual_features
-from .sources import PictureSet, load_pictures
-from .trainer import Stage, stage_main, stage_options
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a set of weights reaches, in one table: ``python -m training.scorecard``."""
