@@ -254,8 +254,12 @@ def autoencoder_loss(
     *,
     rec_weight: float = 1.0,
     per_weight: float = 1.0,
-) -> Tensor:
-    """L_e&d = λ_rec L_rec + λ_per L_per (Eq. 15)."""
-    return rec_weight * reconstruction_loss(frame, decoded) + per_weight * perceptual_loss(
-        frame, decoded, features
-    )
+) -> tuple[Tensor, Tensor, Tensor]:
+    """L_e&d = λ_rec L_rec + λ_per L_per (Eq. 15).
+
+    Returns:
+        L_e&d, L_rec and L_per.
+    """
+    rec = reconstruction_loss(frame, decoded)
+    per = perceptual_loss(frame, decoded, features)
+    return rec_weight * rec + per_weight * per, rec, per

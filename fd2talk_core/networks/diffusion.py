@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import FD2TalkError
 from ..progress import Callback
@@ -49,6 +48,17 @@ def make_scheduler() -> DDIMScheduler:
     )
 
 
+def add_noise(x0: Tensor, noise: Tensor, timesteps: Tensor, scheduler: DDIMScheduler | None = None) -> Tensor:
+    """FD2Talk Eq. 2: x_t = sqrt(ᾱ_t) x₀ + sqrt(1 - ᾱ_t) ε.
+
+    Args:
+        x0, noise: ``[B, ...]``.
+        timesteps: ``[B]`` int64, 0..T-1.
+        scheduler: from :func:`make_scheduler`; give one to a training loop to spare making it at each step.
+    """
+    return (scheduler or make_scheduler()).add_noise(x0, noise, timesteps)
+
+
 def diffusion_loss(
     denoise: Callable[[Tensor, Tensor], Tensor],
     x0: Tensor,
@@ -57,30 +67,39 @@ def diffusion_loss(
     timesteps: Tensor | None = None,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
-    reduction: Literal["mean", "none"] = "mean",
+    weights: Tensor | None = None,
+    reduction: Literal["mean", "sample", "none"] = "mean",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """FD2Talk Eq. 3 (and 8, 9, 16): the L2 error of x̃₀ = θ(x_t, t) with x_t from Eq. 2.
 
     Args:
         denoise: ``(x_t [B, ...], t [B] int64) -> x0 [B, ...]``.
-        x0: ``[B, ...]`` clean signal, normalised.
-        scheduler: from :func:`make_scheduler`; give one to a training loop to spare making it at each step.
+        x0: ``[B, ...]`` clean signal, normalised. The error is taken at its precision, whatever that of the
+            network.
+        scheduler: as in :func:`add_noise`.
         timesteps: ``[B]``, drawn uniformly from 0..T-1 where not given.
         noise: like ``x0``, drawn from N(0, 1) where not given.
         generator: on the CPU; both draws come from it.
-        reduction: ``"none"`` keeps the squared error of each element.
+        weights: broadcast to ``x0``, what the squared error of each element counts.
+        reduction: ``"sample"`` averages within each sample, ``"none"`` keeps every element.
 
     Returns:
-        the loss, x̃₀, and the timesteps.
+        the loss (a scalar, ``[B]``, or like ``x0``), x̃₀, and the timesteps.
     """
-    scheduler = scheduler or make_scheduler()
     if timesteps is None:
         timesteps = torch.randint(0, TRAIN_STEPS, (x0.shape[0],), generator=generator)
     timesteps = timesteps.to(x0.device)
     if noise is None:
         noise = torch.randn(x0.shape, generator=generator).to(x0)
-    prediction = denoise(scheduler.add_noise(x0, noise, timesteps), timesteps)
-    return functional.mse_loss(prediction, x0, reduction=reduction), prediction, timesteps
+    prediction = denoise(add_noise(x0, noise, timesteps, scheduler), timesteps).to(x0.dtype)
+    loss = (prediction - x0).square()
+    if weights is not None:
+        loss = loss * weights
+    if reduction == "sample":
+        loss = loss.flatten(1).mean(dim=1)
+    elif reduction == "mean":
+        loss = loss.mean()
+    return loss, prediction, timesteps
 
 
 def sampling_timesteps(steps: int) -> list[int]:

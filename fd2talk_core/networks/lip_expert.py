@@ -9,6 +9,8 @@ is linear, it is B_exp β on those vertices, free of who speaks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -100,7 +102,13 @@ class LipExpert(ModelMixin, ConfigMixin):
         """P_sync ``[B]`` of windows ``[B, frames, M, 3]`` and ``[B, frames, D_a]``."""
         return sync_probability(self.embed_motion(mouth), self.embed_audio(audio))
 
-    def contrastive_loss(self, mouth: Tensor, audio: Tensor, other_audio: Tensor | None = None) -> Tensor:
+    def contrastive_loss(
+        self,
+        mouth: Tensor,
+        audio: Tensor,
+        other_audio: Tensor | None = None,
+        gather: Callable[[Tensor], Tensor] = lambda embeddings: embeddings,
+    ) -> Tensor:
         """InfoNCE in both directions over a batch of matching windows.
 
         Args:
@@ -108,11 +116,12 @@ class LipExpert(ModelMixin, ConfigMixin):
             audio: ``[B, frames, D_a]``; window b belongs to mouth b, every other is a negative.
             other_audio: ``[B, K, frames, D_a]`` further negatives of each mouth: other moments of its own
                 clip, by which the expert learns timing and not merely who speaks.
+            gather: brings the embeddings ``[B, ...]`` of a batch together that several processes share, whose
+                windows are each other's negatives.
         """
-        others = None if other_audio is None else self.embed_audio(other_audio)
-        return info_nce(
-            self.embed_motion(mouth), self.embed_audio(audio), others, self.log_scale.exp().clamp(max=100)
-        )
+        v, a = gather(self.embed_motion(mouth)), gather(self.embed_audio(audio))
+        others = None if other_audio is None else gather(self.embed_audio(other_audio))
+        return info_nce(v, a, others, self.log_scale.exp().clamp(max=100))
 
 
 def info_nce(v: Tensor, a: Tensor, others: Tensor | None, scale: Tensor) -> Tensor:

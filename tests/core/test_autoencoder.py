@@ -125,8 +125,9 @@ def test_losses_are_equations_13_to_15() -> None:
     wanted_per = 3 * difference.mean() + difference[..., ::2].mean()
     torch.testing.assert_close(reconstruction_loss(frame, decoded), wanted_rec)
     torch.testing.assert_close(perceptual_loss(frame, decoded, features), wanted_per)
-    whole = autoencoder_loss(frame, decoded, features, rec_weight=2.0, per_weight=0.5)
+    whole, rec, per = autoencoder_loss(frame, decoded, features, rec_weight=2.0, per_weight=0.5)
     torch.testing.assert_close(whole, 2 * wanted_rec + wanted_per / 2)
+    torch.testing.assert_close((rec, per), (wanted_rec, wanted_per))
 
 
 def test_a_few_steps_learn_to_copy() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.diffusion import (
+    add_noise,
     ddim_sample,
     diffusion_loss,
     frame_noise,
-    make_scheduler,
     sampling_timesteps,
 )
 
@@ -31,7 +31,7 @@ def alpha_bar() -> list[float]:
 def test_eq2_forward_noise():
     x0, noise = torch.randn(5, 7, 3), torch.randn(5, 7, 3)
     t = torch.tensor([0, 1, 250, 700, 999])
-    made = make_scheduler().add_noise(x0, noise, t)
+    made = add_noise(x0, noise, t)
     a = torch.tensor([alpha_bar()[i] for i in t])[:, None, None]
     torch.testing.assert_close(made, a.sqrt() * x0 + (1 - a).sqrt() * noise, atol=1e-5, rtol=1e-4)
 
@@ -149,6 +149,23 @@ def test_eq3_loss():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
     assert prediction.shape == x0.shape and torch.equal(times, t)
     assert diffusion_loss(lambda x, t: x0, x0)[0] == 0
+
+
+def test_loss_can_weigh_elements_and_keep_samples():
+    x0, weights = torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0)), torch.tensor([2.0, 0.0])
+    given = {"timesteps": torch.tensor([3, 40, 400, 999]), "noise": torch.zeros_like(x0)}
+
+    def half(x, timestep):
+        assert x.dtype == x0.dtype
+        return (x / 2).bfloat16()
+
+    each, estimate, _ = diffusion_loss(half, x0, reduction="none", **given)
+    assert estimate.dtype == x0.dtype  # whatever the network computes in
+    torch.testing.assert_close(each, (estimate - x0).square())
+    samples, _, _ = diffusion_loss(half, x0, weights=weights, reduction="sample", **given)
+    torch.testing.assert_close(samples, each[..., 0].mean(dim=1))
+    whole, _, _ = diffusion_loss(half, x0, weights=weights, **given)
+    torch.testing.assert_close(whole, samples.mean())
 
 
 def test_loss_draws_timesteps_uniformly():

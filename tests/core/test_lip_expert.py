@@ -77,6 +77,12 @@ def test_contrast_is_infonce_written_out():
     made = expert.contrastive_loss(mouth, audio, others)
     assert made.item() == pytest.approx(total / 8, rel=1e-4)
     assert made > expert.contrastive_loss(mouth, audio), "more negatives are harder"
+    # two processes with half a batch each: what brings their embeddings together makes it the whole batch's
+    rest = [expert.embed_motion(mouth[2:]), expert.embed_audio(audio[2:]), expert.embed_audio(others[2:])]
+    shared = expert.contrastive_loss(
+        mouth[:2], audio[:2], others[:2], gather=lambda part: torch.cat([part, rest.pop(0)])
+    )
+    assert shared.item() == pytest.approx(made.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 3])

@@ -22,13 +22,17 @@ import synthetic  # noqa: E402
 from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
+from fd2talk_core.frames.correspondence import MASK_NAMES  # noqa: E402
 from fd2talk_core.networks.checkpoint import load_checkpoint, read_header  # noqa: E402
+from fd2talk_core.networks.diffusion import make_scheduler  # noqa: E402
+from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: E402
 from training.sources import load_pictures, load_speech  # noqa: E402
 from training.stages.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
 from training.stages.motion import MotionOptions  # noqa: E402
 from training.stages.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
 from training.stages.unet import choose_pairs  # noqa: E402
-from training.trainer import draw_timestep  # noqa: E402
+from training.trainer import Stage, draw_timestep, load_section  # noqa: E402
+from training.trainer.loop import apply_overrides  # noqa: E402
 
 SMALLER = {
     "audio_encoder": ["train.steps=25", "seconds=0.5", "train.learning_rate=3.0e-3"],
@@ -93,6 +97,91 @@ def test_loss_falls_and_checkpoints_load(world: Path, stage: str, fall: float, n
             assert all(file.get_slice(key).get_dtype() in ("F16", "I64") for key in file.keys())  # noqa: SIM118
     folder = world / "runs" / "default" / stage
     assert any((folder / "pictures").glob("*.png")) and (folder / "curves.png").exists()
+
+
+def built(world: Path, stage: str, *changes: str) -> Stage:
+    section = apply_overrides(load_section("smoke", stage), list(changes))
+    folder = world / "built" / stage
+    folder.mkdir(parents=True, exist_ok=True)
+    module = importlib.import_module(f"training.stages.{stage}")
+    return module.build(section, world / "data", world / "weights", 0, folder)[0]
+
+
+def first_batch(stage: Stage, size: int = 4) -> dict[str, torch.Tensor]:
+    return stage.batch(range(size), lambda index: torch.Generator().manual_seed(index))
+
+
+def noised(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Eq. 2, written out."""
+    signal = make_scheduler().alphas_cumprod[t].reshape(-1, *[1] * (x0.ndim - 1))
+    return signal.sqrt() * x0 + (1 - signal).sqrt() * noise
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_motion_learns_by_equations_8_9_11_and_12(world: Path, joint: bool) -> None:
+    weights = ["exp_weight=2.0", "pose_weight=0.5", "sync_weight=0.3", "mouth_weight=3.0"]
+    stage = built(world, "motion", *weights, f"joint={str(joint).lower()}")
+    batch = first_batch(stage)
+    losses = stage(batch)
+    true = {name: batch[name] for name in ("expression", "pose")}
+    true["joint"] = torch.cat([true["expression"], true["pose"]], dim=-1)
+    estimates = {}
+    for kind, network in stage.networks.items():
+        x0 = network.normalize(true[kind])
+        t = batch[f"{kind}_timestep"]
+        estimate = network(noised(x0, batch[f"{kind}_noise"], t), t, batch["audio"], batch["drop"])
+        estimates[kind] = (estimate - x0, network.denormalize(estimate))
+    error, expression = estimates["joint" if joint else "expression"]
+    turn = estimates["joint" if joint else "pose"][0][..., -6:]
+    mouth = torch.einsum("bfc,cmx->bfmx", expression[..., :52], stage.mouth_basis)[~batch["drop"]]
+    probability = sync_over_clip(stage.expert, mouth, batch["audio"][~batch["drop"]])
+    wanted = {
+        "expression_loss": (error[..., :52] ** 2 * stage.weights).mean(),
+        "pose_loss": (turn**2).mean(),
+        "sync_loss": -probability.log().mean(),
+    }
+    wanted["loss"] = 2 * wanted["expression_loss"] + 0.5 * wanted["pose_loss"] + 0.3 * wanted["sync_loss"]
+    torch.testing.assert_close(losses, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_frames_are_learned_by_equation_16(world: Path) -> None:
+    stage = built(world, "unet", "face_weight=1.0", "mouth_eyes_weight=2.0")
+    batch = first_batch(stage)
+    t, frame = batch["timestep"], batch["frame"]
+    conditions = {name: batch[name] for name in ("motion", "warped")}
+    estimate = stage.networks["unet"](
+        noised(frame, batch["noise"], t), t, reference_latent=batch["reference"], **conditions
+    )
+    masks = dict(zip(MASK_NAMES, batch["warped"][:, frame.shape[1] :].unbind(1), strict=True))
+    weights = 1 + masks["coverage"] + 2 * torch.maximum(masks["mouth"], masks["eyes"])
+    error = (estimate - frame).square().mean(dim=1) * weights / weights.mean(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(stage(batch)["loss"], error.mean(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stage", "equation", "calls"),
+    [
+        ("lip_expert", "fd2talk_core.networks.lip_expert.LipExpert.contrastive_loss", 1),
+        ("motion", "training.stages.motion.diffusion_loss", 2),
+        ("autoencoder", "training.stages.autoencoder.autoencoder_loss", 1),
+        ("unet", "training.stages.unet.diffusion_loss", 1),
+    ],
+)
+def test_an_equation_is_written_once(
+    world: Path, stage: str, equation: str, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trains is the function that the core's tests prove."""
+    module, _, name = equation.rpartition(".")
+    owner = LipExpert if name == "contrastive_loss" else importlib.import_module(module)
+    proven, called = getattr(owner, name), []
+
+    def spy(*arguments: object, **named: object) -> object:
+        called.append(name)
+        return proven(*arguments, **named)
+
+    trained = built(world, stage)
+    monkeypatch.setattr(owner, name, spy)
+    assert trained(first_batch(trained))["loss"].isfinite() and len(called) == calls
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fd2talk_core import configs
 from fd2talk_core.face.model import default_face_model
-from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss, reconstruction_loss
+from fd2talk_core.networks.autoencoder import FrameAutoencoder, autoencoder_loss
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
 from ..measures import psnr, ssim
@@ -82,12 +82,10 @@ class AutoencoderStage(Stage):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, frame = self.options, batch["frame"]
         decoded = self._decode(batch).float()
-        losses = {
-            "rec_loss": reconstruction_loss(frame, decoded),
-            "per_loss": perceptual_loss(frame, decoded, self.features),
-        }
-        loss = options.rec_weight * losses["rec_loss"] + options.per_weight * losses["per_loss"]
-        return {"loss": loss, **losses}
+        loss, rec, per = autoencoder_loss(
+            frame, decoded, self.features, rec_weight=options.rec_weight, per_weight=options.per_weight
+        )
+        return {"loss": loss, "rec_loss": rec, "per_loss": per}
 
     def _decode(self, batch: dict[str, Tensor]) -> Tensor:
         network, strength = self.networks["autoencoder"], self.options.latent_noise

@@ -16,7 +16,7 @@ from fd2talk_core.face.model import FaceModel, apply_pose, project
 from fd2talk_core.frames.conditioning import align_reference
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import load_checkpoint
-from fd2talk_core.networks.diffusion import TRAIN_STEPS, make_scheduler
+from fd2talk_core.networks.diffusion import TRAIN_STEPS, add_noise, make_scheduler
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 from fd2talk_core.networks.unet import FrameUNet
 
@@ -88,7 +88,7 @@ def estimate_motion(
     }
     speech = load_speech(data, face_model)[0].with_features(encoder, folder)
     clips = {clip.name: clip for clip in speech.clips}
-    alphas = make_scheduler().alphas_cumprod
+    scheduler = make_scheduler()
     generator = torch.Generator().manual_seed(seed)
     estimates = torch.cat([pictures.expression, pictures.pose], dim=1).clone()
     for number, (name, frame) in enumerate(pictures.clips):
@@ -102,8 +102,8 @@ def estimate_motion(
         for kind, network in networks.items():
             x0 = network.normalize(getattr(clip, kind)[part])
             noise = torch.randn(x0.shape, generator=generator)
-            noisy = alphas[timestep].sqrt() * x0 + (1 - alphas[timestep]).sqrt() * noise
-            estimate = network(noisy[None], timestep, clip.features[part][None].float())
+            noisy = add_noise(x0[None], noise[None], timestep, scheduler)
+            estimate = network(noisy, timestep, clip.features[part][None].float())
             rows.append(network.denormalize(estimate)[0, frame - start])
         estimates[number] = torch.cat(rows)
     return estimates

@@ -13,7 +13,7 @@ from fd2talk_core import configs
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
-from fd2talk_core.networks.lip_expert import LipExpert, info_nce, sync_over_clip
+from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip
 
 from ..sources import SpeechClip, SpeechSet, load_speech, need_weights
 from ..trainer import Stage, gathered, stage_main, stage_options
@@ -126,17 +126,11 @@ class LipExpertStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         mouth = torch.einsum("bfc,cmx->bfmx", batch["expression"], self.mouth_basis)
-        expert = self.networks["lip_expert"]
         # the negatives of a mouth are those of the whole batch, wherever its parts are computed
-        v, a, others = (
-            gathered(values)
-            for values in (
-                expert.embed_motion(mouth),
-                expert.embed_audio(batch["audio"]),
-                expert.embed_audio(batch["others"]),
-            )
+        loss = self.networks["lip_expert"].contrastive_loss(
+            mouth, batch["audio"], batch["others"], gather=gathered
         )
-        return {"loss": info_nce(v, a, others, expert.log_scale.exp().clamp(max=100))}
+        return {"loss": loss}
 
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:

@@ -20,7 +20,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
-from fd2talk_core.networks.diffusion import make_scheduler, sampling_timesteps
+from fd2talk_core.networks.diffusion import diffusion_loss, make_scheduler, sampling_timesteps
 from fd2talk_core.networks.lip_expert import LipExpert, sync_loss_over_clip
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 
@@ -88,7 +88,7 @@ class MotionStage(Stage):
         super().__init__(networks)
         self.expert = expert
         self.speech, self.held_out, self.face_model, self.options = speech, held_out, face_model, options
-        self.register_buffer("alphas", make_scheduler().alphas_cumprod, persistent=False)
+        self.scheduler = make_scheduler()
         # Eq. 1 is linear, so the mouth's motion is one matrix times β
         self.register_buffer("mouth_basis", mouth_basis(face_model), persistent=False)
         names = face_model.expression_names
@@ -133,15 +133,16 @@ class MotionStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, losses = self.options, {}
-        loss = torch.zeros((), device=self.alphas.device)
+        loss = torch.zeros((), device=self.mouth_basis.device)
         for kind, network in self.networks.items():
-            target = self._target(kind, batch)
-            x0 = network.normalize(target)
-            t = batch[f"{kind}_timestep"]
-            signal = self.alphas[t][:, None, None]
-            noisy = signal.sqrt() * x0 + (1 - signal).sqrt() * batch[f"{kind}_noise"]
-            estimate = network(noisy, t, batch["audio"], batch["drop"]).float()
-            error = (estimate - x0).square()
+            error, estimate, _ = diffusion_loss(
+                lambda noisy, t, network=network: network(noisy, t, batch["audio"], batch["drop"]),
+                network.normalize(self._target(kind, batch)),
+                scheduler=self.scheduler,
+                timesteps=batch[f"{kind}_timestep"],
+                noise=batch[f"{kind}_noise"],
+                reduction="none",
+            )
             if kind != "pose":
                 size = self.weights.shape[0]
                 losses["expression_loss"] = (error[..., :size] * self.weights).mean()

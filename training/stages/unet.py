@@ -23,6 +23,7 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.diffusion import (
     TRAIN_STEPS,
     ddim_sample,
+    diffusion_loss,
     frame_noise,
     make_scheduler,
     sampling_timesteps,
@@ -135,7 +136,7 @@ class UNetStage(Stage):
         self.pairs, self.held_out, self.options = pairs, held_out, options
         self.autoencoder = autoencoder
         self.held_out_pictures, self.face_model = held_out_pictures, face_model
-        self.register_buffer("alphas", make_scheduler().alphas_cumprod, persistent=False)
+        self.scheduler = make_scheduler()
         self.visited = torch.tensor(sampling_timesteps(options.steps)[:-1])
         self.truth: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -154,17 +155,25 @@ class UNetStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         frame, t = batch["frame"], batch["timestep"]
-        signal = self.alphas[t][:, None, None, None]
-        noisy = signal.sqrt() * frame + (1 - signal).sqrt() * batch["noise"]
-        estimate = self.networks["unet"](
-            noisy.contiguous(memory_format=torch.channels_last),
-            t,
-            motion=batch["motion"],
-            reference_latent=batch["reference"],
-            warped=batch.get("warped"),
+
+        def denoise(noisy: Tensor, timestep: Tensor) -> Tensor:
+            return self.networks["unet"](
+                noisy.contiguous(memory_format=torch.channels_last),
+                timestep,
+                motion=batch["motion"],
+                reference_latent=batch["reference"],
+                warped=batch.get("warped"),
+            )
+
+        error, _, _ = diffusion_loss(
+            denoise,
+            frame,
+            scheduler=self.scheduler,
+            timesteps=t,
+            noise=batch["noise"],
+            weights=self._weights(batch),
+            reduction="sample",
         )
-        error = (estimate.float() - frame).square().mean(dim=1)
-        error = (error * self._weights(batch)).mean(dim=(1, 2))
         late = t < TRAIN_STEPS // 2
         losses = {"loss": error.mean()}
         # how well it refines, and how well it guesses from noise: two different curves
@@ -173,20 +182,21 @@ class UNetStage(Stage):
                 losses[name] = error[part].mean()
         return losses
 
-    def _weights(self, batch: dict[str, Tensor]) -> Tensor | float:
-        """Of the cells, ``[B, h, w]`` with mean 1 over a picture."""
+    def _weights(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Of the cells, ``[B, 1, h, w]`` with mean 1 over a picture."""
         options = self.options
         if "warped" not in batch or not (options.face_weight or options.mouth_eyes_weight):
-            return 1.0
+            return None
         masks = dict(zip(MASK_NAMES, batch["warped"][:, batch["frame"].shape[1] :].unbind(1), strict=True))
         inner = torch.maximum(masks["mouth"], masks["eyes"])
         weights = 1 + options.face_weight * masks["coverage"] + options.mouth_eyes_weight * inner
-        return weights / weights.mean(dim=(1, 2), keepdim=True)
+        return (weights / weights.mean(dim=(1, 2), keepdim=True))[:, None]
 
     @torch.no_grad()
     def sample_frames(self, indices: list[int]) -> Tensor:
         """Sampled latents of held-out pairs, ``[n, d, h, w]``."""
-        unet, device = self.networks["unet"], self.alphas.device
+        unet = self.networks["unet"]
+        device = unet.device
         batch = {
             name: torch.stack(values).to(device)
             for name, values in _columns([self.held_out.pair(i) for i in indices]).items()
@@ -225,7 +235,7 @@ class UNetStage(Stage):
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:
         references, frames, regions = self._held_out_truth()
-        device = self.alphas.device
+        device = self.networks["unet"].device
         measured: dict[str, list[Tensor]] = {
             name: []
             for name in ("psnr", "ssim", "copy_psnr", "copy_ssim", "latent_error", "warp_latent_error")
