@@ -95,7 +95,8 @@ class FD2TalkPipeline:
         """The networks of one set: the shipped ``tiny``, or a set folder's files ``<network>.safetensors``.
 
         Args:
-            name: a shipped set, or the path of a folder that holds one file a network.
+            name: a shipped set, or the path of a folder that holds one file a network, or a folder of
+                Hugging Face's for the audio encoder, or one ``joint.safetensors`` for expression and pose.
             folders: further places to look in for a folder of that name.
 
         Raises:
@@ -178,12 +179,13 @@ class FD2TalkPipeline:
         expression = sample_motion(
             self.expression,
             features,
+            kind="expression",
             intensity=expression_intensity,
             callback=report("expression"),
             **sampling,
         )
         pose = sample_motion(
-            self.pose, features, intensity=pose_intensity, callback=report("pose"), **sampling
+            self.pose, features, kind="pose", intensity=pose_intensity, callback=report("pose"), **sampling
         )
 
         reference = encode_reference(

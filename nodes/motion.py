@@ -72,6 +72,7 @@ class _MotionNode(CheckpointNode):
             sample_motion(
                 host.load_network(cls.NETWORK, checkpoint),
                 features,
+                kind=cls.NETWORK,
                 seed=seed,
                 steps=steps,
                 guidance=guidance,

@@ -31,6 +31,7 @@ def sample_motion(
     audio: AudioFeatures,
     *,
     seed: int,
+    kind: Literal["expression", "pose"] | None = None,
     steps: int | None = None,
     guidance: float = 1.0,
     intensity: float = 1.0,
@@ -40,9 +41,10 @@ def sample_motion(
     """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
 
     Args:
-        model: of kind ``"expression"`` or ``"pose"``.
+        model: of kind ``"expression"`` or ``"pose"``, or ``"joint"`` where ``kind`` is given.
         audio: features on the network's own frame grid.
-        seed: any integer.
+        seed: any integer; the two halves of a joint network belong together if sampled with the same one.
+        kind: what is wanted; a joint network has both.
         steps: 1 to 1000; None takes the checkpoint's own.
         guidance: w of x̃₀ = w · conditional + (1 - w) · unconditional (FaceTalk Eq. 10). At 1 the
             unconditional half is not computed, so it costs nothing.
@@ -56,9 +58,25 @@ def sample_motion(
         F frames at ``audio.fps``. Blendshape weights lie in [0, 1].
 
     Raises:
-        FD2TalkError: for a value out of range, features of another encoder or frame rate, or a portrait of
-            another face model.
+        FD2TalkError: for a network of another kind, a value out of range, features of another encoder or
+            frame rate, or a portrait of another face model.
     """
+    if kind is not None and model.config.kind == "joint":
+        both = sample_joint_motion(
+            model,
+            audio,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            intensity=intensity,
+            portrait=portrait,
+            callback=callback,
+        )
+        return both[("expression", "pose").index(kind)]
+    if kind is not None and model.config.kind != kind:
+        raise FD2TalkError(
+            f"This checkpoint predicts the {model.config.kind}: choose one that predicts the {kind}."
+        )
     if model.config.kind == "joint":
         raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
     values = _sample_native(model, audio, seed, steps, guidance, callback)

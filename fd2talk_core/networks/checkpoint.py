@@ -191,25 +191,46 @@ def resolution_of(network: nn.Module) -> int:
     return (info.resolution if info else 0) or DEFAULT_RESOLUTION
 
 
+def in_set(folder: Path, network: str) -> Path | None:
+    """The checkpoint of a network in the folder of a set, or None.
+
+    It is ``<network>.safetensors``; for ``audio_encoder`` also a folder of that name in Hugging Face's
+    layout, for ``expression`` and ``pose`` also the one ``joint.safetensors`` that predicts both.
+
+    Raises:
+        FD2TalkError: when the set holds a joint network and a separate one: motion of which of two trainings?
+    """
+    path, folder_of = folder / f"{network}.safetensors", folder / network
+    if network == "audio_encoder" and (folder_of / "config.json").is_file():
+        return folder_of
+    joint = folder / "joint.safetensors"
+    if network in ("expression", "pose") and joint.is_file():
+        if path.is_file():
+            raise FD2TalkError(
+                f"{folder} holds {joint.name} and {path.name}, which both predict the {network}; move "
+                "the one that is not meant out of the folder."
+            )
+        return joint
+    return path if path.is_file() else None
+
+
 def find_checkpoint(network: str, name: str, folders: Iterable[Path | str] = ()) -> Path:
     """Where the checkpoint ``name`` of a network is.
 
     Args:
         network: one of :data:`NETWORKS`.
-        name: a file, or the folder of a set that holds ``<network>.safetensors``, in one of ``folders``; or
-            the name of a shipped set, such as ``tiny``. For ``audio_encoder`` also a folder in Hugging Face's
-            layout.
+        name: a file, or the folder of a set (see :func:`in_set`), in one of ``folders``; or the name of a
+            shipped set, such as ``tiny``. For ``audio_encoder`` also a folder in Hugging Face's layout.
         folders: searched first, in order.
 
     Raises:
-        FD2TalkError: naming every folder searched.
+        FD2TalkError: naming every folder searched, or a set that holds two that it could be.
     """
     searched = [*map(Path, folders), SHIPPED]
     for folder in searched:
-        in_set = folder / name / f"{network}.safetensors"
-        if in_set.is_file():
-            return in_set
         single = folder / name
+        if (found := in_set(single, network)) is not None:
+            return found
         if single.is_file() or (network == "audio_encoder" and (single / "config.json").is_file()):
             return single
     raise FD2TalkError(

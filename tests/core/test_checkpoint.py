@@ -142,3 +142,19 @@ def test_a_missing_file_names_every_folder_searched(tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "nowhere").touch()
     assert find_checkpoint("unet", "nowhere", folders) == tmp_path / "two" / "nowhere"
+
+
+def test_a_set_may_hold_a_wav2vec_folder_and_one_network_for_both_motions(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "audio_encoder").mkdir(parents=True)
+    with pytest.raises(FD2TalkError, match="No audio_encoder checkpoint"):
+        find_checkpoint("audio_encoder", "mine", [tmp_path])
+    (folder / "audio_encoder" / "config.json").touch()
+    assert find_checkpoint("audio_encoder", "mine", [tmp_path]) == folder / "audio_encoder"
+    assert find_checkpoint("audio_encoder", str(folder), [Path()]) == folder / "audio_encoder"
+    (folder / "joint.safetensors").touch()
+    for network in ("expression", "pose"):
+        assert find_checkpoint(network, "mine", [tmp_path]) == folder / "joint.safetensors"
+    (folder / "pose.safetensors").touch()
+    with pytest.raises(FD2TalkError, match="joint.safetensors and pose.safetensors, which both"):
+        find_checkpoint("pose", "mine", [tmp_path])

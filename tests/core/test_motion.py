@@ -391,6 +391,12 @@ def test_joint_network_gives_both():
     assert (expression.kind, pose.kind) == ("expression", "pose")
     with pytest.raises(FD2TalkError, match="sample_joint_motion"):
         sample_motion(model, clip(), seed=0)
+    for kind, whole in (("expression", expression), ("pose", pose)):
+        half = sample_motion(model, clip(fps=30), seed=0, steps=2, kind=kind)
+        assert half.kind == kind and torch.equal(half.values, whole.values)
+        assert sample_motion(small(kind), clip(), seed=0, kind=kind).kind == kind
+    with pytest.raises(FD2TalkError, match="predicts the pose: choose one that predicts the expression"):
+        sample_motion(small("pose"), clip(), seed=0, kind="expression")
     with pytest.raises(FD2TalkError, match="pose alone"):
         sample_joint_motion(small("pose"), clip(), seed=0)
 

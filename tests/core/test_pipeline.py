@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from fd2talk_core import configs
 from fd2talk_core.__main__ import main
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.imaging import read_image
-from fd2talk_core.networks.checkpoint import SHIPPED, CheckpointInfo
+from fd2talk_core.networks.checkpoint import SHIPPED, CheckpointInfo, save_checkpoint
 from fd2talk_core.pipeline import FD2TalkPipeline
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,24 @@ def test_bad_files_end_the_command_line_with_one_sentence(
         message = told.strip().splitlines()[-1]
         assert words in message and "Traceback" not in told
         assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_set_of_ones_own_may_have_a_wav2vec_folder_and_one_network_for_both_motions(
+    pipeline: FD2TalkPipeline, tmp_path: Path
+) -> None:
+    info = CheckpointInfo(face_model=pipeline.face_model.name, resolution=256, native_fps=25.0, steps=1)
+    for name in ("autoencoder", "unet"):
+        save_checkpoint(getattr(pipeline, name), tmp_path / f"{name}.safetensors", info)
+    joint = configs.build("expression", "tiny", kind="joint", coefficient_dim=58)
+    save_checkpoint(joint, tmp_path / "joint.safetensors", info)
+    encoder = pipeline.audio_encoder
+    encoder.model.save_pretrained(tmp_path / "audio_encoder")
+    preprocessor = {"do_normalize": encoder.do_normalize, "sampling_rate": 16000}
+    (tmp_path / "audio_encoder" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    line = [str(PORTRAIT), str(SPEECH), "--weights", str(tmp_path), "--fps", "1", "--crop"]
+    line += ["--motion-steps", "1", "--frame-steps", "1", "-o", str(tmp_path / "out.mp4")]
+    assert main(line) == 0
+    assert (tmp_path / "out.mp4").stat().st_size > 1000
 
 
 def test_pictures_are_turned_upright(tmp_path: Path) -> None:
