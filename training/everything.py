@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.networks.checkpoint import NETWORKS
+from fd2talk_core.networks.checkpoint import NETWORKS, in_set
 
 from .stages import STAGES
 from .trainer import load_section
@@ -149,10 +149,11 @@ def everything(run: Run, minutes: Mapping[str, float], portrait: Path, speech: P
     started = time.monotonic()
     make_corpus(run, load_section(run.config, "corpus"))
     # a wav2vec 2.0 that the user put there is taken as it is
-    given = {"audio_encoder"} if (run.weights / "audio_encoder").is_dir() else set()
+    found = in_set(run.weights, "audio_encoder")
+    given = {"audio_encoder"} if found and found.is_dir() else set()
     stages = [stage for stage in STAGES if stage not in given]
     reports = {stage: train_stage(run, stage, minutes.get(stage)) for stage in stages}
-    missing = [n for n in NETWORKS if n not in given and not (run.weights / f"{n}.safetensors").exists()]
+    missing = [network for network in NETWORKS if in_set(run.weights, network) is None]
     if missing:
         raise FD2TalkError(
             f"{run.weights} lacks {missing[0]}.safetensors although its stage has a report in {run.folder}; "

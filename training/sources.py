@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +28,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.imaging import open_picture
 from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.networks.checkpoint import in_set
 from fd2talk_core.timing import frame_count
 
 
@@ -60,6 +61,10 @@ class SpeechClip:
     @property
     def num_frames(self) -> int:
         return self.expression.shape[0]
+
+    def coefficients(self, kind: str) -> Tensor:
+        """What a motion network learns: ``expression``, ``pose``, or ``joint``, which is both in a row."""
+        return torch.cat([self.expression, self.pose], dim=1) if kind == "joint" else getattr(self, kind)
 
     def first(self, seconds: float) -> SpeechClip:
         """The beginning of the clip; its phonemes are those that start in it."""
@@ -135,9 +140,14 @@ class SpeechSet:
         """The clips with the encoder's features.
 
         Args:
-            folder: features are kept there between runs, under a name that stands for encoder and clips.
+            folder: features are kept there between runs, under a name that stands for what the encoder is and
+                what it hears.
         """
-        key = fingerprint(encoder.state_dict()) + fingerprint([clip.name for clip in self.clips])
+        key = fingerprint(
+            encoder.state_dict(),
+            encoder.do_normalize,
+            *(part for clip in self.clips for part in (clip.waveform, clip.num_frames, clip.fps)),
+        )
         path = folder / f"features-{key}.safetensors" if folder else None
         if path and path.exists():
             found = load_file(path)
@@ -200,15 +210,22 @@ class PictureSet:
         return [r for r in ranges if len(r) > 1]
 
 
-def fingerprint(content: dict[str, Tensor] | Sequence[str]) -> str:
-    """A short name for weights or for a list of names, which changes when they do."""
+def fingerprint(*content: Mapping[str, Tensor] | Tensor | bytes | str | int | float | None) -> str:
+    """A short name for content, which changes when any part of it does: weights, tensors, files, words."""
     digest = hashlib.sha256()
-    if isinstance(content, dict):
-        for name, value in sorted(content.items()):
-            digest.update(name.encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    else:
-        digest.update(json.dumps(list(content)).encode())
+    for part in content:
+        if isinstance(part, Mapping):
+            data = fingerprint(*(x for item in sorted(part.items()) for x in item)).encode()
+        elif isinstance(part, Tensor):
+            array = part.detach().cpu().contiguous()
+            digest.update(f"{array.dtype} {list(array.shape)}".encode())
+            data = array.view(torch.uint8) if array.ndim else array.reshape(1).view(torch.uint8)
+            data = data.numpy().data
+        else:
+            data = part if isinstance(part, bytes) else repr(part).encode()
+        # with its length, so that no two parts can be cut elsewhere and be the same
+        digest.update(f"{type(part).__name__} {len(data)} ".encode())
+        digest.update(data)
     return digest.hexdigest()[:12]
 
 
@@ -220,16 +237,16 @@ def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def need_weights(weights: Path, network: str, module: str) -> Path:
-    """The checkpoint of an earlier stage; of the audio encoder, a Hugging Face folder of that name also.
+    """The checkpoint of an earlier stage in a weights folder, see :func:`in_set`.
 
     Raises:
-        FD2TalkError: saying which stage makes it.
+        FD2TalkError: saying which stage makes it, or that two files could be meant.
     """
-    path = weights / f"{network}.safetensors"
-    if network == "audio_encoder" and (weights / network).is_dir():
-        return weights / network
-    if not path.exists():
-        raise FD2TalkError(f"{path} does not exist; make it first with python -m {module}.")
+    path = in_set(weights, network)
+    if path is None:
+        raise FD2TalkError(
+            f"{weights / network}.safetensors does not exist; make it first with python -m {module}."
+        )
     return path
 
 

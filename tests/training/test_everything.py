@@ -126,6 +126,24 @@ def test_what_is_done_is_kept_and_what_is_missing_is_named(tmp_path: Path, capsy
     assert "There is no configuration nowhere" in capsys.readouterr().err
 
 
+def test_a_wav2vec_of_ones_own_and_a_joint_network_are_enough(tmp_path: Path, monkeypatch) -> None:
+    run = as_run(tmp_path)
+    for stage in everything.STAGES[1:]:
+        (run.folder / stage).mkdir(parents=True)
+        (run.folder / stage / "report.json").write_text("{}")
+    (run.weights / "audio_encoder").mkdir(parents=True)
+    (run.weights / "audio_encoder" / "config.json").touch()
+    for name in ("joint", "lip_expert", "autoencoder", "unet"):
+        (run.weights / f"{name}.safetensors").touch()
+    called = []
+    monkeypatch.setattr(everything, "command", lambda *arguments: called.append(arguments[0]))
+    monkeypatch.setattr(everything, "speak", lambda *_: called.append("speak"))
+    monkeypatch.setattr(everything, "write_card", lambda run, reports: called.append(sorted(reports)))
+    assert everything.main(["--config", "smoke", "--runs", str(tmp_path)]) == 0
+    trained = sorted(everything.STAGES[1:])
+    assert called == ["training.corpus"] * 2 + ["speak", "training.scorecard", trained]
+
+
 def test_a_part_that_fails_or_is_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for code, sentence in ((2, "what it said stands above"), (-9, "SIGKILL.*goes on where it was")):
         done = subprocess.CompletedProcess([], code)

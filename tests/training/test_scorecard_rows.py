@@ -26,7 +26,9 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
 from fd2talk_core.motion.coefficients import CoefficientSequence
-from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.motion.sampling import sample_joint_motion
+from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fd2talk_core.networks.motion_transformer import MotionTransformer
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
 from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_error, pose_range
@@ -486,6 +488,31 @@ def test_flicker_of_a_still_and_of_a_blinking_picture(reference) -> None:
     assert row.value == 0 and row.met
     (row,) = scorecard.score_flicker(Fake(talk=blinking), reference)
     assert row.value == pytest.approx(2, rel=1e-4) and row.met is False
+
+
+def test_a_joint_network_is_scored_and_never_a_mixture(tmp_path: Path) -> None:
+    face_model = default_face_model()
+    info = CheckpointInfo(face_model=face_model.name, native_fps=25.0, steps=2, resolution=64)
+    fake = Fake()
+    thin = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "condition_dim": 32, "audio_dim": 128}
+    joint = configs.build("expression", "tiny", 0, **thin, kind="joint", coefficient_dim=58)
+    networks = {
+        "audio_encoder": configs.build("audio_encoder", "tiny", 0),
+        "joint": joint,
+        "autoencoder": fake.autoencoder,
+        "unet": configs.build("unet", "tiny", 0),
+    }
+    for name, network in networks.items():
+        save_checkpoint(network, tmp_path / f"{name}.safetensors", info)
+    features = AudioFeatures(torch.randn(30, 128), Fraction(30, 25), 25.0, "none")
+    found = Weights.load(tmp_path).sequences(features, seed=3)
+    stored = load_checkpoint(tmp_path / "joint.safetensors", MotionTransformer)
+    wanted = sample_joint_motion(stored, features, seed=3)
+    assert all(torch.equal(a.values, b.values) for a, b in zip(found, wanted, strict=True))
+    # left there by an earlier training
+    save_checkpoint(configs.build("pose", "tiny", 0, **thin), tmp_path / "pose.safetensors", info)
+    with pytest.raises(FD2TalkError, match="move the one that is not meant"):
+        Weights.load(tmp_path)
 
 
 def test_size_and_operations_of_known_networks(reference, tmp_path: Path) -> None:

@@ -5,13 +5,18 @@ sentence.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import shutil
 import sys
+import types
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -19,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent)]
 
 import synthetic  # noqa: E402
 
+from fd2talk_core.audio.encoder import AudioEncoder  # noqa: E402
 from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
@@ -26,11 +32,12 @@ from fd2talk_core.frames.correspondence import MASK_NAMES  # noqa: E402
 from fd2talk_core.networks.checkpoint import load_checkpoint, read_header  # noqa: E402
 from fd2talk_core.networks.diffusion import make_scheduler  # noqa: E402
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: E402
-from training.sources import load_pictures, load_speech  # noqa: E402
+from training.sources import SpeechSet, load_pictures, load_speech  # noqa: E402
+from training.stages import conditions  # noqa: E402
 from training.stages.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
 from training.stages.motion import MotionOptions  # noqa: E402
 from training.stages.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
-from training.stages.unet import choose_pairs  # noqa: E402
+from training.stages.unet import choose_pairs, prepare_pairs  # noqa: E402
 from training.trainer import Stage, draw_timestep, load_section  # noqa: E402
 from training.trainer.loop import apply_overrides  # noqa: E402
 
@@ -99,12 +106,12 @@ def test_loss_falls_and_checkpoints_load(world: Path, stage: str, fall: float, n
     assert any((folder / "pictures").glob("*.png")) and (folder / "curves.png").exists()
 
 
-def built(world: Path, stage: str, *changes: str) -> Stage:
+def built(world: Path, stage: str, *changes: str, weights: Path | None = None) -> Stage:
     section = apply_overrides(load_section("smoke", stage), list(changes))
     folder = world / "built" / stage
     folder.mkdir(parents=True, exist_ok=True)
     module = importlib.import_module(f"training.stages.{stage}")
-    return module.build(section, world / "data", world / "weights", 0, folder)[0]
+    return module.build(section, world / "data", weights or world / "weights", 0, folder)[0]
 
 
 def first_batch(stage: Stage, size: int = 4) -> dict[str, torch.Tensor]:
@@ -118,9 +125,11 @@ def noised(x0: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tens
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_motion_learns_by_equations_8_9_11_and_12(world: Path, joint: bool) -> None:
-    weights = ["exp_weight=2.0", "pose_weight=0.5", "sync_weight=0.3", "mouth_weight=3.0"]
-    stage = built(world, "motion", *weights, f"joint={str(joint).lower()}")
+def test_motion_learns_by_equations_8_9_11_and_12(world: Path, tmp_path: Path, joint: bool) -> None:
+    for name in ("audio_encoder", "lip_expert"):
+        shutil.copy(world / "weights" / f"{name}.safetensors", tmp_path)
+    factors = ["exp_weight=2.0", "pose_weight=0.5", "sync_weight=0.3", "mouth_weight=3.0"]
+    stage = built(world, "motion", *factors, f"joint={str(joint).lower()}", weights=tmp_path)
     batch = first_batch(stage)
     losses = stage(batch)
     true = {name: batch[name] for name in ("expression", "pose")}
@@ -222,7 +231,8 @@ def test_what_cannot_be_started_from_is_named(world: Path, capsys: pytest.Captur
     assert "is of another size than this stage's lip_expert" in capsys.readouterr().err
 
 
-def test_estimated_conditions_differ_but_stay_near(world: Path) -> None:
+def test_conditions_are_estimated_where_there_is_a_recording(world: Path) -> None:
+    """Of people who belong to none, the pictures are used all the same."""
     options = ["--run", "estimated", "--set", "condition=estimated"]
     assert run_stage(world, "unet", *options) == 0
     files = list((world / "runs" / "estimated" / "unet").glob("pairs-*.safetensors"))
@@ -231,7 +241,92 @@ def test_estimated_conditions_differ_but_stay_near(world: Path) -> None:
         estimated = file.get_tensor("motion")
     pictures = load_pictures(world / "data", default_face_model())[0]
     true = torch.cat([pictures.expression, pictures.pose], dim=1)
-    assert not torch.equal(estimated, true) and torch.isfinite(estimated).all()
+    recorded = torch.tensor([place is not None for place in pictures.clips])
+    assert recorded.sum() == 18 and len(recorded) == 24
+    assert torch.equal(estimated[~recorded], true[~recorded])
+    assert (estimated[recorded] != true[recorded]).any(dim=1).all() and torch.isfinite(estimated).all()
+    trained_on = read_header(world / "weights" / "unet.safetensors")[2].trained_on
+    assert "conditions of 18 estimated" in trained_on
+
+
+class Passing(torch.nn.Module):
+    """A motion network that calls everything it is given clean."""
+
+    def __init__(self, kind: str, shift: float) -> None:
+        super().__init__()
+        self.config, self.shift = types.SimpleNamespace(kind=kind), shift
+
+    def normalize(self, values: torch.Tensor) -> torch.Tensor:
+        return (values - self.shift) / 0.5
+
+    def denormalize(self, values: torch.Tensor) -> torch.Tensor:
+        return values * 0.5 + self.shift
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+        assert sample.shape[:2] == audio.shape[:2] == (1, 25) and timestep.shape == (1,)
+        return sample
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_estimates_are_of_the_picture_s_own_moment(
+    world: Path, joint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hardly noised, the recording's coefficients at the picture's frame come back; fully noised, they do
+    not.
+    """
+
+    def network(path: Path, _: type) -> Passing:
+        return Passing("joint" if joint else path.stem, 0.1)
+
+    def need(weights: Path, name: str, stage: str) -> Path:
+        name = "joint" if joint and name in ("expression", "pose") else name
+        return weights / f"{name}.safetensors"
+
+    monkeypatch.setattr(conditions, "load_checkpoint", network)
+    monkeypatch.setattr(conditions, "need_weights", need)
+    face_model = default_face_model()
+    pictures = load_pictures(world / "data", face_model)[0]
+    clips = {clip.name: clip for clip in load_speech(world / "data", face_model)[0].clips}
+    places = {number: place for number, place in enumerate(pictures.clips) if place is not None}
+    wanted = torch.stack([clips[name].coefficients("joint")[frame] for name, frame in places.values()])
+
+    def error(last_timestep: int) -> float:
+        monkeypatch.setattr(conditions, "TRAIN_STEPS", last_timestep)
+        world_of = (world / "data", world / "weights", face_model, world)
+        estimates, count = conditions.estimate_motion(pictures, *world_of, seed=0)
+        assert count == len(places)
+        return float((estimates[list(places)] - wanted).square().mean().sqrt())
+
+    # ε of deviation 0.5 in the coefficients' units, of which t = 0 lets a hundredth through
+    assert error(1) == pytest.approx(0.005, rel=0.2)
+    assert error(1000) > 0.2
+
+
+def test_features_and_latents_are_made_anew_when_the_corpus_is(world: Path, tmp_path: Path) -> None:
+    """Even where everything has the same name and size as before."""
+    encoder = AudioEncoder.from_pretrained(world / "weights" / "audio_encoder.safetensors")
+    speech = SpeechSet(load_speech(world / "data", default_face_model())[0].clips[:1])
+    first = speech.with_features(encoder, tmp_path).clips[0].features
+    assert torch.equal(speech.with_features(encoder, tmp_path).clips[0].features, first)
+    assert len(list(tmp_path.glob("features-*"))) == 1
+    other = SpeechSet((replace(speech.clips[0], waveform=speech.clips[0].waveform.flip(0)),))
+    assert not torch.equal(other.with_features(encoder, tmp_path).clips[0].features, first)
+
+    stage = built(world, "unet")
+    rng = np.random.default_rng(0)
+
+    def bitmap() -> bytes:
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(buffer, "BMP")
+        return buffer.getvalue()
+
+    def latents() -> torch.Tensor:
+        pictures = replace(stage.held_out_pictures, encoded=tuple(bitmap() for _ in range(6)))
+        motion = torch.cat([pictures.expression, pictures.pose], dim=1)
+        networks = (stage.networks["unet"], stage.autoencoder, stage.face_model)
+        return prepare_pairs(pictures, motion, *networks, stage.options, 0, tmp_path / "pairs", 0).latents
+
+    assert not torch.equal(latents(), latents())
 
 
 @pytest.mark.parametrize("alignment", ["none", "warp_image"])
@@ -242,10 +337,20 @@ def test_other_forms_of_the_unet_train_by_the_same_command(world: Path, alignmen
     assert read_header(path)[1]["reference_alignment"] == alignment
 
 
-def test_the_joint_ablation_trains_by_the_same_command(world: Path) -> None:
+def test_the_joint_ablation_trains_by_the_same_command(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ["--run", "joint", "--steps", "3", "--set", "joint=true", "--set", "sync_weight=0"]
-    assert run_stage(world, "motion", *options) == 0
-    assert read_header(world / "weights" / "joint.safetensors")[1]["kind"] == "joint"
+    assert run_stage(world, "motion", *options) == 2
+    assert "weights holds expression.safetensors already" in capsys.readouterr().err
+    weights = world / "joint-weights"
+    weights.mkdir()
+    shutil.copy(world / "weights" / "audio_encoder.safetensors", weights)
+    assert run_stage(world, "motion", *options, "--weights", str(weights)) == 0
+    assert read_header(weights / "joint.safetensors")[1]["kind"] == "joint"
+    back = ["--run", "back", "--steps", "3", "--set", "sync_weight=0", "--weights", str(weights)]
+    assert run_stage(world, "motion", *back) == 2
+    assert "holds joint.safetensors already" in capsys.readouterr().err
 
 
 def test_wrong_or_missing_data_is_a_sentence(

@@ -37,7 +37,7 @@ from fd2talk_core.frames.denoising import sample_latents
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference, encode_reference
 from fd2talk_core.motion.coefficients import CoefficientSequence, apply_to_portrait
-from fd2talk_core.motion.sampling import sample_motion
+from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.flops import count_flops
 from fd2talk_core.networks.lip_expert import LipExpert
@@ -116,7 +116,9 @@ class Weights:
 
     @classmethod
     def load(cls, folder: Path, detail: float = DEFAULT_DETAIL) -> Weights:
-        """Raises FD2TalkError naming a file that is missing or does not fit, or a detail not in 0..1."""
+        """Raises FD2TalkError naming a file that is missing or does not fit, files of two trainings, or a
+        detail not in 0..1.
+        """
         if not 0 <= detail <= 1:
             raise FD2TalkError(f"detail is {detail:g}, but a strength from 0 to 1 is needed.")
         face_model = default_face_model()
@@ -139,7 +141,12 @@ class Weights:
         self, features: AudioFeatures, seed: int
     ) -> tuple[CoefficientSequence, CoefficientSequence]:
         """Sampled expression and pose."""
-        return tuple(sample_motion(network, features, seed=seed) for network in (self.expression, self.pose))
+        if self.expression.config.kind == "joint":
+            return sample_joint_motion(self.expression, features, seed=seed)
+        return tuple(
+            sample_motion(network, features, kind=kind, seed=seed)
+            for kind, network in (("expression", self.expression), ("pose", self.pose))
+        )
 
     def talk(
         self, reference: Reference, expression: CoefficientSequence, pose: CoefficientSequence, mode: str
@@ -673,7 +680,7 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
     features = encoder.encode(waveform, SAMPLE_RATE, 25.0)
     parts: dict[str, Callable[[], object]] = {
         "audio": lambda: encoder(waveform[None]),
-        "motion": lambda: [sample_motion(n, features, seed=0) for n in (weights.expression, weights.pose)],
+        "motion": lambda: weights.sequences(features, seed=0),
         "UNet": lambda: unet(latent, 500, None, latent, aligned, cache),
         "decoder": lambda: autoencoder.decode(latent, latent),
     }

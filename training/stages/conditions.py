@@ -64,49 +64,53 @@ def align_pairs(
 @torch.no_grad()
 def estimate_motion(
     pictures: PictureSet, data: Path, weights: Path, face_model: FaceModel, folder: Path, seed: int
-) -> Tensor:
-    """β̃₀ and p̃₀ of every picture: one denoising step from its clip's own noised coefficients (FD2Talk Sec.
-    3.4.2).
+) -> tuple[Tensor, int]:
+    """β̃₀ and p̃₀ of every picture that is a frame of a recording: one denoising step from the recording's own
+    noised coefficients (FD2Talk Sec. 3.4.2).
 
     The timestep is drawn for each picture; the estimates still match the frames, and err as the networks err.
+    A picture of no recording keeps its true coefficients: there is nothing to estimate them from.
 
     Returns:
-        ``[N, D_β + 6]``.
+        ``[N, D_β + 6]``, and how many of the N are estimates.
 
     Raises:
-        FD2TalkError: when a picture belongs to no recording.
+        FD2TalkError: when no picture belongs to a recording, or one to a recording that is not in the data.
     """
-    if not pictures.clips or any(place is None for place in pictures.clips):
+    places = [(number, *place) for number, place in enumerate(pictures.clips) if place is not None]
+    if not places:
         raise FD2TalkError(
             "condition is 'estimated', which needs pictures that are frames of a recording, but the pictures "
             "in the data have none; set condition: true."
         )
     encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
-    networks = {
-        kind: load_checkpoint(need_weights(weights, kind, "training.motion"), MotionTransformer)
-        for kind in ("expression", "pose")
-    }
+    paths = {need_weights(weights, kind, "training.motion") for kind in ("expression", "pose")}
+    networks = [load_checkpoint(path, MotionTransformer) for path in sorted(paths)]
     speech = load_speech(data, face_model)[0].with_features(encoder, folder)
     clips = {clip.name: clip for clip in speech.clips}
     scheduler = make_scheduler()
     generator = torch.Generator().manual_seed(seed)
-    estimates = torch.cat([pictures.expression, pictures.pose], dim=1).clone()
-    for number, (name, frame) in enumerate(pictures.clips):
+    estimates = torch.cat([pictures.expression, pictures.pose], dim=1)
+    for number, name, frame in places:
         if name not in clips:
             raise FD2TalkError(f"A picture belongs to the recording {name!r}, which is not in the data.")
         clip = clips[name]
+        if not 0 <= frame < clip.num_frames:
+            raise FD2TalkError(
+                f"A picture is frame {frame} of the recording {name!r}, which has {clip.num_frames} frames."
+            )
         start = max(0, min(frame - 12, clip.num_frames - 25))
         part = slice(start, start + 25)
         timestep = torch.randint(TRAIN_STEPS, (1,), generator=generator)
         rows = []
-        for kind, network in networks.items():
-            x0 = network.normalize(getattr(clip, kind)[part])
+        for network in networks:
+            x0 = network.normalize(clip.coefficients(network.config.kind)[part])
             noise = torch.randn(x0.shape, generator=generator)
             noisy = add_noise(x0[None], noise[None], timestep, scheduler)
             estimate = network(noisy, timestep, clip.features[part][None].float())
             rows.append(network.denormalize(estimate)[0, frame - start])
         estimates[number] = torch.cat(rows)
-    return estimates
+    return estimates, len(places)
 
 
 def face_region(

@@ -104,17 +104,13 @@ class MotionStage(Stage):
         self._set_normalization()
 
     def _set_normalization(self) -> None:
-        values = {
-            "expression": torch.cat([clip.expression for clip in self.speech.clips]),
-            "pose": torch.cat([clip.pose for clip in self.speech.clips]),
-        }
-        values["joint"] = torch.cat([values["expression"], values["pose"]], dim=1)
         for kind, network in self.networks.items():
-            std = values[kind].std(dim=0)
+            values = torch.cat([clip.coefficients(kind) for clip in self.speech.clips])
+            std = values.std(dim=0)
             floor = torch.full_like(std, self.options.smallest_std)
             if kind != "expression":
                 floor[-6:] = self.options.smallest_std / 10
-            network.set_normalization(values[kind].mean(dim=0), torch.maximum(std, floor))
+            network.set_normalization(values.mean(dim=0), torch.maximum(std, floor))
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         clip, start = self.windows.draw(generator)
@@ -270,6 +266,13 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     from fd2talk_core.face.model import default_face_model
 
     options = stage_options(section, MotionOptions())
+    for kind in ("expression", "pose") if options.joint else ("joint",):
+        if (weights / f"{kind}.safetensors").exists():
+            raise FD2TalkError(
+                f"{weights} holds {kind}.safetensors already, and beside what joint: "
+                f"{str(options.joint).lower()} makes, nobody could tell which motion is meant; give another "
+                "--weights folder, or move that file out of it."
+            )
     face_model = default_face_model()
     encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
     expert = None

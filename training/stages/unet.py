@@ -7,7 +7,6 @@ costs the UNet alone.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +42,8 @@ class UNetOptions:
 
     Attributes:
         condition: ``true`` coefficients of the frame, or ``estimated``: one denoising step by the motion
-            networks from the clip's own noised coefficients (the paper's β̃₀ and p̃₀).
+            networks from the clip's own noised coefficients (the paper's β̃₀ and p̃₀). Pictures of no
+            recording keep the true ones.
         references: references tried for every picture.
         pictures: how many of the data's pictures are used, 0 for all.
         steps: sampling steps that the checkpoint recommends and the validation takes.
@@ -360,12 +360,11 @@ def prepare_pairs(
     """:func:`encode_pairs` of a set, read from ``cache`` if a run has made it before."""
     reference, frame = choose_pairs(pictures, options.references, seed, limit)
     key = fingerprint(
-        [
-            fingerprint(autoencoder.state_dict()),
-            fingerprint({"motion": motion, "reference": reference, "frame": frame}),
-            json.dumps([unet.config.reference_alignment, len(pictures)]),
-            *(str(len(data)) for data in pictures.encoded[:1000]),
-        ]
+        autoencoder.state_dict(),
+        unet.config.reference_alignment,
+        face_model.digest,
+        *(motion, reference, frame, pictures.identity, pictures.expression, pictures.pose),
+        *pictures.encoded,
     )
     path = cache.with_name(f"{cache.name}-{key}.safetensors")
     if path.exists():
@@ -416,7 +415,8 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         )
     motion = torch.cat([train.expression, train.pose], dim=1)
     if options.condition == "estimated":
-        motion = estimate_motion(train, data, weights, face_model, folder, seed)
+        motion, estimated = estimate_motion(train, data, weights, face_model, folder, seed)
+        words += f", conditions of {estimated} estimated"
     # the held-out frames are compared with the truth, so their motion is the truth
     true = torch.cat([held_out.expression, held_out.pose], dim=1)
     common = (unet, autoencoder, face_model, options, seed)
