@@ -13,7 +13,8 @@ from fd2talk_core.face.model import default_face_model
 from training.sources import SpeechClip, SpeechSet
 from training.stages.lip_expert import LipExpertOptions, LipExpertStage
 from training.stages.motion import mouth_basis
-from training.trainer.loop import TrainSettings, _Samples, sample_seed, train
+from training.trainer import TrainSettings, sample_seed, train
+from training.trainer.samples import Samples
 
 AUDIO = 128
 
@@ -74,7 +75,7 @@ def plain_sample(clips: SpeechSet, options: LipExpertOptions, frames: int, gener
 
 def test_a_batch_holds_the_samples_of_the_plain_form(stage: LipExpertStage) -> None:
     clips = speech(0, (20, 21, 60, 25, 150))
-    found = _Samples(stage, 7).__getitems__(list(range(100, 300)))
+    found = Samples(stage, 7).__getitems__(list(range(100, 300)))
     for row, index in enumerate(range(100, 300)):
         generator = torch.Generator().manual_seed(sample_seed(7, index))
         for name, value in plain_sample(clips, stage.options, stage.frames, generator).items():
@@ -82,7 +83,7 @@ def test_a_batch_holds_the_samples_of_the_plain_form(stage: LipExpertStage) -> N
 
 
 def test_other_moments_are_of_the_same_clip_and_far_enough(stage: LipExpertStage) -> None:
-    batch = _Samples(stage, 0).__getitems__(list(range(500)))
+    batch = Samples(stage, 0).__getitems__(list(range(500)))
     here, there = batch["audio"][:, 0], batch["others"][:, :, 0]
     assert torch.equal(here[:, None, 1].expand_as(there[..., 1]), there[..., 1])
     distance = (there[..., 0] - here[:, None, 0]).abs()
@@ -95,7 +96,7 @@ def test_waiting_for_data_is_under_a_tenth(stage: LipExpertStage, tmp_path) -> N
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        samples, times = _Samples(stage, 0), {"data": [], "step": []}
+        samples, times = Samples(stage, 0), {"data": [], "step": []}
         parameters = list(stage.networks.parameters())
         for step in range(8):
             started = time.process_time()

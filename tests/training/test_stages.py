@@ -39,7 +39,7 @@ from training.stages.motion import MotionOptions  # noqa: E402
 from training.stages.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
 from training.stages.unet import choose_pairs, prepare_pairs  # noqa: E402
 from training.trainer import Stage, draw_timestep, load_section  # noqa: E402
-from training.trainer.loop import apply_overrides  # noqa: E402
+from training.trainer.settings import apply_overrides  # noqa: E402
 
 SMALLER = {
     "audio_encoder": ["train.steps=25", "seconds=0.5", "train.learning_rate=3.0e-3"],

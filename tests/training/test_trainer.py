@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
@@ -147,6 +147,37 @@ def test_exploding_loss_is_a_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(FD2TalkError, match="lower learning_rate"):
         train(Exploding(), TrainSettings(steps=3, log_every=1), tmp_path / "run", tmp_path / "weights")
+
+
+@pytest.mark.parametrize("steps", [40, 6])
+def test_a_broken_state_is_never_saved(tmp_path: Path, steps: int) -> None:
+    """Between two lines of the log, where nobody looks at the loss, and at the end, before it is measured."""
+
+    class Exploding(ToyStage):
+        batches = 0
+
+        def forward(self, batch: dict) -> dict:
+            self.batches += 1
+            return {"loss": super().forward(batch)["loss"] * (float("nan") if self.batches == 6 else 1)}
+
+    settings = TrainSettings(steps=steps, batch_size=4, log_every=1000, save_seconds=0)
+    with pytest.raises(FD2TalkError, match="lower learning_rate .*goes on from .*state.safetensors"):
+        train(Exploding(), settings, tmp_path / "run", tmp_path / "weights")
+    assert not (tmp_path / "weights").exists()
+    state = tmp_path / "run" / "state.safetensors"
+    with safe_open(state, framework="pt") as file:
+        assert json.loads(file.metadata()["state"])["step"] == 5
+        facts = file.metadata()
+    tensors = load_file(state)
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+    report = train(ToyStage(), settings, tmp_path / "run", tmp_path / "weights")
+    assert report.steps == steps and report.metrics["fit"] > -10
+
+    # one that an earlier version left behind
+    tensors["ema.net.0.bias"][0] = float("nan")
+    save_file(tensors, state, facts)
+    with pytest.raises(FD2TalkError, match="not a number in ema.net.0.bias; delete it"):
+        train(ToyStage(), settings, tmp_path / "run", tmp_path / "weights")
 
 
 def test_another_networks_state_is_refused(tmp_path: Path) -> None:

@@ -1,19 +1,11 @@
 """The one loop that every stage is trained with; see :mod:`training.trainer.loop`."""
 
-from .loop import (
-    Stage,
-    Trainer,
-    TrainSettings,
-    draw_timestep,
-    gathered,
-    load_section,
-    sample_seed,
-    schedule,
-    stage_main,
-    stage_options,
-    train,
-    train_settings,
-)
+from .command import stage_main
+from .devices import gathered
+from .loop import Trainer, schedule, train
+from .samples import sample_seed
+from .settings import TrainSettings, load_section, stage_options, train_settings
+from .stage import Stage, draw_timestep
 
 __all__ = [
     "Stage",

@@ -1,0 +1,122 @@
+"""How long and how fast to train, and where that is written: configuration files and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fd2talk_core.errors import FD2TalkError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How long and how fast to train; the section ``train`` of a stage's configuration.
+
+    Attributes:
+        steps: optimiser steps at most.
+        minutes: time budget, 0 for none. The schedule ends at whichever of steps and minutes comes first.
+        batch_size: samples a step, over all processes together.
+        learning_rate: its highest value, reached after the warm-up.
+        warmup: part of the run over which the learning rate rises from 0.
+        final_rate: where the cosine ends, as a part of ``learning_rate``.
+        optimizer: ``adam`` (the paper's) or ``adamw``.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient, 0 for no limit.
+        ema: decay of the weights' average, reached gradually: ``min(ema, (1 + step) / (10 + step))``.
+        precision: ``no``, ``bf16``, ``fp16``, or ``auto``: bfloat16 where the device computes with it, else
+            none.
+        save_seconds: time between two saved states.
+        validate_every: steps between two validations, 0 for only at the end.
+        log_every: steps between two lines of ``losses.jsonl``.
+        workers: processes that prepare data, 0 for none beside the training itself.
+        tensorboard: also write TensorBoard events.
+        seed: of the weights, the data order and the noise.
+    """
+
+    steps: int = 1000
+    minutes: float = 0.0
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    final_rate: float = 0.02
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+    precision: str = "no"
+    save_seconds: float = 60.0
+    validate_every: int = 0
+    log_every: int = 10
+    workers: int = 0
+    tensorboard: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.log_every < 1:
+            raise FD2TalkError("steps, batch_size and log_every must be at least 1.")
+        if self.precision not in ("no", "bf16", "fp16", "auto"):
+            raise FD2TalkError(f"precision is {self.precision!r}, but it is one of: no, bf16, fp16, auto.")
+        if self.optimizer not in ("adam", "adamw"):
+            raise FD2TalkError(f"optimizer is {self.optimizer!r}, but it is one of: adam, adamw.")
+
+
+def load_section(config: Path | str, stage: str) -> dict[str, Any]:
+    """The section of a stage in a configuration file.
+
+    Args:
+        config: a path, or the name of a file in ``training/configs``.
+    """
+    path = Path(config)
+    if not path.exists() and (CONFIGS / f"{config}.yaml").exists():
+        path = CONFIGS / f"{config}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+        raise FD2TalkError(f"There is no configuration {config}; give a file, or one of: {names}.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise FD2TalkError(f"{path} is not valid YAML ({error}).") from error
+    if not isinstance(content, dict) or not isinstance(content.get(stage), dict):
+        raise FD2TalkError(f"{path} has no section {stage!r}.")
+    return {**content[stage], "size": content.get("size", "tiny")}
+
+
+def train_settings(section: Mapping[str, Any], **changes: Any) -> TrainSettings:
+    """The section ``train`` of a stage, with changes from the command line (None leaves a value as it is)."""
+    values = dict(section.get("train", {}))
+    known = {f.name for f in fields(TrainSettings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise FD2TalkError(f"train has no setting {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
+    settings = TrainSettings(**values)
+    return replace(settings, **{k: v for k, v in changes.items() if v is not None})
+
+
+def stage_options(section: Mapping[str, Any], defaults: Any) -> Any:
+    """A frozen dataclass of a stage's own options, filled from its section."""
+    values = {k: v for k, v in section.items() if k not in ("train", "size", "network")}
+    known = {f.name for f in fields(defaults)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise FD2TalkError(f"This stage has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
+    return replace(defaults, **values)
+
+
+def apply_overrides(section: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """``a.b=value`` over a section, the value read as YAML."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise FD2TalkError(f"--set takes name=value, not {text!r}.")
+        target = section
+        *path, last = key.split(".")
+        for name in path:
+            target = target.setdefault(name, {})
+        target[last] = yaml.safe_load(value)
+    return section

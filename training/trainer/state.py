@@ -1,0 +1,98 @@
+"""Everything that a killed run needs to go on, as one file of plain tensors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fd2talk_core.errors import FD2TalkError
+
+_PARTS = ("model", "ema", "best", "optimizer")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a state says beside its tensors.
+
+    Attributes:
+        stage, seed, batch_size: of the run; a state of others is refused.
+        step, seconds: done so far.
+        best_metrics: held-out measures of the best weights so far.
+        scaler: state of the gradient scaler, empty without one.
+    """
+
+    stage: str
+    seed: int
+    batch_size: int
+    step: int
+    seconds: float
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class RunState:
+    """A run at a step.
+
+    Attributes:
+        model, ema, best: weights as trained, their average, and the best average so far, by name.
+        optimizer: by ``<key of the optimiser's state>.<name of the parameter>``.
+    """
+
+    facts: RunFacts
+    model: Mapping[str, Tensor]
+    ema: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+
+    def broken(self) -> str | None:
+        """The name of a tensor that holds what is no finite number, or None."""
+        for part in _PARTS:
+            for name, value in getattr(self, part).items():
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    return f"{part}.{name}"
+        return None
+
+    def write(self, path: Path) -> None:
+        """The file appears at once, and whole even if the machine stops."""
+        tensors = {
+            f"{part}.{name}": value.detach().cpu().contiguous().clone()
+            for part in _PARTS
+            for name, value in getattr(self, part).items()
+        }
+        partial = path.with_suffix(".partial")
+        save_file(tensors, partial, {"state": json.dumps(asdict(self.facts))})
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> RunState:
+        """Raises FD2TalkError when the file is no state, or one of numbers that are none."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = RunFacts(**json.loads(file.metadata()["state"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise FD2TalkError(
+                f"{path} cannot be read ({error}); delete it to start this stage anew."
+            ) from error
+
+        def part(name: str) -> dict[str, Tensor]:
+            return {key.partition(".")[2]: v for key, v in tensors.items() if key.startswith(f"{name}.")}
+
+        state = cls(facts, *map(part, _PARTS))
+        if (name := state.broken()) is not None:
+            raise FD2TalkError(
+                f"{path} holds a value that is not a number in {name}; delete it to start this stage anew."
+            )
+        return state
