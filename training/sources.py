@@ -31,6 +31,8 @@ from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.checkpoint import in_set
 from fd2talk_core.timing import frame_count
 
+from .corpus.shards import read_samples
+
 
 @dataclass(frozen=True, eq=False)
 class SpeechClip:
@@ -266,25 +268,9 @@ def read_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, bytes
         raise FD2TalkError(f"{data} holds no shards {pattern}; make them with python -m training.corpus.")
     for path in paths:
         try:
-            with tarfile.open(path, "r:") as tar:
-                yield from _samples(tar)
+            yield from read_samples(path)
         except (tarfile.TarError, OSError) as error:
             raise FD2TalkError(f"The shard {path} cannot be read ({error}); make it again.") from error
-
-
-def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
-    key, members = "", {}
-    for header in tar:
-        if not header.isfile():
-            continue
-        name, _, extension = header.name.partition(".")
-        if members and name != key:
-            yield key, members
-            members = {}
-        key = name
-        members[extension] = tar.extractfile(header).read()
-    if members:
-        yield key, members
 
 
 def is_held_out(key: str) -> bool:

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from scripts import environment
 from scripts.environment import ROOT
+from training import sources
 from training.corpus import speech
 from training.corpus.__main__ import main as corpus_command
 from training.corpus.augment import SAMPLE_RATE, record, shift_formants
@@ -29,7 +31,6 @@ from training.corpus.motion import FPS, Style, closures, frame_instants, synthes
 from training.corpus.phonemes import BILABIALS, OPEN_VOWELS, PHONEMES, Phone, from_arpabet, merge_ipa
 from training.corpus.shards import read_samples
 from training.corpus.texts import invented_word, passage
-from training.data import FramePairs, MotionClips, SeededSampler, frame_phonemes
 
 REQUIRED = bool(os.environ.get("CI"))
 ENGINES = {voice.engine: voice for voice in reversed(speech.VOICES)}
@@ -486,60 +487,46 @@ def test_webdataset_reads_the_shards(corpus: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------
 
 
-def test_frame_pairs(corpus: Path) -> None:
-    pairs = FramePairs(corpus)
-    assert len(pairs) == 2 * 3 * 2
+@pytest.fixture
+def one_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few samples have none that is held out by its name."""
+    monkeypatch.setattr(sources, "_split", lambda keys: [index == 0 for index in range(len(keys))])
+
+
+@pytest.mark.usefixtures("one_held_out")
+def test_the_stages_read_what_was_written(corpus: Path) -> None:
+    train, held_out, _ = sources.load_pictures(corpus, default_face_model())
+    assert (len(train), len(held_out)) == (3, 3) and train.people() == [range(3)]
     people = [members for _, members in read_samples(corpus / "frames-000000.tar")]
-    seen = set()
-    for index in range(len(pairs)):
-        item = pairs[index]
-        assert item["reference"].shape == item["target"].shape == (3, 64, 64)
-        assert item["alpha"].shape == (80,) and item["target_pose"].shape == (6,)
-        assert not torch.equal(item["reference"], item["target"])
-        seen.add((item["reference"].sum().item(), item["target"].sum().item()))
-    assert len(seen) == len(pairs)
     with Image.open(io.BytesIO(people[1]["2.jpg"])) as picture:
         last = np.array(picture)
-    assert torch.equal((pairs[11]["reference"] * 255).round().byte(), torch.from_numpy(last).permute(2, 0, 1))
-    with pytest.raises(IndexError):
-        pairs[12]
+    assert torch.equal(train.read(2), torch.from_numpy(last).permute(2, 0, 1))
+    labels = load(people[1]["safetensors"])
+    assert torch.equal(train.expression, labels["expression"].float())
+    assert torch.equal(train.pose, labels["pose"].float())
+    assert torch.equal(train.identity, labels["alpha"].float().expand(3, -1))
+
+    train, held_out, _ = sources.load_speech(corpus, default_face_model())
+    assert (len(train.clips), len(held_out.clips)) == (2, 1)
+    recordings = [members for _, members in read_samples(corpus / "clips-000000.tar")]
+    for clip, members in zip((*held_out.clips, *train.clips), recordings, strict=True):
+        about = json.loads(members["json"])
+        assert clip.fps == 25 and [list(phoneme) for phoneme in clip.phonemes] == about["phonemes"]
+        # the sound ends within the frame that the motion ends with
+        assert abs(len(clip.waveform) / 16000 - clip.num_frames / 25) <= 0.5 / 25 + 1e-4
+        assert clip.pose.shape == (clip.num_frames, 6) and clip.waveform.abs().max() > 0.05
 
 
-def test_motion_clips_cut_sound_and_motion_at_the_same_instants(corpus: Path) -> None:
-    clips = MotionClips(corpus, frames=25)
-    first, later = clips[0], clips[10]
-    assert first["audio"].shape == (16000,) and first["expression"].shape == (25, 52)
-    torch.testing.assert_close(first["audio"][10 * 640 :], later["audio"][: 15 * 640])
-    torch.testing.assert_close(first["expression"][10:], later["expression"][:15])
-    torch.testing.assert_close(first["phonemes"][10:], later["phonemes"][:15])
-    assert frame_phonemes([("aa", 0.0, 0.06), ("m", 0.06, 0.1)], 3, 25.0).tolist() == [
-        PHONEMES.index("aa"), PHONEMES.index("m"), 0
-    ]  # fmt: skip
-
-
-def test_missing_and_broken_shards_are_told_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(FD2TalkError, match="holds no shards"):
-        FramePairs(tmp_path)
+def test_a_shard_that_is_cut_short_is_told_in_a_sentence(corpus: Path, tmp_path: Path) -> None:
     whole = (corpus / "frames-000000.tar").read_bytes()
-    (tmp_path / "frames-000000.tar").write_bytes(b"not a tar" * 100)
-    with pytest.raises(FD2TalkError, match="cannot be read"):
-        FramePairs(tmp_path)
-    (tmp_path / "frames-000000.tar").write_bytes(whole)
-    pairs = FramePairs(tmp_path)
     (tmp_path / "frames-000000.tar").write_bytes(whole[:2000])
-    with pytest.raises(FD2TalkError, match="cut short"):
-        pairs[0]
-    with pytest.raises(FD2TalkError, match="ask for fewer"):
-        MotionClips(corpus, frames=100000)
+    with pytest.raises(FD2TalkError, match="frames-000000.tar cannot be read"):
+        sources.load_pictures(tmp_path, default_face_model())
 
 
-def test_pictures_of_another_face_model_are_refused(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("one_held_out")
+def test_pictures_of_another_face_model_are_refused(corpus: Path) -> None:
     """One that shipped before has other shapes under the same name: the mesh would not lie on the faces."""
-    from training import sources
-
-    monkeypatch.setattr(sources, "_split", lambda keys: [index == 0 for index in range(len(keys))])
     model = default_face_model()
     assert len(sources.load_pictures(corpus, model)[0])
     older = FaceModel.load()
@@ -547,18 +534,6 @@ def test_pictures_of_another_face_model_are_refused(
     assert older.digest != model.digest == FaceModel.load().digest
     with pytest.raises(FD2TalkError, match="another version of the face model"):
         sources.load_pictures(corpus, older)
-
-
-def test_sampler_deals_out_and_resumes() -> None:
-    first, second = (list(SeededSampler(11, seed=4, rank=rank, world=2)) for rank in (0, 1))
-    assert len(first) == len(second) == 5 and not set(first) & set(second)
-    sampler = SeededSampler(11, seed=4)
-    order = iter(sampler)
-    begun = [next(order) for _ in range(4)]
-    resumed = SeededSampler(11, seed=4)
-    resumed.load_state_dict(sampler.state_dict())
-    assert begun + list(resumed) == list(SeededSampler(11, seed=4))
-    assert list(resumed) != list(SeededSampler(11, seed=4))  # the next epoch has another order
 
 
 def test_sheet_and_clip_are_drawn(corpus: Path, tmp_path: Path) -> None:

@@ -2,6 +2,6 @@
 
 texts → speech (:mod:`.speech`, phoneme times) → :mod:`.augment` → :mod:`.motion` (visemes, head, eyes) →
 :mod:`.clips`; and :mod:`.appearance` → :mod:`.render` → :mod:`.pictures`. Both end in the tar shards of
-:mod:`.shards`, which :mod:`training.data` reads. Every sample comes from its own random stream, so the same
-seed gives the same bytes however many processes work on them.
+:mod:`.shards`, which :mod:`training.sources` reads. Every sample comes from its own random stream, so the
+same seed gives the same bytes however many processes work on them.
 """

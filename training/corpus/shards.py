@@ -54,6 +54,8 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     key, members = "", {}
     with tarfile.open(path, "r:") as tar:
         for header in tar:
+            if not header.isfile():
+                continue
             name, _, extension = header.name.partition(".")
             if members and name != key:
                 yield key, members
