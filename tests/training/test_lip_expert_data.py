@@ -10,9 +10,9 @@ import torch
 
 from fd2talk_core import configs
 from fd2talk_core.face.model import default_face_model
+from training.mouths import mouth_basis
 from training.sources import SpeechClip, SpeechSet
 from training.stages.lip_expert import LipExpertOptions, LipExpertStage
-from training.stages.motion import mouth_basis
 from training.trainer import TrainSettings, sample_seed, train
 from training.trainer.samples import Samples
 

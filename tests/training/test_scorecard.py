@@ -21,7 +21,9 @@ from training.measures import (
     smooth,
     ssim,
 )
-from training.scorecard.__main__ import Row, frame_energy, main, table
+from training.scorecard.__main__ import main
+from training.scorecard.motion import frame_energy
+from training.scorecard.table import Row, table
 
 
 @pytest.fixture

@@ -32,11 +32,17 @@ from fd2talk_core.networks.motion_transformer import MotionTransformer
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
 from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_error, pose_range
-from training.scorecard import __main__ as scorecard
-from training.scorecard.__main__ import Row, SpokenText, Weights
+from training.mouths import mouth_basis
+from training.scorecard.cost import score_cost
+from training.scorecard.frames import score_flicker, score_frames
+from training.scorecard.motion import frame_energy, mouth_of_phonemes, score_motion
 from training.scorecard.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
+from training.scorecard.speech import SpokenText, align_phonemes, read_spoken_texts, real_speech_rows
+from training.scorecard.table import Row
+from training.scorecard.talking import score_portraits
+from training.scorecard.weights import Weights
 from training.sources import PictureSet, SpeechClip, SpeechSet
-from training.stages.motion import mouth_basis
+from training.stages.lip_expert import shift_test
 
 JAW = ARKIT_NAMES.index("jawOpen")
 BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
@@ -47,12 +53,12 @@ class Fake:
     """Weights whose networks are functions of the test's own."""
 
     lip_expert = None
+    resolution = 256
 
     def __init__(self, sequences=None, talk=None) -> None:
         self.face_model = default_face_model()
         size = {"block_out_channels": [16, 24, 32], "encoder_blocks": [1, 1, 1], "decoder_blocks": [1, 1, 1]}
         self.autoencoder = configs.build("autoencoder", "tiny", 0, **size).train(False)
-        self.autoencoder.info = CheckpointInfo(resolution=256)
         self.audio_encoder = types.SimpleNamespace(encode=hear)
         if sequences:
             self.sequences = sequences
@@ -104,14 +110,14 @@ def test_frames_equal_to_the_truth_and_a_copied_reference(pictures: PictureSet, 
         which = [int((pictures.expression - row).abs().sum(dim=1).argmin()) for row in expression.values]
         return torch.stack([pictures.read(i) for i in which]).float() / 255
 
-    perfect = values(scorecard.score_frames(Fake(talk=truth), pictures, tmp_path))
+    perfect = values(score_frames(Fake(talk=truth), pictures, tmp_path))
     assert perfect["A frames: PSNR on the face (dB)"] > 50
     assert perfect["A frames: SSIM on the face"] == pytest.approx(1, abs=1e-4)
 
     def copy(reference, expression, pose, mode):
         return reference.crop.movedim(-1, 0).expand(expression.num_frames, -1, -1, -1)
 
-    rows = scorecard.score_frames(Fake(talk=copy), pictures, tmp_path)
+    rows = score_frames(Fake(talk=copy), pictures, tmp_path)
     copied = values(rows)
     for part in ("of the mouth", "of the eyes"):
         assert perfect[f"A frames: SSIM {part}"] == pytest.approx(1, abs=1e-4)
@@ -150,16 +156,16 @@ def test_motion_equal_to_the_truth(speech: SpeechSet, tmp_path: Path) -> None:
         pose[:, 1] += 0.1 * seed
         return pair(clip.expression, pose)
 
-    found = values(scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2))
+    found = values(score_motion(Fake(sequences), speech, tmp_path, seeds=2))
     assert found["A motion: correlation of mouth opening"] == pytest.approx(1)
     assert found["A motion: lip error, still mouth = 1"] == pytest.approx(0, abs=1e-6)
     assert found["blinks a minute"] == pytest.approx(20)  # two in six seconds
     # of three angles, one differs by 0.1 between the two samples
     assert found["pose variety across seeds (rad)"] == pytest.approx(0.1 / 2**0.5 / 3, rel=1e-4)
-    rows = {row.name: row for row in scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2)}
+    rows = {row.name: row for row in score_motion(Fake(sequences), speech, tmp_path, seeds=2)}
     assert rows["pose variety across seeds (rad)"].target == pytest.approx(pose_range(clip.pose) / 2)
     beats = rows["beat alignment with prosody"]
-    energy = scorecard.frame_energy(clip.waveform, 150, 25.0)
+    energy = frame_energy(clip.waveform, 150, 25.0)
     assert beats.value == pytest.approx(beat_alignment(clip.pose, energy, 25.0))
     assert beats.value > 0.5 and beats.met and beats.target == pytest.approx(beats.value / 2)
 
@@ -168,7 +174,7 @@ def test_a_still_mouth_and_a_still_head(speech: SpeechSet, tmp_path: Path) -> No
     def sequences(features, seed):
         return pair(torch.zeros(150, 52), torch.zeros(150, 6))
 
-    rows = scorecard.score_motion(Fake(sequences), speech, tmp_path, seeds=2)
+    rows = score_motion(Fake(sequences), speech, tmp_path, seeds=2)
     found = values(rows)
     assert found["A motion: correlation of mouth opening"] == 0
     assert found["A motion: lip error, still mouth = 1"] == pytest.approx(1)
@@ -204,7 +210,7 @@ def test_what_the_phonemes_tell_is_nearly_all_of_an_average_speaker() -> None:
     truth = torch.einsum("fc,cmx->fmx", clips[0].expression, basis)
     known, unknown = (
         lip_error(
-            torch.einsum("fc,cmx->fmx", scorecard.mouth_of_phonemes(clip), basis),
+            torch.einsum("fc,cmx->fmx", mouth_of_phonemes(clip), basis),
             truth,
             torch.zeros_like(truth[0]),
         )
@@ -228,7 +234,7 @@ def test_an_expert_that_hears_the_mouth_tells_shifts_and_a_deaf_one_does_not(
     told = []
     for listen in (hears, lambda expert, mouth, audio, stride=1: torch.zeros(1, mouth.shape[1] - 4)):
         monkeypatch.setattr("training.stages.lip_expert.sync_over_clip", listen)
-        told.append(scorecard.shift_test(expert, clip, torch.eye(2)[:, None], 5))
+        told.append(shift_test(expert, clip, torch.eye(2)[:, None], 5))
     assert told[0][1].float().mean() > 0.9 and told[0][0].float().mean() > 0.9
     assert told[1][1].float().mean() == 0
 
@@ -243,14 +249,14 @@ def spoken() -> SpokenText:
 
 def test_alignment_finds_the_words_where_they_are_loud(spoken: SpokenText) -> None:
     pytest.importorskip("pocketsphinx")
-    phones = scorecard.align_phonemes(spoken)
+    phones = align_phonemes(spoken)
     names = [name for name, _, _ in phones]
     assert {"b", "p", "d", "s", "l", "r"} <= set(names)
     assert sum(name in BILABIALS for name in names) == 3  # to be, to be, disposed
     assert all(a[2] == pytest.approx(b[1]) for a, b in zip(phones, phones[1:], strict=False))
     duration = len(spoken.waveform) / 16000
     assert phones[0][1] == 0 and duration - 0.1 < phones[-1][2] <= duration + 0.02
-    energy = scorecard.frame_energy(spoken.waveform, round(duration * 100), 100.0)
+    energy = frame_energy(spoken.waveform, round(duration * 100), 100.0)
     loud = {True: [], False: []}
     for name, start, end in phones:
         loud[name == "sil"].append(energy[round(start * 100) : round(end * 100)])
@@ -262,7 +268,7 @@ def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
     spoken: SpokenText, tmp_path: Path
 ) -> None:
     pytest.importorskip("pocketsphinx")
-    phones = scorecard.align_phonemes(spoken)
+    phones = align_phonemes(spoken)
 
     def mouth(opposite: bool):
         def sequences(features, seed):
@@ -278,10 +284,10 @@ def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
 
         return sequences
 
-    good = scorecard.real_speech_rows(Fake(mouth(False)), [spoken], tmp_path, tmp_path)
+    good = real_speech_rows(Fake(mouth(False)), [spoken], tmp_path, tmp_path)
     assert [row.value for row in good] == [1.0, 1.0] and all(row.met for row in good)
     assert good[0].note.startswith("3 ") and (tmp_path / "C-speech.png").exists()
-    bad = scorecard.real_speech_rows(Fake(mouth(True)), [spoken], tmp_path, tmp_path)
+    bad = real_speech_rows(Fake(mouth(True)), [spoken], tmp_path, tmp_path)
     # neighbours within a frame of each other may count all the same
     assert all(row.value <= 0.5 for row in bad) and not any(row.met for row in bad)
 
@@ -289,17 +295,17 @@ def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
 def test_what_real_speech_needs_is_a_sentence(
     spoken: SpokenText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (row,) = scorecard.real_speech_rows(Fake(), [], tmp_path, tmp_path)
+    (row,) = real_speech_rows(Fake(), [], tmp_path, tmp_path)
     assert row.value is None and row.met is None and "pocketsphinx-testdata" in row.note
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    (row,) = scorecard.real_speech_rows(Fake(), [spoken], tmp_path, tmp_path)
+    (row,) = real_speech_rows(Fake(), [spoken], tmp_path, tmp_path)
     assert "pip install pocketsphinx" in row.note
 
 
 def test_transcribed_recordings_are_found(tmp_path: Path) -> None:
     (tmp_path / "speech.wav").write_bytes((EXAMPLES / "speech.wav").read_bytes())
     (tmp_path / "test.transcription").write_text(f"<s> {SPOKEN} </s> (speech)\n<s> gone </s> (absent)\n")
-    (found,) = scorecard.read_spoken_texts(tmp_path)
+    (found,) = read_spoken_texts(tmp_path)
     assert found.text == SPOKEN and len(found.waveform) > 5 * 16000
 
 
@@ -345,7 +351,7 @@ def test_a_drawn_person_closes_the_loop(drawn: types.SimpleNamespace, tmp_path: 
         return drawn.draw(expression.values, pose.values).movedim(-1, 1)
 
     weights = Fake(lambda features, seed: pair(expression, pose), talk)
-    rows = scorecard.score_portraits(weights, [("drawn", portrait)], [torch.zeros(8000)], tmp_path)
+    rows = score_portraits(weights, [("drawn", portrait)], [torch.zeros(8000)], tmp_path)
     found = values(rows)
     assert found["B portraits: face found in the output"] == 1
     assert found["B portraits: jawOpen seen against ours"] > 0.9
@@ -368,9 +374,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     def copy(reference, expression, pose, mode):
         return reference.crop.movedim(-1, 0).expand(frames, -1, -1, -1)
 
-    found = values(
-        scorecard.score_portraits(Fake(still, copy), [("drawn", portrait)], [torch.zeros(5120)], tmp_path)
-    )
+    found = values(score_portraits(Fake(still, copy), [("drawn", portrait)], [torch.zeros(5120)], tmp_path))
     assert found["B portraits: face found in the output"] == 1
     assert found["B portraits: head angles, mean error (°)"] < 2
     assert found["B identity: upper face, aligned SSIM"] > 0.85
@@ -379,7 +383,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     def grey(reference, expression, pose, mode):
         return torch.full((frames, 3, 256, 256), 0.5)
 
-    rows = scorecard.score_portraits(Fake(still, grey), [("drawn", portrait)], [torch.zeros(5120)], tmp_path)
+    rows = score_portraits(Fake(still, grey), [("drawn", portrait)], [torch.zeros(5120)], tmp_path)
     found = values(rows)
     assert found["B portraits: face found in the output"] == 0
     assert found["B portraits: jawOpen seen against ours"] is None
@@ -389,7 +393,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
 
 def test_a_picture_without_a_face_is_named(tmp_path: Path) -> None:
     grey = torch.full((128, 128, 3), 0.5)
-    (row,) = scorecard.score_portraits(Fake(), [("wall", grey)], [torch.zeros(8000)], tmp_path)
+    (row,) = score_portraits(Fake(), [("wall", grey)], [torch.zeros(8000)], tmp_path)
     assert row.value is None and "wall" in row.note
 
 
@@ -484,9 +488,9 @@ def test_flicker_of_a_still_and_of_a_blinking_picture(reference) -> None:
         frames[1::2] += 2 / 255
         return frames
 
-    (row,) = scorecard.score_flicker(Fake(talk=still), reference)
+    (row,) = score_flicker(Fake(talk=still), reference)
     assert row.value == 0 and row.met
-    (row,) = scorecard.score_flicker(Fake(talk=blinking), reference)
+    (row,) = score_flicker(Fake(talk=blinking), reference)
     assert row.value == pytest.approx(2, rel=1e-4) and row.met is False
 
 
@@ -540,7 +544,7 @@ def test_size_and_operations_of_known_networks(reference, tmp_path: Path) -> Non
         for name, network in networks.items():
             save_checkpoint(network, tmp_path / f"{name}.safetensors", info)
         weights = Weights.load(tmp_path)
-        size, work, seconds = scorecard.score_cost(weights, reference, seconds=0.4)
+        size, work, seconds = score_cost(weights, reference, seconds=0.4)
         assert size.value == pytest.approx(
             sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) / 1e6
         )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from fd2talk_core import configs
@@ -15,6 +13,7 @@ from fd2talk_core.face.model import default_face_model
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, autoencoder_loss
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
+from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..sources import PictureSet, load_pictures
 from ..trainer import Stage, stage_main, stage_options
@@ -173,13 +172,6 @@ def random_colour(images: Tensor, strength: float, generator: torch.Generator) -
     gain = (1 + strength * draw[1]) * (1 + 0.5 * strength * draw[2:5])
     images = (images - 0.5) * gain[:, None, None] + 0.5 + 0.5 * strength * draw[5]
     return images.clamp(0, 1) ** float(2 ** (strength * draw[6]))
-
-
-def save_grid(rows: list[Tensor], picture: Path) -> None:
-    """Rows of images, each ``[columns, 3, H, W]`` in 0..1, as one PNG."""
-    grid = torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
-    pixels = (grid.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(picture)
 
 
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[AutoencoderStage, str]:

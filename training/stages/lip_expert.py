@@ -15,9 +15,9 @@ from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip
 
+from ..mouths import mouth_basis
 from ..sources import SpeechClip, SpeechSet, load_speech, need_weights
 from ..trainer import Stage, gathered, stage_main, stage_options
-from .motion import mouth_basis
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def shift_test(
 
     Args:
         clip: with features.
-        basis: ``[D_β, M, 3]`` of :func:`~training.stages.motion.mouth_basis`.
+        basis: ``[D_β, M, 3]`` of :func:`~training.mouths.mouth_basis`.
         nearest: smallest shift in frames.
         span: frames over which P_sync is averaged in the second result: a second, as lip-sync scores are
             taken.

@@ -15,16 +15,19 @@ import torch
 from torch import Tensor
 
 from fd2talk_core import configs
+from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import FaceModel
+from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.diffusion import diffusion_loss, make_scheduler, sampling_timesteps
 from fd2talk_core.networks.lip_expert import LipExpert, sync_loss_over_clip
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 
-from ..measures import correlation, lip_error, pose_range
+from ..drawing import draw_motion
+from ..measures import pose_range
+from ..mouths import compare_mouths, mouth_basis
 from ..sources import SpeechSet, load_speech, need_weights
 from ..trainer import Stage, draw_timestep, stage_main, stage_options
 
@@ -198,36 +201,6 @@ class MotionStage(Stage):
             save_checkpoint(network, weights / f"{kind}.safetensors", info)
 
 
-def mouth_basis(face_model: FaceModel) -> Tensor:
-    """``[D_β, M, 3]``: what each expression coefficient adds to the mouth's vertices (Eq. 1 is linear)."""
-    size = face_model.expression_dim
-    identity = torch.zeros(size + 1, face_model.identity_dim)
-    vertices = face_model.mouth_vertices_of(identity, torch.cat([torch.zeros(1, size), torch.eye(size)]))
-    return vertices[1:] - vertices[:1]
-
-
-def mouth_opening(face_model: FaceModel, identity: Tensor, expression: Tensor) -> Tensor:
-    """``[F]`` distance between the inner lips, in face-model units, for ``[D_α]`` and ``[F, D_β]``."""
-    vertices = face_model(identity.expand(expression.shape[0], -1), expression)
-    return face_model.mouth_opening(vertices)
-
-
-def compare_mouths(
-    face_model: FaceModel, basis: Tensor, identity: Tensor, expression: Tensor, truth: Tensor
-) -> tuple[list[Tensor], float, float]:
-    """How one person's mouth moves beside how it should, both ``[F, D_β]``.
-
-    Args:
-        basis: of :func:`mouth_basis`.
-
-    Returns:
-        both openings ``[F]``, their correlation, and the lip error.
-    """
-    openings = [mouth_opening(face_model, identity, values) for values in (expression, truth)]
-    mouth, true_mouth = (torch.einsum("fc,cmx->fmx", values, basis) for values in (expression, truth))
-    return openings, correlation(*openings), lip_error(mouth, true_mouth, torch.zeros_like(true_mouth[0]))
-
-
 def sample_clip(networks: Any, features: AudioFeatures, seed: int) -> tuple[Tensor, Tensor]:
     """Expression ``[F, D_β]`` and pose ``[F, 6]`` with the networks' own number of steps."""
     if "joint" in networks:
@@ -238,33 +211,8 @@ def sample_clip(networks: Any, features: AudioFeatures, seed: int) -> tuple[Tens
     return expression.values, pose.values
 
 
-def draw_motion(rows: list[tuple[list[Tensor], Tensor, Tensor]], picture: Path) -> None:
-    """Curves over the truth: mouth opening, and the three angles, one row a clip."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 2.4 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, ((made, true), pose, true_pose) in zip(
-        figure.subplots(len(rows), 2, squeeze=False), rows, strict=True
-    ):
-        axes[0].plot(true, color="0.6", label="truth")
-        axes[0].plot(made, color="C0", label="sampled")
-        axes[0].set_title(f"mouth opening, correlation {correlation(made, true):.2f}", fontsize=9)
-        for column, name in enumerate(("pitch", "yaw", "roll")):
-            axes[1].plot(true_pose[:, column], color=f"C{column}", alpha=0.35)
-            axes[1].plot(pose[:, column], color=f"C{column}", label=name)
-        axes[1].set_title("head angles in radians (pale: truth)", fontsize=9)
-    axes[0].legend(fontsize=8)
-    axes[1].legend(fontsize=8)
-    figure.savefig(picture, dpi=70)
-
-
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[MotionStage, str]:
     """The stage from its configuration, a data folder and the weights of the stages before it."""
-    from fd2talk_core.audio.encoder import AudioEncoder
-    from fd2talk_core.face.model import default_face_model
-
     options = stage_options(section, MotionOptions())
     for kind in ("expression", "pose") if options.joint else ("joint",):
         if (weights / f"{kind}.safetensors").exists():

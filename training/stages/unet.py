@@ -29,11 +29,12 @@ from fd2talk_core.networks.diffusion import (
 )
 from fd2talk_core.networks.unet import MASK_NAMES, RESIDUAL_REGIONS, FrameUNet
 
+from ..drawing import save_grid
 from ..measures import psnr, ssim
+from ..regions import face_region
 from ..sources import PictureSet, fingerprint, load_pictures, save_whole
 from ..trainer import Stage, draw_timestep, stage_main, stage_options
-from .autoencoder import save_grid
-from .conditions import align_pairs, estimate_motion, face_region, load_autoencoder
+from .conditions import align_pairs, estimate_motion, load_autoencoder
 
 
 @dataclass(frozen=True)

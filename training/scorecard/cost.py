@@ -1,0 +1,103 @@
+"""What the weights cost: megabytes, operations and seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fd2talk_core.audio.resampling import SAMPLE_RATE
+from fd2talk_core.frames.conditioning import align_reference
+from fd2talk_core.frames.decoding import decode_frames
+from fd2talk_core.frames.portrait_motion import PortraitMotion
+from fd2talk_core.frames.reference import Reference
+from fd2talk_core.networks.flops import count_flops
+
+from .table import Row
+from .weights import Weights
+
+
+@torch.no_grad()
+def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> list[Row]:
+    """Size of the files, operations a frame, and seconds a frame on this machine."""
+    megabytes = sum(path.stat().st_size for path in weights.folder.glob("*.safetensors")) / 1e6
+    unet, autoencoder, encoder = weights.unet, weights.autoencoder, weights.audio_encoder
+    frames = round(25 * seconds)
+    steps = unet.info.steps
+    latent = reference.latent[None]
+    motion = torch.zeros(1, unet.config.motion_dim)
+
+    def align() -> Tensor | None:
+        return align_reference(
+            unet,
+            weights.face_model,
+            latent,
+            reference.crop.movedim(-1, 0),
+            reference.identity,
+            reference.expression,
+            reference.pose,
+            reference.expression[None],
+            reference.pose[None],
+        )
+
+    aligned = align()
+    cache = unet.make_cache(motion, latent)
+    waveform = torch.zeros(round(seconds * SAMPLE_RATE))
+    features = encoder.encode(waveform, SAMPLE_RATE, 25.0)
+    parts: dict[str, Callable[[], object]] = {
+        "audio": lambda: encoder(waveform[None]),
+        "motion": lambda: weights.sequences(features, seed=0),
+        "UNet": lambda: unet(latent, 500, None, latent, aligned, cache),
+        "decoder": lambda: autoencoder.decode(latent, latent),
+    }
+    share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0}
+    work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
+    times = {name: _seconds(call) * share[name] for name, call in parts.items()}
+    if unet.config.reference_alignment == "warp_image":
+        crop = reference.crop.movedim(-1, 0)[None]
+        work["reference encoder"] = count_flops(lambda: unet.crop_encoder(crop)) / 1e9
+    # the mesh's correspondence and, where the UNet wants it, the reference encoder
+    times["alignment"] = _seconds(align)
+    times["detail"] = _detail_seconds(weights, reference) - times["decoder"]
+    return [
+        Row("size of all weights (MB)", megabytes, 40, "low"),
+        Row(
+            f"GFLOP a frame at {steps} steps",
+            sum(work.values()),
+            16,
+            "low",
+            ", ".join(f"{name} {value:.2f}" for name, value in work.items()),
+        ),
+        Row(
+            f"seconds a frame on {torch.get_num_threads()} cores",
+            sum(times.values()),
+            None,
+            "low",
+            ", ".join(f"{name} {value:.3f}" for name, value in times.items()),
+        ),
+    ]
+
+
+def _detail_seconds(weights: Weights, reference: Reference, frames: int = 4) -> float:
+    """Seconds a frame of decoding with the portrait's detail."""
+    latents = reference.latent + 1e-3 * torch.arange(frames).view(-1, 1, 1, 1)
+    still = reference.expression.expand(frames, -1), reference.pose.expand(frames, -1)
+    motion = PortraitMotion(reference.face, *still, weights.face_model)
+    return (
+        _seconds(
+            lambda: decode_frames(weights.autoencoder, latents, reference, paste_back=False, motion=motion), 1
+        )
+        / frames
+    )
+
+
+def _seconds(call: Callable[[], object], times: int = 3) -> float:
+    call()
+    best = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
