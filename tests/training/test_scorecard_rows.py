@@ -31,13 +31,22 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, sa
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
-from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_error, pose_range
+from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_closure, lip_error, pose_range
 from training.mouths import mouth_basis
+from training.scorecard import identity
 from training.scorecard.cost import score_cost
 from training.scorecard.frames import score_flicker, score_frames
 from training.scorecard.motion import frame_energy, mouth_of_phonemes, score_motion
 from training.scorecard.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
-from training.scorecard.speech import SpokenText, align_phonemes, read_spoken_texts, real_speech_rows
+from training.scorecard.speech import (
+    SpokenText,
+    align_phonemes,
+    chance_closures,
+    closed_share,
+    opened_share,
+    read_spoken_texts,
+    real_speech_rows,
+)
 from training.scorecard.table import Row
 from training.scorecard.talking import score_portraits
 from training.scorecard.weights import Weights
@@ -287,9 +296,22 @@ def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
     good = real_speech_rows(Fake(mouth(False)), [spoken], tmp_path, tmp_path)
     assert [row.value for row in good] == [1.0, 1.0] and all(row.met for row in good)
     assert good[0].note.startswith("3 ") and (tmp_path / "C-speech.png").exists()
+    assert good[0].note.startswith("3 ") and "random windows of the same clips: 0." in good[0].note
     bad = real_speech_rows(Fake(mouth(True)), [spoken], tmp_path, tmp_path)
     # neighbours within a frame of each other may count all the same
     assert all(row.value <= 0.5 for row in bad) and not any(row.met for row in bad)
+
+
+def test_chance_is_what_a_mouth_scores_that_knows_nothing_of_the_words() -> None:
+    """Shut for the first half of the clip and open for the second: half of all moments are either."""
+    opening = torch.cat([torch.zeros(500), torch.ones(500)])
+    phonemes = [(name, at, at + 0.04) for at, name in zip(range(40), ("b", "aa") * 20, strict=True)]
+    told = lip_closure(opening, 25, [p for p in phonemes if (p[0] == "b") == (p[1] < 20)])
+    assert (told.closed, told.opened) == (1, 1)
+    drawn = chance_closures(opening, 25, phonemes, torch.Generator().manual_seed(0))
+    assert closed_share(drawn)[0] == pytest.approx(0.5, abs=0.06)
+    assert opened_share(drawn)[0] == pytest.approx(0.5, abs=0.06)
+    assert closed_share(drawn)[1] == opened_share(drawn)[1] == 20 * 20
 
 
 def test_what_real_speech_needs_is_a_sentence(
@@ -359,7 +381,9 @@ def test_a_drawn_person_closes_the_loop(drawn: types.SimpleNamespace, tmp_path: 
     assert found["B portraits: gap of the lips seen against ours"] > 0.9
     notes = {row.name: row.note for row in rows}
     assert "pitch" in notes["B portraits: head angles, mean error (°)"]
-    assert "drawn" in notes["B identity: upper face, aligned SSIM"]
+    assert "drawn" in notes["B upper face: SSIM with the portrait moved by our mesh"]
+    assert found["B identity: distance of face descriptors"] is None
+    assert "--fetch-descriptor" in notes["B identity: distance of face descriptors"]
 
 
 def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
@@ -377,7 +401,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     found = values(score_portraits(Fake(still, copy), [("drawn", portrait)], [torch.zeros(5120)], tmp_path))
     assert found["B portraits: face found in the output"] == 1
     assert found["B portraits: head angles, mean error (°)"] < 2
-    assert found["B identity: upper face, aligned SSIM"] > 0.85
+    assert found["B upper face: SSIM with the portrait moved by our mesh"] > 0.85
     assert found["B portraits: jawOpen seen against ours"] == pytest.approx(0, abs=0.5)
 
     def grey(reference, expression, pose, mode):
@@ -388,7 +412,105 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     assert found["B portraits: face found in the output"] == 0
     assert found["B portraits: jawOpen seen against ours"] is None
     assert found["B portraits: gap of the lips seen against ours"] is None
-    assert found["B identity: upper face, aligned SSIM"] < 0.7
+    assert found["B upper face: SSIM with the portrait moved by our mesh"] < 0.7
+
+
+def test_identity_is_the_distance_of_descriptors_beside_that_to_another_portrait(
+    drawn: types.SimpleNamespace, tmp_path: Path
+) -> None:
+    portrait = drawn.draw(torch.zeros(1, 52), torch.zeros(1, 6))[0]
+    others = [("drawn", portrait), ("darker", portrait * 0.5)]
+
+    def still(features, seed):
+        return pair(torch.zeros(10, 52), torch.zeros(10, 6))
+
+    def paler(reference, expression, pose, mode):
+        return (reference.crop.movedim(-1, 0).expand(10, -1, -1, -1) * 0.9).contiguous()
+
+    def brightness(images, landmarks):
+        assert len(images) == len(landmarks) and landmarks.shape[1:] == (478, 2)
+        return images.mean(dim=(1, 2, 3))[:, None]
+
+    rows = score_portraits(
+        Fake(still, paler), others, [torch.zeros(6400)], tmp_path, takes=2, describe=brightness
+    )
+    (row,) = [row for row in rows if row.name.startswith("B identity")]
+    from fd2talk_core.face.landmarks import FaceLandmarker
+    from fd2talk_core.frames.reference import encode_reference
+
+    fake = Fake()
+    bright, dark = (
+        float(
+            encode_reference(image, fake.autoencoder, FaceLandmarker(), fake.face_model, size=256).crop.mean()
+        )
+        for _, image in others
+    )
+    assert row.value == pytest.approx(0.1 * (bright + dark) / 2, rel=0.02) and row.met
+    assert f"drawn {0.1 * bright:.2f}" in row.note
+    wrong = (abs(0.9 * bright - dark) + abs(0.9 * dark - bright)) / 2
+    assert row.note.endswith(f"to the nearest other portrait {wrong:.2f}")
+
+
+def test_packed_weights_are_read_and_the_network_is_the_one_described() -> None:
+    manifest = [
+        {"name": "a", "shape": [2, 2], "dtype": "float32"},
+        {"name": "b", "shape": [3], "dtype": "float32", "quantization": {"scale": 0.5, "min": -1.0}},
+    ]
+    numbers = np.array([1, 2, 3, 4], "<f4").tobytes() + bytes([0, 2, 255])
+    tensors = identity.read_tensors(manifest, numbers)
+    assert tensors["a"].tolist() == [[1, 2], [3, 4]] and tensors["b"].tolist() == [-1, 0, 126.5]
+
+
+def test_a_face_is_turned_upright_and_brought_to_its_place() -> None:
+    """Dots at eyes and mouth come to lie where the network expects them, however the head is turned."""
+    for turn, scale in ((0.0, 40.0), (0.5, 60.0), (-0.3, 25.0)):
+        places = torch.tensor([[-0.5, -0.4], [0.5, -0.4], [0.0, 0.6]]) * scale
+        rotation = torch.tensor([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]).float()
+        points = places @ rotation.T + torch.tensor([130.0, 110.0])
+        landmarks = torch.zeros(478, 2)
+        for numbers, point in zip(((33, 133), (362, 263), (61, 291, 0, 17)), points, strict=True):
+            landmarks[list(numbers)] = point
+        rows, columns = torch.meshgrid(torch.arange(220), torch.arange(260), indexing="ij")
+        grid = torch.stack([columns, rows], dim=-1).float()
+        dots = torch.stack([torch.exp(-((grid - point) ** 2).sum(-1) / 18) for point in points])
+        (chip,) = identity.face_chips(dots[None], landmarks[None])
+        peaks = [divmod(int(channel.argmax()), 150) for channel in chip]
+        # the three around their centre, which lies at (0.5, 0.43); eyes to mouth are 0.45 of a side
+        side = 0.45 / np.hypot(0.5, 1.0)
+        wanted = [
+            (0.43 + side * (y + 0.2 / 3), 0.5 + side * x) for x, y in ((-0.5, -0.4), (0.5, -0.4), (0.0, 0.6))
+        ]
+        np.testing.assert_allclose(np.array(peaks), np.array(wanted) * 150, atol=2)
+
+
+def test_a_descriptor_that_is_missing_or_another_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FD2TalkError, match="fetch it with --fetch-descriptor"):
+        identity.FaceDescriptor.load(tmp_path)
+    for name in identity._FILES:
+        (tmp_path / name).write_bytes(b"another")
+    with pytest.raises(FD2TalkError, match="not the file of @vladmandic/face-api"):
+        identity.FaceDescriptor.load(tmp_path)
+    monkeypatch.setattr(identity.shutil, "which", lambda _: None)
+    identity.fetch(tmp_path)  # there already
+    with pytest.raises(FD2TalkError, match="no npm here"):
+        identity.fetch(tmp_path / "empty")
+
+
+@pytest.mark.skipif(not identity.FOLDER.is_dir(), reason="fetched by the scorecard's --fetch-descriptor")
+def test_the_descriptor_knows_people_apart_and_each_again() -> None:
+    from fd2talk_core.face.landmarks import FaceLandmarker
+
+    describe, landmarker = identity.FaceDescriptor.load(), FaceLandmarker()
+    first, second = (picture for _, picture in portraits(paintings=Path("nowhere"))[:2])
+
+    def described(picture: torch.Tensor) -> torch.Tensor:
+        landmarks = landmarker.detect(picture)[0].landmarks[None, :, :2]
+        return describe(picture.movedim(-1, 0)[None], landmarks)[0]
+
+    same = (described(first) - described((first.flip(1) * 0.8).contiguous())).norm()
+    assert same < 0.4 < identity.SAME_PERSON < (described(first) - described(second)).norm()
 
 
 def test_a_picture_without_a_face_is_named(tmp_path: Path) -> None:

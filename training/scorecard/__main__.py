@@ -21,16 +21,22 @@ from fd2talk_core.frames.reference import encode_reference
 from ..sources import load_pictures, load_speech
 from .cost import score_cost
 from .frames import score_flicker, score_frames
+from .identity import FOLDER, PACKAGE, FaceDescriptor, fetch
 from .motion import score_motion
 from .portraits import EXAMPLES, portraits
 from .speech import TEST_SPEECH, read_spoken_texts, real_speech_rows
 from .table import Row, table
-from .talking import score_portraits
+from .talking import Describe, score_portraits
 from .weights import Weights
 
 
 def score(
-    weights: Weights, data: Path | None, speech_folder: Path, out: Path, faces: Path | None = None
+    weights: Weights,
+    data: Path | None,
+    speech_folder: Path,
+    out: Path,
+    faces: Path | None = None,
+    describe: Describe | None = None,
 ) -> list[Row]:
     """All rows that can be measured with what is at hand; pictures go to ``out``.
 
@@ -38,6 +44,7 @@ def score(
         data: folder with held-out shards.
         speech_folder: transcribed recordings.
         faces: folder of portraits beside those of :func:`~training.scorecard.portraits.portraits`.
+        describe: as in :func:`~training.scorecard.talking.score_portraits`.
     """
     shown = portraits(faces)
     out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +60,7 @@ def score(
     rows += real_speech_rows(weights, texts, speech_folder, out)
     voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
     voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
-    rows += score_portraits(weights, shown, voices, out)
+    rows += score_portraits(weights, shown, voices, out, describe=describe)
     reference = encode_reference(
         shown[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model, size=weights.resolution
     )
@@ -79,12 +86,19 @@ def main(arguments: list[str] | None = None) -> int:
         default=DEFAULT_DETAIL,
         help="strength of the portrait's own detail, 0 to see what the networks make",
     )
+    parser.add_argument(
+        "--fetch-descriptor",
+        action="store_true",
+        help=f"get what the identity row needs (npm's {PACKAGE}, MIT) into {FOLDER}; once is enough",
+    )
     given = parser.parse_args(arguments)
     out = given.out or given.weights / "scorecard"
     try:
-        rows = score(
-            Weights.load(given.weights, given.detail), given.data, given.speech, out, given.portraits
-        )
+        weights = Weights.load(given.weights, given.detail)
+        if given.fetch_descriptor:
+            fetch()
+        describe = FaceDescriptor.load() if FOLDER.is_dir() else None
+        rows = score(weights, given.data, given.speech, out, given.portraits, describe)
     except FD2TalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from ..measures import (
     BILABIALS,
     OPEN_VOWELS,
+    LipClosure,
     lip_closure,
 )
 from ..mouths import mouth_opening
@@ -76,10 +77,11 @@ def score_real_speech(
     """Real voices: is the mouth shut at p, b, m, and open at open vowels? Averaged over seeds, as a few
     recordings have few of them.
     """
-    shut = opened = 0.0
-    closures = openings = 0
+    found: list[LipClosure] = []
+    chance: list[LipClosure] = []
     curves = []
     identity = torch.zeros(weights.face_model.identity_dim)
+    generator = torch.Generator().manual_seed(0)
     for spoken in texts:
         phonemes = align_phonemes(spoken)
         features = weights.audio_encoder.encode(spoken.waveform, SAMPLE_RATE, 25.0)
@@ -88,26 +90,59 @@ def score_real_speech(
             opening = mouth_opening(weights.face_model, identity, expression.values)
             if seed == 0:
                 curves.append((spoken, opening, phonemes))
-            result = lip_closure(opening, expression.fps, phonemes)
-            if result.closures:
-                shut, closures = shut + result.closed * result.closures, closures + result.closures
-            if result.openings:
-                opened, openings = opened + result.opened * result.openings, openings + result.openings
+            found.append(lip_closure(opening, expression.fps, phonemes))
+            chance += chance_closures(opening, expression.fps, phonemes, generator)
     _draw_speech(curves[:6], pictures_folder / "C-speech.png")
+    (shut, closures), (opened, openings) = closed_share(found), opened_share(found)
+    elsewhere = "random windows of the same clips"
     return [
         Row(
             "C real speech: lips shut at p, b, m",
-            shut / max(closures, 1),
+            shut,
             0.80,
-            note=f"{closures // seeds} of them, {seeds} seeds",
+            note=f"{closures // seeds} of them, {seeds} seeds; {elsewhere}: {closed_share(chance)[0]:.2f}",
         ),
         Row(
             "C real speech: open at open vowels",
-            opened / max(openings, 1),
+            opened,
             0.80,
-            note=f"{openings // seeds} of them, {seeds} seeds",
+            note=f"{openings // seeds} of them, {seeds} seeds; {elsewhere}: {opened_share(chance)[0]:.2f}",
         ),
     ]
+
+
+def closed_share(found: Sequence[LipClosure]) -> tuple[float, int]:
+    """The share of all closures that were shut, and how many there were."""
+    count = sum(one.closures for one in found)
+    return sum(one.closed * one.closures for one in found if one.closures) / max(count, 1), count
+
+
+def opened_share(found: Sequence[LipClosure]) -> tuple[float, int]:
+    """The share of all open vowels that were open, and how many there were."""
+    count = sum(one.openings for one in found)
+    return sum(one.opened * one.openings for one in found if one.openings) / max(count, 1), count
+
+
+def chance_closures(
+    opening: Tensor,
+    fps: float,
+    phonemes: Sequence[tuple[str, float, float]],
+    generator: torch.Generator,
+    draws: int = 20,
+) -> list[LipClosure]:
+    """What the same mouth scores if the same phonemes came at random times of the clip."""
+    duration = len(opening) / fps
+    lengths = torch.tensor([end - start for _, start, end in phonemes])
+    room = (duration - lengths).clamp_min(0)
+    results = []
+    for _ in range(draws):
+        starts = (torch.rand(len(phonemes), generator=generator) * room).tolist()
+        moved = [
+            (name, start, start + end - begin)
+            for (name, begin, end), start in zip(phonemes, starts, strict=True)
+        ]
+        results.append(lip_closure(opening, fps, moved))
+    return results
 
 
 def real_speech_rows(weights: Weights, texts: Sequence[SpokenText], folder: Path, out: Path) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,7 @@ from torch import Tensor
 from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.fitting import fit_landmarks
-from fd2talk_core.face.landmarks import FaceLandmarker
+from fd2talk_core.face.landmarks import Face, FaceLandmarker
 from fd2talk_core.face.model import FaceModel, apply_pose, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.frames.correspondence import reference_flow, warp_reference
@@ -29,8 +29,12 @@ from ..measures import (
 )
 from ..mouths import mouth_opening
 from ..regions import face_region
+from .identity import PACKAGE, SAME_PERSON
 from .table import Row
 from .weights import Weights
+
+Describe = Callable[[Tensor, Tensor], Tensor]
+"""Pictures ``[n, 3, H, W]`` in 0..1 and landmarks ``[n, 478, 2]`` in pixels to descriptors ``[n, E]``."""
 
 
 def score_portraits(
@@ -40,6 +44,7 @@ def score_portraits(
     pictures_folder: Path,
     seconds: float = 4.0,
     takes: int = 3,
+    describe: Describe | None = None,
 ) -> list[Row]:
     """Real portraits speak; the landmarker looks at what comes out.
 
@@ -48,9 +53,10 @@ def score_portraits(
         speech: waveforms ``[N]`` at 16 kHz, taken in turn.
         seconds: of each that are spoken.
         takes: how many each portrait speaks; what is seen of a jaw differs by a tenth from one to the next.
+        describe: gives descriptors of faces, see :class:`~training.scorecard.identity.FaceDescriptor`.
     """
     landmarker = FaceLandmarker()
-    names, missing, spoken, rows = [], [], [], []
+    names, missing, spoken, rows, own = [], [], [], [], []
     for number, (name, image) in enumerate(portraits):
         try:
             reference = encode_reference(
@@ -60,9 +66,12 @@ def score_portraits(
             missing.append(name)
             continue
         names.append(name)
+        if describe is not None:
+            crop = reference.crop[None]
+            own.append(describe_faces(describe, crop.movedim(-1, 1), landmarker.detect_video(crop)))
         for take in range(takes):
             waveform = speech[(number + take * len(portraits)) % len(speech)][: round(seconds * SAMPLE_RATE)]
-            frames, seen = portrait_take(weights, reference, waveform, landmarker, seed=take)
+            frames, seen = portrait_take(weights, reference, waveform, landmarker, take, describe)
             spoken.append(seen)
             if take == 0:
                 chosen = torch.linspace(0, len(frames) - 1, 6).round().long()
@@ -103,16 +112,56 @@ def score_portraits(
                 f"{name} {value:.1f}" for name, value in zip(("pitch", "yaw", "roll"), by_axis, strict=False)
             ),
         ),
+        identity_row(names, own, [take.descriptors for take in spoken]),
         Row(
-            "B identity: upper face, aligned SSIM",
+            "B upper face: SSIM with the portrait moved by our mesh",
             float(upper.mean()),
-            0.7,
             note=", ".join(
                 f"{name} {value:.2f}"
                 for name, value in zip(names, upper.view(-1, takes).mean(dim=1).tolist(), strict=True)
             ),
         ),
     ]
+
+
+def identity_row(names: Sequence[str], own: Sequence[Tensor], shown: Sequence[Tensor | None]) -> Row:
+    """How far the frames are from their portrait, and from the nearest other one.
+
+    Args:
+        own: descriptors ``[1 or 0, E]`` of the portraits; none at all without a descriptor.
+        shown: those ``[n, E]`` of the frames of every take, as many takes a portrait.
+    """
+    name = "B identity: distance of face descriptors"
+    if not own:
+        return Row(name, None, SAME_PERSON, "low", f"needs {PACKAGE} (MIT): run once with --fetch-descriptor")
+    takes = len(shown) // len(names)
+    near, others, notes = [], [], []
+    for number, (person, mine) in enumerate(zip(names, own, strict=True)):
+        frames = torch.cat(list(shown[number * takes : (number + 1) * takes]))
+        if not len(mine) or not len(frames):
+            notes.append(f"{person} –")
+            continue
+        distance = torch.cdist(frames, mine)[:, 0]
+        near.append(distance)
+        notes.append(f"{person} {float(distance.mean()):.2f}")
+        rest = [theirs for other, theirs in enumerate(own) if other != number and len(theirs)]
+        if rest:
+            others.append(torch.cdist(frames, torch.cat(rest)).amin(dim=1))
+    note = ", ".join(notes)
+    if others:
+        note += f"; to the nearest other portrait {float(torch.cat(others).mean()):.2f}"
+    return Row(name, float(torch.cat(near).mean()) if near else None, SAME_PERSON, "low", note)
+
+
+def describe_faces(describe: Describe, frames: Tensor, faces: Iterable[Face | None]) -> Tensor:
+    """Descriptors ``[n, E]`` of the frames ``[F, 3, H, W]`` in which a face was found."""
+    seen = [
+        (frame, face.landmarks[:, :2]) for frame, face in zip(frames, faces, strict=True) if face is not None
+    ]
+    if not seen:
+        return torch.zeros(0, 1)
+    images, landmarks = (torch.stack(part) for part in zip(*seen, strict=True))
+    return describe(images, landmarks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +175,7 @@ class PortraitTake:
             it found too few faces.
         lip_gap: correlation of the gap that it sees between the lips with ours.
         angles: mean error of pitch, yaw and roll in degrees, ``[3]``.
+        descriptors: of every fifth frame, :func:`describe_faces`; None without a descriptor.
     """
 
     found: Tensor
@@ -133,10 +183,16 @@ class PortraitTake:
     jaw_open: float | None
     lip_gap: float | None
     angles: Tensor | None
+    descriptors: Tensor | None
 
 
 def portrait_take(
-    weights: Weights, reference: Reference, waveform: Tensor, landmarker: FaceLandmarker, seed: int
+    weights: Weights,
+    reference: Reference,
+    waveform: Tensor,
+    landmarker: FaceLandmarker,
+    seed: int,
+    describe: Describe | None = None,
 ) -> tuple[Tensor, PortraitTake]:
     """Let a portrait speak, and look. Also returns the frames, ``[F, 3, S, S]``."""
     features = weights.audio_encoder.encode(waveform, SAMPLE_RATE, 25.0)
@@ -163,7 +219,8 @@ def portrait_take(
         lip_gap = correlation((upper_lip - lower_lip).norm(dim=-1), opening)
         angles = torch.tensor([angle_error(fit.pose[:, i : i + 1], pose[:, i : i + 1]) for i in range(3)])
     upper_face = upper_face_similarity(weights, reference, frames, *wanted)
-    return frames, PortraitTake(found, upper_face, jaw_open, lip_gap, angles)
+    descriptors = describe_faces(describe, frames[::5], faces[::5]) if describe is not None else None
+    return frames, PortraitTake(found, upper_face, jaw_open, lip_gap, angles, descriptors)
 
 
 @torch.no_grad()
