@@ -322,6 +322,20 @@ def test_without_a_face_the_whole_image_can_be_used(watcher: Watcher, graph: dic
     assert video.frames.shape[1:] == (256, 256, 3)
 
 
+def test_one_joint_network_serves_both_motion_nodes(comfyui: ComfyUIServer, graph: dict) -> None:
+    models, part = comfyui.folder("models/fd2talk"), heard(graph)
+    info = CheckpointInfo(face_model=default_face_model().name)
+    joint = configs.build("expression", "tiny", kind="joint", coefficient_dim=58)
+    for node, network in (("ExpDiT", "expression"), ("PoseDiT", "pose")):
+        save_checkpoint(joint, models / network / "joint.safetensors", info)
+        node_of(part, node)["checkpoint"] = "joint.safetensors"
+    assert comfyui.run(part)
+    shutil.copy(models / "pose" / SET, models / "expression" / "pose.safetensors")
+    node_of(part, "ExpDiT")["checkpoint"] = "pose.safetensors"
+    with pytest.raises(RuntimeError, match="predicts the pose: choose one that predicts the expression"):
+        comfyui.run(part)
+
+
 def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
     comfyui: ComfyUIServer, graph: dict
 ) -> None:
