@@ -13,7 +13,7 @@ from fd2talk_core.face.model import default_face_model
 from training.mouths import mouth_basis
 from training.sources import SpeechClip, SpeechSet
 from training.stages.lip_expert import LipExpertOptions, LipExpertStage
-from training.trainer import TrainSettings, sample_seed, train
+from training.trainer import sample_seed
 from training.trainer.samples import Samples
 
 AUDIO = 128
@@ -91,7 +91,7 @@ def test_other_moments_are_of_the_same_clip_and_far_enough(stage: LipExpertStage
     assert distance[:, ::2].max() <= stage.options.reach < distance[:, 1::2].max()
 
 
-def test_waiting_for_data_is_under_a_tenth(stage: LipExpertStage, tmp_path) -> None:
+def test_waiting_for_data_is_under_a_tenth(stage: LipExpertStage) -> None:
     """At the batch size of the configuration that the shipped weights were trained with."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -110,7 +110,5 @@ def test_waiting_for_data_is_under_a_tenth(stage: LipExpertStage, tmp_path) -> N
         # of other programs on the same processor a step or two may suffer
         data, rest = (median(values) for values in times.values())
         assert data < 0.1 * (data + rest), times
-        report = train(stage, TrainSettings(steps=2, batch_size=8), tmp_path / "run", tmp_path / "weights")
-        assert 0 <= report.waiting <= 1 and "waiting for data" in str(report)
     finally:
         torch.set_num_threads(threads)

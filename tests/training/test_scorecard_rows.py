@@ -402,7 +402,8 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     assert found["B portraits: face found in the output"] == 1
     assert found["B portraits: head angles, mean error (°)"] < 2
     assert found["B upper face: SSIM with the portrait moved by our mesh"] > 0.85
-    assert found["B portraits: jawOpen seen against ours"] == pytest.approx(0, abs=0.5)
+    # ours does not move at all, so that nothing can go with it
+    assert found["B portraits: jawOpen seen against ours"] == 0
 
     def grey(reference, expression, pose, mode):
         return torch.full((frames, 3, 256, 256), 0.5)

@@ -392,7 +392,9 @@ def test_sets_are_disjoint_and_labels_fit(world: Path) -> None:
     )
     pictures, others, _ = load_pictures(world / "data", face_model)
     assert len(pictures) == 24 and len(others) == 6 and pictures.size == 64
-    assert all(len({int(pictures.person[i]) for i in person}) == 1 for person in pictures.people())
+    people = [pictures.identity[person.start : person.stop] for person in pictures.people()]
+    assert all(torch.equal(person, person[:1].expand_as(person)) for person in people)
+    assert len(people) == 8 == len({tuple(person[0].tolist()) for person in people})
 
 
 def test_pairs_are_two_pictures_of_one_person(world: Path) -> None:

@@ -115,6 +115,19 @@ def test_time_budget_ends_the_run_and_the_schedule(tmp_path: Path) -> None:
     assert rates[-1] < 0.05 * settings.learning_rate < 0.5 * max(rates)
 
 
+@pytest.mark.parametrize("slow", ["data", "step"])
+def test_waiting_for_data_is_measured_and_told(tmp_path: Path, slow: str) -> None:
+    class SlowData(ToyStage):
+        def sample(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            time.sleep(0.05)
+            return super().sample(index, generator)
+
+    stage = SlowData() if slow == "data" else ToyStage(pause=0.1)
+    report = train(stage, TrainSettings(steps=4, batch_size=2), tmp_path / "run", tmp_path / "weights")
+    assert (report.waiting > 0.5) == (slow == "data")
+    assert ("more train.workers would shorten it" in str(report)) == (report.waiting > 0.1)
+
+
 def test_best_weights_are_kept(tmp_path: Path) -> None:
     class Worsening(ToyStage):
         scores = iter([1.0, 5.0, 2.0, 2.0])
