@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..face.model import FaceModel
-from ..face.parts import paint_of
+from ..face.palette import preview_colours
 from ..face.rasterizer import vertex_normals
 from ..face.skinning import head_weight
 from ..motion.coefficients import CoefficientSequence
@@ -109,7 +109,7 @@ def _write_mesh(file: _Glb, face_model: FaceModel, identity: Tensor | None) -> d
     rest = face_model(alpha[None], torch.zeros(1, face_model.expression_dim))
     triangles = face_model.triangles
     normals = vertex_normals(rest, triangles)[0]
-    source, corners, colors = _split_by_paint(triangles, paint_of(face_model), len(rest[0]))
+    source, corners, colors = _split_by_paint(triangles, preview_colours(face_model), len(rest[0]))
     head = head_weight(face_model)[source]
     none = torch.zeros_like(head)
     attributes = {

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import EYE_PARTS, MOUTH_PARTS
+from ..face.palette import lit_mouth_colours
 from ..face.parts import part_kinds
 from ..face.rasterizer import rasterize
 from ..face.rotations import rotation_matrix
@@ -27,17 +28,8 @@ from ..imaging import pixel_centers, push_pull, smoothstep
 from .correspondence import unstretched
 from .reference import Reference
 
-TONES = {
-    "mouth_interior": (0.50, 0.33, 0.31),
-    "upper_teeth": (0.56, 0.52, 0.46),
-    "lower_teeth": (0.74, 0.70, 0.63),
-    "tongue": (0.69, 0.40, 0.41),
-    "gums": (0.58, 0.36, 0.39),
-}
-"""Colours of the lit inside of a mouth in a face of mean brightness :data:`FACE_BRIGHTNESS`: those that fit
-800 pictures of drawn heads best, as do the brightness's exponent and how dark it gets within."""
-
 FACE_BRIGHTNESS = 0.55
+"""Of the faces whose mouths have the palette's colours; the exponents below fit them best as well."""
 FACE_TINT = (1.13, 0.96, 0.87)
 """Mean colour of those faces, relative to its own mean."""
 
@@ -485,10 +477,10 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
 
 
 def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:
-    """``[5, 3]``: :data:`TONES` for a face of these colours ``[p, 3]``: as bright, as tinted and as grey.
+    """``[5, 3]``: the lit mouth's colours in a face of colours ``[p, 3]``: as bright, as tinted, as grey.
     Teeth whose colour ``[3]`` is known take it where it is brighter.
     """
-    tones = torch.tensor([TONES[name] for name in (*MOUTH_PARTS, "gums")])
+    tones = lit_mouth_colours()
     if not len(face):
         return tones
     brightness = face.mean().clamp_min(0.02)

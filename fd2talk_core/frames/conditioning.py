@@ -10,21 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..face.model import FaceModel
-from ..face.names import MOUTH_PARTS
+from ..face.palette import hidden_mouth_colours
 from .correspondence import Correspondence, reference_flow, warp_reference
 
 if TYPE_CHECKING:
     from ..networks.unet import FrameUNet
-
-
-MOUTH_COLORS = {
-    "mouth_interior": (0.22, 0.08, 0.08),
-    "upper_teeth": (0.72, 0.68, 0.62),
-    "lower_teeth": (0.62, 0.57, 0.52),
-    "tongue": (0.52, 0.24, 0.24),
-}
-"""What the inside of a mouth is painted with where the portrait's lips hide it; the UNet corrects the tone.
-"""
 
 
 Corresponder = Callable[[int, int], Correspondence]
@@ -104,6 +94,6 @@ def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
         hidden_mouth: ``[F, 4, h, w]``, of a :class:`Correspondence`.
     """
     shares = F.interpolate(hidden_mouth, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
-    colors = torch.tensor([MOUTH_COLORS[part] for part in MOUTH_PARTS]).to(pictures)
+    colors = hidden_mouth_colours().to(pictures)
     paint = torch.einsum("fkhw,kc->fchw", shares.to(pictures), colors)
     return pictures * (1 - shares.sum(dim=1, keepdim=True)).to(pictures) + paint

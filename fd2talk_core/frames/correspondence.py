@@ -58,7 +58,7 @@ class Correspondence:
     Attributes:
         grid: ``[F, h, w, 2]``, (u, v) in the portrait, for :func:`torch.nn.functional.grid_sample`.
         masks: ``[F, 5, h, w]`` in 0..1, see :data:`MASK_NAMES`.
-        hidden_mouth: ``[F, 4, h, w]`` in 0..1, the inside of the mouth by :data:`MOUTH_COLORS` where the
+        hidden_mouth: ``[F, 4, h, w]`` in 0..1, the inside of the mouth by :data:`MOUTH_PARTS` where the
             portrait hides it: what the grid finds there is the portrait's lips.
     """
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.model import FaceModel, apply_pose, project
-from ..face.parts import paint_of
+from ..face.palette import preview_colours
 from ..face.rasterizer import shade
 from ..face.skinning import pose_on_body
 from .coefficients import CoefficientSequence
@@ -149,7 +149,7 @@ def _render(
     size: int,
     callback: Callback | None,
 ) -> Iterator[Tensor]:
-    colors = paint_of(face_model)
+    colors = preview_colours(face_model)
     around = poses.new_tensor([[0.0, turn, 0.0, 0.0, 0.0, 0.0]])
     alpha = identity[None]
 
