@@ -12,7 +12,6 @@ from .types import Expression, Features, PortraitReference, Pose, schema
 class _MotionNode(CheckpointNode):
     """What the two share."""
 
-    STEPS: int
     SEED_TOOLTIP: str
     INTENSITY_TOOLTIP: str
 
@@ -34,10 +33,10 @@ class _MotionNode(CheckpointNode):
             ),
             io.Int.Input(
                 "steps",
-                default=cls.STEPS,
-                min=1,
+                default=0,
+                min=0,
                 max=1000,
-                tooltip=f"Denoising steps. {cls.STEPS} suit 'tiny'; the paper takes 50.",
+                tooltip="Denoising steps; 0 takes what the checkpoint recommends. The paper takes 50.",
             ),
             io.Float.Input(
                 "guidance",
@@ -74,7 +73,7 @@ class _MotionNode(CheckpointNode):
                 features,
                 kind=cls.NETWORK,
                 seed=seed,
-                steps=steps,
+                steps=steps or None,
                 guidance=guidance,
                 intensity=intensity,
                 portrait=None if reference is None else reference.face,
@@ -85,7 +84,6 @@ class _MotionNode(CheckpointNode):
 
 class ExpDiT(_MotionNode):
     NETWORK = "expression"
-    STEPS = 2
     SEED_TOOLTIP = "Another seed gives another performance of the same words."
     INTENSITY_TOOLTIP = "Scale of the expression: 0 is a resting face, 1 the network's own, 2 twice as much."
 
@@ -111,7 +109,6 @@ class ExpDiT(_MotionNode):
 
 class PoseDiT(_MotionNode):
     NETWORK = "pose"
-    STEPS = 8
     SEED_TOOLTIP = "Another seed gives another way of moving the head."
     INTENSITY_TOOLTIP = (
         "Scale of the head motion about its mean: 0 holds the head still, 1 is the network's own."

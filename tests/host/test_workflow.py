@@ -213,7 +213,7 @@ def test_the_same_graph_again_runs_nothing(watcher: Watcher, graph: dict) -> Non
 
 BAD_VALUES = [
     ("LoadAudioWav2Vec", {"fps": 0}, r"fps.*1\.0|1\.0.*fps"),
-    ("ExpDiT", {"steps": 0}, r"steps.*1|1.*steps"),
+    ("ExpDiT", {"steps": -1}, r"steps.*0|0.*steps"),
     (
         "LoadAudioWav2Vec",
         {"audio_file": "../../../../etc/passwd"},
@@ -297,6 +297,36 @@ def own_checkpoint(server: ComfyUIServer, network: str, info: CheckpointInfo, **
     built = configs.build(network, "tiny", **config)
     save_checkpoint(built, server.folder(f"models/fd2talk/{network}") / name, info)
     return name
+
+
+def test_no_steps_are_the_checkpoints_own(watcher: Watcher, graph: dict) -> None:
+    face_model = default_face_model().name
+    steps = {"expression": 5, "pose": 4, "unet": 3}
+    nodes = {"expression": "ExpDiT", "pose": "PoseDiT", "unet": "FD2TalkUNetSampler"}
+    for network, node in nodes.items():
+        info = CheckpointInfo(face_model=face_model, steps=steps[network])
+        config = {} if network == "unet" else {"recommended_steps": steps[network], "free_steps": 0}
+        name = own_checkpoint(watcher.server, network, info, **config)
+        node_of(graph, node).update(checkpoint=name, steps=0)
+    node_of(graph, "LoadAudioWav2Vec")["fps"] = 2.0
+    ends = ("Coeff3DMMPreview", "DecodeFrames", "FD2TalkDecodeVideo", "CreateVideo", "SaveVideo")
+    part = without(graph, *ends)
+    samples = [id_of(graph, "FD2TalkUNetSampler"), 0]
+    part["save"] = {
+        "class_type": "SaveLatent",
+        "inputs": {"samples": samples, "filename_prefix": "latents/steps"},
+    }
+    watcher.run(part)
+    done = {
+        data["node"]: data["max"]
+        for _, kind, data in watcher.messages
+        if kind == "progress" and data["value"]
+    }
+    frames = 2
+    assert {network: done[id_of(graph, node)] for network, node in nodes.items()} == {
+        **steps,
+        "unet": frames * steps["unet"],
+    }
 
 
 def test_the_crop_is_as_large_as_the_checkpoint_says(comfyui: ComfyUIServer, graph: dict) -> None:
