@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from typing import TYPE_CHECKING, NamedTuple
+
+from comfy_api.latest import io, ui
 
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
@@ -12,11 +14,32 @@ from . import host
 from .checkpoints import CheckpointNode
 from .types import Expression, PortraitReference, Pose, advanced, schema
 
+if TYPE_CHECKING:
+    from ..fd2talk_core.frames.portrait_motion import PortraitMotion
+    from ..fd2talk_core.frames.reference import Reference
+    from ..fd2talk_core.motion.coefficients import CoefficientSequence, MotionMode
+
+MOTION_MODES = ["relative", "absolute"]
 NOISE_MODES = {"shared": "shared", "per frame": "per_frame"}
 FPS_KEY = "fd2talk_fps"
-FIELD_KEY = "fd2talk_motion_field"
-"""Beside ``samples`` in our LATENT: the frame rate of the motion, and what it moves where. Latents from
-elsewhere need not have them."""
+MOTION_KEY = "fd2talk_motion"
+"""Beside ``samples`` in our LATENT: the frame rate of the motion, and a :class:`CarriedMotion`. A LATENT that
+was saved, or that another node made, need not have them; the decoders say then what is left out."""
+
+LEFT_OUT = {
+    (True, True): "Detail, close-ups and the head mask are",
+    (True, False): "Detail and close-ups are",
+    (False, True): "The head mask is",
+}
+"""What needs the motion, by whether there is detail and whether the crops are pasted back."""
+
+
+class CarriedMotion(NamedTuple):
+    """What a LATENT was made with, and whether its network's frames take the portrait's own detail."""
+
+    motion: PortraitMotion
+    reference: Reference
+    overlay: bool
 
 
 class FD2TalkUNetSampler(CheckpointNode):
@@ -59,11 +82,12 @@ class FD2TalkUNetSampler(CheckpointNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="Denoising steps a frame. 2 suit 'tiny'; the paper takes 50.",
+                    tooltip="Denoising steps a frame; 0 takes what the checkpoint recommends. The paper "
+                    "takes 50.",
                 ),
                 io.Combo.Input(
                     "motion_mode",
-                    options=["relative", "absolute"],
+                    options=MOTION_MODES,
                     default="relative",
                     tooltip="relative: the clip starts where the portrait looks. absolute: the head takes "
                     "the pose as it is, as in the paper. The mouth is always absolute.",
@@ -139,20 +163,8 @@ class FD2TalkUNetSampler(CheckpointNode):
             frames_per_batch=frames_per_batch or None,
             callback=host.Progress(reference),
         )
-        made = {"samples": host.to_host(latents), FPS_KEY: pose.fps}
-        if unet.takes_overlay:
-            made[FIELD_KEY] = motion
-        return io.NodeOutput(made)
-
-
-def _field_of(samples: dict, reference):
-    """What the sampler said moves; not where a LATENT node dropped it or changed the frames' number, nor for
-    another portrait.
-    """
-    field = samples.get(FIELD_KEY)
-    if field is None or field.num_frames != len(samples["samples"]) or field.portrait is not reference.face:
-        return None
-    return field
+        carried = CarriedMotion(motion, reference, unet.takes_overlay)
+        return io.NodeOutput({"samples": host.to_host(latents), FPS_KEY: pose.fps, MOTION_KEY: carried})
 
 
 class _Decoder(CheckpointNode):
@@ -188,6 +200,77 @@ class _Decoder(CheckpointNode):
             ),
         ]
 
+    @classmethod
+    def motion_inputs(cls) -> list[io.Input]:
+        """The motion given again; behind all else, since saved graphs hold widgets by their place."""
+        return [
+            Expression.Input(
+                "expression",
+                optional=True,
+                tooltip="The face's motion that the sampler had. Needed for a LATENT that does not carry it, "
+                "such as one from a file.",
+            ),
+            Pose.Input("pose", optional=True, tooltip="The head's motion that the sampler had, likewise."),
+            advanced(
+                io.Combo.Input(
+                    "motion_mode",
+                    options=MOTION_MODES,
+                    default="relative",
+                    optional=True,
+                    tooltip="As in the sampler; used only while expression and pose are connected.",
+                )
+            ),
+        ]
+
+
+def _motion_of(
+    samples: dict,
+    reference: Reference,
+    expression: CoefficientSequence | None,
+    pose: CoefficientSequence | None,
+    motion_mode: MotionMode,
+) -> tuple[PortraitMotion | None, str]:
+    """What moves in a LATENT's frames, or None; and then why, and what to do.
+
+    Motion that is connected is taken before what the sampler put into the LATENT.
+
+    Raises:
+        FD2TalkError: when only one of expression and pose is connected, or they are of another length.
+    """
+    num_frames = len(samples["samples"])
+    if (expression is None) != (pose is None):
+        given, lacking = ("pose", "expression") if expression is None else ("expression", "pose")
+        raise FD2TalkError(f"Only the {given} is connected: connect the {lacking} too, or neither.")
+    if expression is not None:
+        from ..fd2talk_core.frames.portrait_motion import PortraitMotion
+
+        motion = PortraitMotion.of(reference.face, expression, pose, motion_mode)
+        if motion.num_frames != num_frames:
+            raise FD2TalkError(
+                f"There are {num_frames} latents, but expression and pose have {motion.num_frames} frames: "
+                "connect those that the sampler had."
+            )
+        return motion, ""
+    carried = samples.get(MOTION_KEY)
+    if carried is None:
+        return None, "this LATENT does not carry the motion; connect expression and pose to this node"
+    if not carried.overlay:
+        return None, ""
+    if carried.motion.num_frames != num_frames:
+        return None, (
+            f"this LATENT and the motion that it carries differ in length, {num_frames} and "
+            f"{carried.motion.num_frames} frames; connect expression and pose of these frames to this node"
+        )
+    if not carried.reference.same_portrait(reference):
+        return None, "the portrait is not the one that the sampler had; connect that one to this node"
+    return carried.motion, ""
+
+
+def _left_out(reason: str, paste_back: bool, detail: float) -> ui.PreviewText | None:
+    """Say on the node what its frames lack, and why; nothing where they lack nothing."""
+    what = LEFT_OUT.get((bool(detail), paste_back))
+    return host.tell(f"{what} left out: {reason}.") if reason and what else None
+
 
 class DecodeFrames(_Decoder):
     @classmethod
@@ -207,6 +290,7 @@ class DecodeFrames(_Decoder):
                     tooltip="Pictures to put the head into in place of the portrait's own: one, or one a "
                     "frame. For two people in one picture, the first one's frames.",
                 ),
+                *cls.motion_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -219,21 +303,32 @@ class DecodeFrames(_Decoder):
 
     @classmethod
     def execute(
-        cls, samples, reference, autoencoder, paste_back=True, detail=DEFAULT_DETAIL, background=None
+        cls,
+        samples,
+        reference,
+        autoencoder,
+        paste_back=True,
+        detail=DEFAULT_DETAIL,
+        background=None,
+        expression=None,
+        pose=None,
+        motion_mode="relative",
     ) -> io.NodeOutput:
         from ..fd2talk_core.frames.decoding import decode_frames
 
+        motion, lacking = _motion_of(samples, reference, expression, pose, motion_mode)
+        told = _left_out(lacking, paste_back, detail)
         frames = decode_frames(
             host.load_network(cls.NETWORK, autoencoder),
             samples["samples"],
             reference,
             paste_back=paste_back,
             background=background,
-            motion=_field_of(samples, reference),
+            motion=motion,
             detail=detail,
             callback=host.Progress(),
         )
-        return io.NodeOutput(host.to_host(frames))
+        return io.NodeOutput(host.to_host(frames), ui=told)
 
 
 class FD2TalkDecodeVideo(_Decoder):
@@ -271,6 +366,7 @@ class FD2TalkDecodeVideo(_Decoder):
                     tooltip="A video to put the head into in place of the portrait's own picture, as long as "
                     "this one: for two people in one picture, the video of the first.",
                 ),
+                *cls.motion_inputs(),
             ],
             outputs=[
                 io.Video.Output(
@@ -292,10 +388,15 @@ class FD2TalkDecodeVideo(_Decoder):
         audio=None,
         fps=0.0,
         background=None,
+        expression=None,
+        pose=None,
+        motion_mode="relative",
     ) -> io.NodeOutput:
-        rate = fps or samples.get(FPS_KEY)
+        motion, lacking = _motion_of(samples, reference, expression, pose, motion_mode)
+        rate = fps or (samples.get(FPS_KEY) if pose is None else pose.fps)
         if not rate:
             raise FD2TalkError("These latents do not say their frame rate; set fps to that of the motion.")
+        told = _left_out(lacking, paste_back, detail)
         from ..fd2talk_core.frames.decoding import iter_decoded_frames
 
         check_fps(rate)
@@ -308,12 +409,12 @@ class FD2TalkDecodeVideo(_Decoder):
                 reference,
                 paste_back=paste_back,
                 background=behind,
-                motion=_field_of(samples, reference),
+                motion=motion,
                 detail=detail,
                 callback=host.Progress(),
             ):
                 writer.write(chunk)
-        return io.NodeOutput(host.video_from_file(path))
+        return io.NodeOutput(host.video_from_file(path), ui=told)
 
 
 NODES = [FD2TalkUNetSampler, DecodeFrames, FD2TalkDecodeVideo]

@@ -36,6 +36,10 @@ NoFacePolicy = Literal["error", "whole_image"]
 
 _BROADEST = 4.0
 
+_SAME = 1e-3
+"""Largest difference of coefficients and colours between two encodings of one portrait: rounding, on another
+device at most."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
@@ -77,6 +81,23 @@ class Reference:
     def face_model(self) -> str:
         """Name of the face model of the coefficients."""
         return self.face.face_model
+
+    def same_portrait(self, other: Reference) -> bool:
+        """Whether another reference shows the same face in the same crop, as one encoded again does: motion
+        that was fitted to the one fits the other. Latents are not compared.
+        """
+        if (self.face_model, self.crop_transform.size) != (other.face_model, other.crop_transform.size):
+            return False
+        return all(
+            mine.shape == theirs.shape and torch.allclose(mine.cpu(), theirs.cpu(), rtol=_SAME, atol=_SAME)
+            for mine, theirs in (
+                (self.identity, other.identity),
+                (self.expression, other.expression),
+                (self.pose, other.pose),
+                (self.crop_transform.matrix, other.crop_transform.matrix),
+                (self.crop, other.crop),
+            )
+        )
 
     def __post_init__(self) -> None:
         size = self.crop_transform.size

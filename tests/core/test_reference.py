@@ -569,6 +569,28 @@ class TestBackground:
         assert Background(iter(torch.zeros(2, 302, 334, 3)), odd, 2).take(0, 2).shape == (2, 301, 333, 3)
 
 
+class TestSamePortrait:
+    @staticmethod
+    def encoded(image: torch.Tensor, **options: object) -> Reference:
+        return encode_reference(image, HalvingEncoder(), landmarker(), face_model(), size=64, **options)
+
+    def test_encoded_again_it_is_the_same(self) -> None:
+        first, again = self.encoded(portrait()), self.encoded(portrait().clone())
+        assert first is not again and first.same_portrait(again) and again.same_portrait(first)
+
+    def test_another_crop_face_or_size_is_another(self) -> None:
+        first = self.encoded(portrait())
+        others = {
+            "wider": self.encoded(portrait(), margin=1.5),
+            "mirrored": self.encoded(portrait().flip(1)),
+            "darker": replace(first, crop=first.crop * 0.9),
+            "larger": encode_reference(portrait(), HalvingEncoder(), landmarker(), face_model(), size=128),
+            "smiling": replace(first, face=replace(first.face, expression=first.expression + 0.1)),
+            "of another face model": replace(first, face=replace(first.face, face_model="another")),
+        }
+        assert [name for name, other in others.items() if first.same_portrait(other)] == []
+
+
 class TestSizeOfTheCrop:
     def test_it_is_that_of_the_autoencoders_checkpoint(self, tmp_path: Path) -> None:
         seeded = configs.build("autoencoder", "tiny", block_out_channels=[8, 8, 8])
