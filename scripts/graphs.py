@@ -15,6 +15,8 @@ from typing import Any
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 SLOT, WIDGET, TITLE, GAP, WIDTH = 20, 24, 30, 24, 300
+FOOTER = 40
+"""Height that Nodes 2.0 adds below the widgets: the pack's badge, and the button for advanced widgets."""
 GROUP_TITLE, PADDING = 50, 20
 NOTE_COLUMNS, NOTE_ROW = 56, 14
 COLOR, SIDE_COLOR = "#3f789e", "#8A8"
@@ -95,17 +97,22 @@ class Node:
         return default_of(self.specs[name]) if name not in self.inputs or is_wired(given) else given
 
     @property
-    def size(self) -> tuple[int, int]:
-        width, height = self.room
+    def needed(self) -> int:
+        """Height of its sockets and widgets."""
         rows = max(len(self.sockets), len(self.info["output"]))
         # a note's only widget is its text
-        needed = 0 if self.kind == "MarkdownNote" else rows * SLOT + len(self.widget_values()) * WIDGET + 16
-        return max(WIDTH, width), max(needed, height)
+        return 0 if self.kind == "MarkdownNote" else rows * SLOT + len(self.widget_values()) * WIDGET + 16
+
+    @property
+    def size(self) -> tuple[int, int]:
+        width, height = self.room
+        return max(WIDTH, width), max(self.needed, height)
 
     @property
     def space(self) -> tuple[int, int]:
-        """What is kept free for it in the page."""
-        return max(self.size[0], self.grown[0]), max(self.size[1], self.grown[1])
+        """What is kept free for it in the page, whichever way the page draws it."""
+        width, height = self.size
+        return max(width, self.grown[0]), max(height, self.grown[1], self.needed + FOOTER)
 
     def widget_values(self) -> list[Any]:
         """The page's ``widgets_values``: with what it adds behind a seed and behind a picture's name."""

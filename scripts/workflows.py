@@ -28,7 +28,7 @@ pictures of *Decode Frames* first."""
 ROOM = {
     "LoadImage": (0, 320),
     "LoadVideo": (0, 370),
-    "LoadAudio": (0, 110),
+    "LoadAudio": (0, 140),
     "LoadAudioWav2Vec": (0, 190),
     "FD2TalkUNetSampler": (0, 480),
     "SaveVideo": (0, 400),

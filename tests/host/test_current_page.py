@@ -65,6 +65,22 @@ def of_page(name: str) -> dict:
     return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+OVERLAPS = """() => {
+  const boxes = app.graph.nodes.map((node) => [node.title, ...node.getBounding()]);
+  const apart = ([, x, y, w, h], [, u, v, s, t]) => x + w <= u || u + s <= x || y + h <= v || v + t <= y;
+  return boxes.flatMap((one, index) => boxes.slice(0, index).filter((other) => !apart(one, other))
+    .map((other) => [other[0], one[0]]));
+}"""
+
+
+def overlaps(page: Any) -> list[list[str]]:
+    """Titles of nodes that lie over each other, in the size that the page draws them in."""
+    page.evaluate("() => { app.canvas.ds.scale = 0.5; app.canvas.ds.offset = [120, 150]; }")
+    page.evaluate("() => app.graph.setDirtyCanvas(true, true)")
+    page.wait_for_timeout(1000)
+    return page.evaluate(OVERLAPS)
+
+
 @only_current
 @pytest.mark.parametrize("name", NAMES)
 def test_a_current_page_posts_what_the_api_form_holds(page: Any, name: str) -> None:
@@ -73,7 +89,9 @@ def test_a_current_page_posts_what_the_api_form_holds(page: Any, name: str) -> N
     posted = page.evaluate("async () => (await app.graphToPrompt()).output")
     given = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
     assert essence(posted) == essence(given)
+    assert overlaps(page) == []
     assert complaints(page) == []
+    shoot(page, f"{name}, {page.kind}.png")
 
 
 @only_current
@@ -83,8 +101,24 @@ def test_the_workflow_runs_in_a_current_page(page: Any) -> None:
     page.wait_for_function(f"() => ({VIDEOS})().length >= 2", timeout=60_000)
     lengths = page.evaluate(f"() => ({VIDEOS})().map((video) => video.duration)")
     assert lengths == pytest.approx([1.0] * len(lengths), abs=0.2), "the mesh preview and the saved video"
+    assert overlaps(page) == []
     assert complaints(page) == []
-    shoot(page, f"{page.kind}.png")
+    shoot(page, f"talking_portrait has run, {page.kind}.png")
+
+
+UPLOADS = """() => {
+  const node = app.graph.nodes.find((node) => node.type === "LoadAudioWav2Vec");
+  const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+  if (!drawn) return node.widgets.filter(({ type }) => type === "button").length;
+  const ours = [...drawn.querySelectorAll("button")].filter(({ textContent }) => /upload/.test(textContent));
+  return ours.length + drawn.querySelectorAll("input[type=file]").length;
+}"""
+
+
+def test_there_is_one_button_to_upload_a_recording(page: Any) -> None:
+    page.evaluate("(graph) => app.loadGraphData(graph)", of_page("talking_portrait"))
+    page.wait_for_timeout(1000)
+    assert page.evaluate(UPLOADS) == 1
 
 
 DRAWN = {
