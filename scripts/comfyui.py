@@ -1,6 +1,6 @@
 """A real, headless ComfyUI with this pack in it: started, asked over HTTP, and stopped again.
 
-Standard library only, so that the demo and the tests share it. It is also the shortest example of a client.
+Standard library only, so that the demo and the tests share it; how it is asked is ``workflows/client.py``'s.
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
+
+from workflows.client import ComfyUI
 
 from .environment import COMFYUI, ROOT
 
@@ -48,7 +46,7 @@ class ComfyUIServer:
         self.port = port or _free_port()
         self.arguments = arguments
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client_id = uuid.uuid4().hex
+        self.client = ComfyUI(self.url)
         self.log = base / "server.log"
         self._process: subprocess.Popen | None = None
 
@@ -114,19 +112,11 @@ class ComfyUIServer:
 
     def get(self, path: str) -> dict:
         """A GET answered in JSON."""
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return json.load(answer)
+        return self.client.call(path)
 
     def post(self, path: str, body: dict) -> dict:
         """A POST answered in JSON; a refusal is returned as it is, with its ``error`` and ``node_errors``."""
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode())
-        request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as refusal:
-            text = refusal.read()
-        return json.loads(text) if text.strip() else {}
+        return self.client.ask(path, body)[1]
 
     def queue(self, graph: dict) -> str:
         """Queue a graph in API format; returns the prompt's id.
@@ -134,7 +124,7 @@ class ComfyUIServer:
         Raises:
             ValueError: with the host's own words, when it refuses the graph or a part of it.
         """
-        answer = self.post("/prompt", {"prompt": graph, "client_id": self.client_id})
+        answer = self.post("/prompt", {"prompt": graph, "client_id": self.client.client_id})
         if "prompt_id" not in answer or answer.get("node_errors"):
             raise ValueError(json.dumps(answer, indent=1))
         return answer["prompt_id"]

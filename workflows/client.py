@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 GRAPHS = Path(__file__).resolve().parent / "api"
+SECONDS = 60
+"""That the host may take to begin an answer."""
 
 
 class ComfyUI:
@@ -53,7 +55,7 @@ class ComfyUI:
             f"Content-Type: {kind}\r\n\r\n"
         )
         body = head.encode() + file.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-        answer = self._call("/upload/image", body, f"multipart/form-data; boundary={boundary}")
+        answer = self.call("/upload/image", body, f"multipart/form-data; boundary={boundary}")
         return "/".join(part for part in (answer["subfolder"], answer["name"]) if part)
 
     def render(
@@ -74,7 +76,7 @@ class ComfyUI:
         """
         # the socket is opened first: what is told before somebody listens is lost
         with WebSocket(f"{self.host}/ws?clientId={self.client_id}") as listening:
-            job = self._call("/prompt", {"prompt": graph, "client_id": self.client_id})
+            job = self.call("/prompt", {"prompt": graph, "client_id": self.client_id})
             if job.get("node_errors"):
                 raise RuntimeError(sentence_of(job))
             for message in listening.messages():
@@ -91,7 +93,7 @@ class ComfyUI:
                 elif kind == "execution_success":
                     break
         # the host tells of the end a moment before it writes down what was made
-        while not (history := self._call(f"/history/{job['prompt_id']}")):
+        while not (history := self.call(f"/history/{job['prompt_id']}")):
             time.sleep(0.05)
         entry = history[job["prompt_id"]]
         saved = [
@@ -102,23 +104,44 @@ class ComfyUI:
         ]
         if not saved:
             raise RuntimeError("The graph saved no video; it needs a SaveVideo node.")
-        with urllib.request.urlopen(f"{self.host}/view?{urllib.parse.urlencode(saved[0])}") as video:
+        with urllib.request.urlopen(
+            f"{self.host}/view?{urllib.parse.urlencode(saved[0])}", timeout=SECONDS
+        ) as video:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             Path(target).write_bytes(video.read())
         return Path(target)
 
-    def _call(self, path: str, body: dict | bytes | None = None, kind: str = "application/json") -> dict:
+    def call(self, path: str, body: dict | bytes | None = None, kind: str = "application/json") -> dict:
+        """What the host answers, in JSON: to a GET, or to a POST of the body.
+
+        Raises:
+            RuntimeError: with the host's own words, when it refuses.
+        """
+        status, answer = self.ask(path, body, kind)
+        if status >= 400:
+            raise RuntimeError(sentence_of(answer))
+        return answer
+
+    def ask(
+        self, path: str, body: dict | bytes | None = None, kind: str = "application/json"
+    ) -> tuple[int, dict]:
+        """As :meth:`call`, with the HTTP status in place of an error.
+
+        Raises:
+            RuntimeError: when the answer is no JSON, as that of something else than ComfyUI.
+        """
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         request = urllib.request.Request(self.host + path, data, {"Content-Type": kind})
         try:
-            with urllib.request.urlopen(request) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                status, text = answer.status, answer.read()
         except urllib.error.HTTPError as refusal:
-            text = refusal.read().decode(errors="replace")
-            try:
-                raise RuntimeError(sentence_of(json.loads(text))) from None
-            except json.JSONDecodeError:
-                raise RuntimeError(f"{path}: {refusal.code} {refusal.reason} {text[:200]}") from None
+            status, text = refusal.code, refusal.read()
+        try:
+            return status, json.loads(text or b"{}")
+        except ValueError:
+            shown = text[:200].decode(errors="replace")
+            raise RuntimeError(f"{self.host}{path} answered {status} and no JSON: {shown}") from None
 
 
 class WebSocket:

@@ -153,7 +153,7 @@ class Watcher:
         import websocket
 
         self.server = server
-        url = server.url.replace("http", "ws") + f"/ws?clientId={server.client_id}"
+        url = server.url.replace("http", "ws") + f"/ws?clientId={server.client.client_id}"
         self.socket = websocket.create_connection(url, timeout=120)
         self.messages: list[tuple[float, str, dict]] = []
         self.pictures: list[bytes] = []
