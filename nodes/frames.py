@@ -241,6 +241,10 @@ def _motion_of(
     if (expression is None) != (pose is None):
         given, lacking = ("pose", "expression") if expression is None else ("expression", "pose")
         raise FD2TalkError(f"Only the {given} is connected: connect the {lacking} too, or neither.")
+    carried = samples.get(MOTION_KEY)
+    if carried is not None and not carried.overlay:
+        # these frames stand for themselves, whatever is connected: their checkpoint says so
+        return None, ""
     if expression is not None:
         from ..fd2talk_core.frames.portrait_motion import PortraitMotion
 
@@ -251,11 +255,8 @@ def _motion_of(
                 "connect those that the sampler had."
             )
         return motion, ""
-    carried = samples.get(MOTION_KEY)
     if carried is None:
         return None, "this LATENT does not carry the motion; connect expression and pose to this node"
-    if not carried.overlay:
-        return None, ""
     if carried.motion.num_frames != num_frames:
         return None, (
             f"this LATENT and the motion that it carries differ in length, {num_frames} and "
