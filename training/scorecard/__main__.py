@@ -61,9 +61,7 @@ def score(
     voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
     voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
     rows += score_portraits(weights, shown, voices, out, describe=describe)
-    reference = encode_reference(
-        shown[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model, size=weights.resolution
-    )
+    reference = encode_reference(shown[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model)
     rows += score_flicker(weights, reference)
     rows += score_cost(weights, reference)
     return rows

@@ -59,9 +59,7 @@ def score_portraits(
     names, missing, spoken, rows, own = [], [], [], [], []
     for number, (name, image) in enumerate(portraits):
         try:
-            reference = encode_reference(
-                image, weights.autoencoder, landmarker, weights.face_model, size=weights.resolution
-            )
+            reference = encode_reference(image, weights.autoencoder, landmarker, weights.face_model)
         except FD2TalkError:
             missing.append(name)
             continue

@@ -67,11 +67,6 @@ class Weights:
             encoder, **networks, lip_expert=expert, face_model=face_model, folder=folder, detail=detail
         )
 
-    @property
-    def resolution(self) -> int:
-        """Side of the crops that the weights were trained on."""
-        return self.autoencoder.info.resolution or 256
-
     def sequences(
         self, features: AudioFeatures, seed: int
     ) -> tuple[CoefficientSequence, CoefficientSequence]:
