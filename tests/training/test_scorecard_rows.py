@@ -62,7 +62,6 @@ class Fake:
     """Weights whose networks are functions of the test's own."""
 
     lip_expert = None
-    resolution = 256
 
     def __init__(self, sequences=None, talk=None) -> None:
         self.face_model = default_face_model()
