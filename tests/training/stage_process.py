@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ def run(stage: str, arguments: list[str], environment: dict[str, str], kill_at: 
     """The stage's command line; with ``kill_at`` the process is killed within that step, after its gradient
     and before anything is saved of it.
     """
+    assert "stage_process_preloaded" in sys.modules, "the server has imported nothing"
     import torch
 
     os.environ.update(environment)
@@ -55,6 +57,16 @@ def context() -> multiprocessing.context.BaseContext:
     """Of processes that begin with the imports done."""
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(["stage_process_preloaded"])
+    # some versions of Python let the server look along PYTHONPATH alone, and say nothing where what is to be
+    # imported is not found there
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *([before] if before else [])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
     return found
 
 

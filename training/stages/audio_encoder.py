@@ -293,7 +293,3 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
 
 def main(arguments: list[str] | None = None) -> int:
     return stage_main("audio_encoder", build, __doc__.splitlines()[0], arguments)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -258,7 +258,3 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
 
 def main(arguments: list[str] | None = None) -> int:
     return stage_main("motion", build, __doc__.splitlines()[0], arguments)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -441,7 +441,3 @@ def first_pairs(pairs: EncodedPairs, count: int) -> EncodedPairs:
 
 def main(arguments: list[str] | None = None) -> int:
     return stage_main("unet", build, __doc__.splitlines()[0], arguments)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
