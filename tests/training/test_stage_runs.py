@@ -99,9 +99,9 @@ def test_two_processes_give_what_one_gives(world: Path, stage: str) -> None:
     report = json.loads((world / "runs" / "two" / stage / "report.json").read_text())
     assert report["device"].startswith("2 × ")
     assert losses(world, stage, "two") == pytest.approx(losses(world, stage, "one"), rel=0.02)
-    # Adam moves a weight of no gradient as far as any other, whichever way rounding points, so that weights of
-    # equal runs differ; their averaged gradients do not, and would by more than their norm if the processes did
-    # not share one run
+    # Adam moves a weight of no gradient as far as any other, whichever way rounding points, so that weights
+    # of equal runs differ. Their averaged gradients do not; those of runs that share nothing differ by more
+    # than their norm
     one, two = (state(world, stage, run, "optimizer.exp_avg")[1] for run in ("one", "two"))
     apart = sum(float((one[name] - two[name]).square().sum()) for name in one)
     assert one and apart < 0.1**2 * sum(float(value.square().sum()) for value in one.values())
