@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from . import configs
 from .audio.encoder import AudioEncoder
 from .audio.reading import read_audio
+from .errors import FD2TalkError
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
-from .formats.video import VideoWriter
+from .files import check_output
+from .formats.video import ENDINGS, VideoWriter
 from .frames.decoding import iter_decoded_frames
 from .frames.defaults import DEFAULT_DETAIL
 from .frames.denoising import iter_latents
@@ -45,19 +47,32 @@ class TalkingVideo:
         num_frames: F = round(duration * fps).
         fps: frames a second.
         audio: ``(waveform [C, N], sample_rate)``, the recording as it was given.
+        inputs: files that it is made from, which it is never written over.
     """
 
     chunks: Iterator[Tensor]
     num_frames: int
     fps: float
     audio: tuple[Tensor, int]
+    inputs: tuple[Path | str, ...] = ()
 
     def save(self, path: Path | str) -> Path:
-        """Write an MP4 with the sound, frame by frame."""
+        """Write an MP4 with the sound, frame by frame; what stood there stays until the new one is whole.
+
+        Raises:
+            FD2TalkError: when the file cannot be written, is one of the inputs, or frames have been read
+                already.
+        """
+        path = check_output(path, ENDINGS, self.inputs)
         with VideoWriter(path, self.fps, self.audio) as writer:
             for frames in self.chunks:
                 writer.write(frames)
-        return Path(path)
+            if writer.num_frames != self.num_frames:
+                raise FD2TalkError(
+                    f"{path.name} is not written: {writer.num_frames} of {self.num_frames} frames were left. "
+                    "Frames are made once, when they are first read; make the video anew to save it again."
+                )
+        return path
 
     def frames(self) -> Tensor:
         """All frames at once, ``[F, H, W, 3]``."""
@@ -208,4 +223,5 @@ class FD2TalkPipeline:
             paste_back=paste_back,
             detail=detail,
         )
-        return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate))
+        inputs = tuple(given for given in (image, audio) if isinstance(given, Path | str))
+        return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate), inputs)

@@ -20,6 +20,7 @@ from ..face.model import FaceModel
 from ..face.palette import preview_colours
 from ..face.rasterizer import vertex_normals
 from ..face.skinning import head_weight
+from ..files import replacing
 from ..motion.coefficients import CoefficientSequence
 from ..motion.preview import agreed_motion
 
@@ -100,7 +101,8 @@ def write_glb(
             }
         ],
     }
-    Path(path).write_bytes(file.to_bytes())
+    with replacing(path) as partial:
+        partial.write_bytes(file.to_bytes())
 
 
 @torch.no_grad()

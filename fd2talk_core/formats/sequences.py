@@ -20,7 +20,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import struct
 import zipfile
 import zlib
@@ -38,6 +37,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.names import ARKIT_NAMES, OPEN_FACE_MODEL, POSE_NAMES
+from ..files import replacing
 from ..motion.coefficients import CoefficientSequence
 from ..timing import check_fps
 from .deep3d import read_deep3d
@@ -175,14 +175,8 @@ def save_motion(
             f"{path.name} cannot be saved: the expression runs at {sequences[0].fps:g} fps and the pose at "
             f"{sequences[1].fps:g}, and a file has one rate; retime one of them, or save two files."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with _blame(path):
-            writer(partial, expression, pose)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _blame(path), replacing(path) as partial:
+        writer(partial, expression, pose)
 
 
 def save_sequence(path: Path | str, sequence: CoefficientSequence) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +15,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..files import check_output, replacing
 from ..timing import check_fps
 
+ENDINGS = (".mp4",)
 AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 """Sample rates that AAC can carry; other rates are stored at the next one up."""
 
@@ -23,18 +27,22 @@ class VideoWriter:
     """An MP4 (H.264 and AAC) that grows by chunks of frames; memory does not grow with its length.
 
     Args:
-        path: the file to write. It is removed again if the work inside the ``with`` block fails.
+        path: the ``.mp4`` to write. What stood there stays until the work inside the ``with`` block has ended
+            well.
         fps: frames a second.
         audio: ``(waveform [C, N] in -1..1, sample_rate)`` or None for a silent video.
         crf: H.264 constant rate factor, 0 lossless to 51 worst.
 
     The sound starts at 0 and is not stretched: frame ``i`` is shown at ``i / fps``.
+
+    Raises:
+        FD2TalkError: when the file cannot be written (see :func:`~fd2talk_core.files.check_output`).
     """
 
     def __init__(
         self, path: Path | str, fps: float, audio: tuple[Tensor, int] | None = None, crf: int = 18
     ) -> None:
-        self.path = Path(path)
+        self.path = check_output(path, ENDINGS)
         self.fps = check_fps(fps).limit_denominator(1001)
         self.audio = audio
         self.crf = crf
@@ -42,11 +50,25 @@ class VideoWriter:
         self._container: av.container.OutputContainer | None = None
 
     def __enter__(self) -> VideoWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self.path), mode="w", options={"movflags": "+faststart"})
         self._video: av.VideoStream | None = None
         self._sound: _AudioTrack | None = None
+        with self._blame(), ExitStack() as stack:
+            partial = stack.enter_context(replacing(self.path))
+            self._container = av.open(
+                str(partial), mode="w", format="mp4", options={"movflags": "+faststart"}
+            )
+            stack.callback(self._close)
+            self._until_whole = stack.pop_all()
         return self
+
+    @contextmanager
+    def _blame(self) -> Iterator[None]:
+        """Give what the file system says the file's name."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            reason = error.strerror or error
+            raise FD2TalkError(f"{self.path.name} cannot be written ({reason}).") from error
 
     def write(self, frames: Tensor) -> None:
         """Append frames ``[n, H, W, 3]`` in 0..1. Odd sizes are extended by one pixel, which H.264 needs."""
@@ -62,6 +84,10 @@ class VideoWriter:
         pad_h, pad_w = pixels.shape[1] % 2, pixels.shape[2] % 2
         if pad_h or pad_w:
             pixels = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
+        with self._blame():
+            self._encode(pixels)
+
+    def _encode(self, pixels: np.ndarray) -> None:
         for picture in pixels:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts = self.num_frames
@@ -86,20 +112,21 @@ class VideoWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                if self._video is None:
-                    raise FD2TalkError("No frame was written, so there is no video.")
-                self._container.mux(self._video.encode())
-                if self._sound is not None:
-                    self._sound.finish()
-        except BaseException:
-            kind = FD2TalkError
-            raise
-        finally:
+        if error is not None:
+            self._until_whole.__exit__(kind, error, traceback)
+            return
+        with self._until_whole, self._blame():
+            if self._video is None:
+                raise FD2TalkError("No frame was written, so there is no video.")
+            self._container.mux(self._video.encode())
+            if self._sound is not None:
+                self._sound.finish()
             self._container.close()
-            if kind is not None:
-                self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        """Close what is closed already, or is thrown away: how that ends must not hide why."""
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()
 
 
 class _AudioTrack:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..errors import FD2TalkError
+from ..files import replacing
 
 FORMAT_VERSION = "1"
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -75,8 +76,6 @@ def save_checkpoint(
         network: has a ``config`` that can rebuild it (diffusers' ConfigMixin, or a mapping).
         dtype: storage type, or None to keep each tensor's own.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in network.state_dict().items()
@@ -88,9 +87,8 @@ def save_checkpoint(
         "config": json.dumps(config, sort_keys=True),
         "info": json.dumps(asdict(info), sort_keys=True),
     }
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def read_header(path: Path | str) -> tuple[str, dict, CheckpointInfo]:
