@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from .errors import FD2TalkError
+from .files import check_output
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -14,7 +22,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m fd2talk_core", description="Make a portrait speak.")
     parser.add_argument("image", type=Path, help="the portrait, a picture file")
     parser.add_argument("audio", type=Path, help="the voice, a sound or video file")
-    parser.add_argument("-o", "--output", type=Path, default=Path("talking.mp4"), help="the MP4 to write")
+    parser.add_argument("-o", "--output", default="talking.mp4", help="the MP4 to write")
     parser.add_argument("--weights", default="tiny", help="a shipped set or a folder of checkpoints")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--fps", type=float, default=25.0, help="frames a second, 1 to 120")
@@ -31,14 +39,41 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+class Stopped(BaseException):
+    """The system asked the process to end; what is being written is put away on the way out."""
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP where there is one, end the work as Ctrl-C does."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    own = threading.current_thread() is threading.main_thread()
+    # what is ignored, as under nohup, stays so
+    before = {number: signal.getsignal(number) for number in numbers if own}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(text: object, stream: TextIO) -> None:
+    """Print a line, whatever bytes a file's name is made of."""
+    encoding = stream.encoding or "utf-8"
+    print(str(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Make the video; returns the exit status, 2 for bad input told in one sentence."""
+    """Make the video; returns the exit status: 2 after bad input, told in one sentence."""
     options = vars(parse_arguments(arguments))
-    image, audio, output = options.pop("image"), options.pop("audio"), options.pop("output")
-    from tqdm import tqdm
-
-    from .pipeline import FD2TalkPipeline
-
     bars: dict[str, tqdm] = {}
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -46,22 +81,31 @@ def main(arguments: list[str] | None = None) -> int:
             bars[stage] = tqdm(total=total, desc=stage, unit="step")
         bars[stage].update(done - bars[stage].n)
 
+    status, told = 0, None
     try:
-        pipeline = FD2TalkPipeline.from_pretrained(options.pop("weights"), device=options.pop("device"))
-        path = pipeline(image, audio, progress=progress, **options).save(output)
+        with _stopping():
+            told = _make(options, progress)
     except FD2TalkError as error:
-        failure = error
-    else:
-        failure = None
+        status, told = 2, error
+    except KeyboardInterrupt:
+        status, told = 128 + signal.SIGINT, "Stopped; nothing was written."
+    except Stopped as stopped:
+        status, told = 128 + stopped.args[0], "Stopped; nothing was written."
     finally:
         # a bar writes itself once more when it is closed, and what went wrong should be read last
         for bar in bars.values():
             bar.close()
-    if failure is not None:
-        print(failure, file=sys.stderr)
-        return 2
-    print(path)
-    return 0
+    _say(told, sys.stderr if status else sys.stdout)
+    return status
+
+
+def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path:
+    output = options.pop("output")
+    check_output(output, (".mp4",), (options["image"], options["audio"]))
+    from .pipeline import FD2TalkPipeline
+
+    pipeline = FD2TalkPipeline.from_pretrained(options.pop("weights"), device=options.pop("device"))
+    return pipeline(options.pop("image"), options.pop("audio"), progress=progress, **options).save(output)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import base64
 import json
 import mimetypes
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -104,12 +105,21 @@ class ComfyUI:
         ]
         if not saved:
             raise RuntimeError("The graph saved no video; it needs a SaveVideo node.")
-        with urllib.request.urlopen(
-            f"{self.host}/view?{urllib.parse.urlencode(saved[0])}", timeout=SECONDS
-        ) as video:
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            Path(target).write_bytes(video.read())
-        return Path(target)
+        place = f"{self.host}/view?{urllib.parse.urlencode(saved[0])}"
+        with urllib.request.urlopen(place, timeout=SECONDS) as video:
+            target = Path(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # an earlier video stays until the new one is here, whole
+            partial = target.with_name(f".{uuid.uuid4().hex}.part")
+            try:
+                with partial.open("wb") as file:
+                    shutil.copyfileobj(video, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
+        return target
 
     def call(self, path: str, body: dict | bytes | None = None, kind: str = "application/json") -> dict:
         """What the host answers, in JSON: to a GET, or to a POST of the body.
@@ -255,6 +265,10 @@ def main() -> int:
     )
     parser.add_argument("--fps", type=float, help="frames a second; the graph's own when left out")
     options = parser.parse_args()
+    for given in (options.portrait, options.voice):
+        if given.exists() and options.output.exists() and given.samefile(options.output):
+            print(f"{options.output} is an input; name another output.", file=sys.stderr)
+            return 1
     comfyui = ComfyUI(options.host)
     try:
         graph = load_graph(options.graph)

@@ -133,17 +133,20 @@ class _AudioTrack:
     """Feeds one waveform to an AAC stream a little at a time.
 
     Over six channels are mixed down to stereo: players seldom take them, and PyAV, with which a host would
-    read the file back, crashes on eight planar channels.
+    read the file back, crashes on eight planar channels. Over eight have no layout that says where each
+    belongs: they become one channel, their mean, as the audio encoder hears them.
     """
 
     def __init__(self, container: av.container.OutputContainer, waveform: Tensor, sample_rate: int) -> None:
         self.container = container
         waveform = waveform[0] if waveform.ndim == 3 else waveform
-        channels = min(waveform.shape[0], 8)
+        if waveform.shape[0] > 8:
+            waveform = waveform.float().mean(dim=0, keepdim=True)
+        channels = waveform.shape[0]
         self.layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}[
             channels
         ]
-        self.waveform = waveform[:channels]
+        self.waveform = waveform
         self.sample_rate = sample_rate
         rate = next((r for r in AUDIO_RATES if r >= sample_rate), AUDIO_RATES[-1])
         stored = self.layout if channels <= 6 else "stereo"

@@ -50,6 +50,20 @@ def test_sound_comes_back_as_it_went_in(tmp_path: Path, rate: int, channels: int
     assert np.corrcoef(sound[0, middle], tone[0, middle])[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("channels", [9, 12, 16])
+def test_no_channel_is_lost(tmp_path: Path, channels: int) -> None:
+    """Each channel alone is heard: as a tone of its own in the mean of all."""
+    rate = 48_000
+    pitches = 300 * torch.arange(1, channels + 1)
+    sound = 0.8 * torch.sin(2 * torch.pi * pitches[:, None] * torch.arange(rate) / rate)
+    with VideoWriter(tmp_path / "v.mp4", 25, (sound, rate)) as writer:
+        writer.write(torch.rand(25, 32, 32, 3))
+    _, heard, _ = read(tmp_path / "v.mp4")
+    spectrum = np.abs(np.fft.rfft(heard[0, :rate])) / (rate / 2)
+    assert heard.shape[0] == 1
+    assert np.allclose(spectrum[pitches.numpy()], 0.8 / channels, rtol=0.2)
+
+
 def test_chunks_are_the_same_as_one_piece_and_odd_sizes_work(tmp_path: Path) -> None:
     frames = torch.rand(7, 33, 35, 3)
     with VideoWriter(tmp_path / "a.mp4", 25) as writer:
