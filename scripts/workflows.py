@@ -32,10 +32,10 @@ ROOM = {
     "LoadAudioWav2Vec": (0, 190),
     "FD2TalkUNetSampler": (0, 480),
     "SaveVideo": (0, 400),
-    "FD2TalkLoadCoefficients": (0, 265),
+    "FD2TalkLoadCoefficients": (0, 320),
     "FD2TalkCoefficientsFromVideo": (0, 420),
-    "FD2TalkRetime": (0, 285),
-    "FD2TalkScaleMotion": (0, 360),
+    "FD2TalkRetime": (0, 330),
+    "FD2TalkScaleMotion": (0, 410),
     "FD2TalkAddBlinks": (0, 380),
     "FD2TalkSmoothMotion": (0, 240),
 }

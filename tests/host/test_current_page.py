@@ -106,6 +106,26 @@ def test_the_workflow_runs_in_a_current_page(page: Any) -> None:
     shoot(page, f"talking_portrait has run, {page.kind}.png")
 
 
+@only_current
+def test_what_nodes_show_of_a_motion_has_room(page: Any) -> None:
+    """The graph with the most curves above each other, run without the frames."""
+    load(page, of_page("custom_pose"))
+    page.evaluate(
+        """(fps) => {
+             for (const node of app.graph.nodes) {
+               if (/Sampler|DecodeVideo|SaveVideo/.test(node.type)) node.mode = 2;
+               if (node.type === "FD2TalkLoadCoefficients")
+                 node.widgets.find(({ name }) => name === "fps").value = fps;
+             }
+           }""",
+        10 + CURRENT.index(page.kind),  # what the host has cached of the other page's run it tells nobody
+    )
+    run(page, page.server)
+    page.wait_for_function("() => document.querySelectorAll('.fd2talk-motion').length >= 4")
+    assert overlaps(page) == []
+    shoot(page, f"custom_pose has run, {page.kind}.png")
+
+
 UPLOADS = """() => {
   const node = app.graph.nodes.find((node) => node.type === "LoadAudioWav2Vec");
   const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
