@@ -15,17 +15,26 @@ from tqdm import tqdm
 
 from .errors import FD2TalkError
 from .files import check_output
+from .frames.defaults import DEFAULT_DETAIL
+
+MISSING = ("error", "hold", "interpolate")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, whose options are those of :meth:`FD2TalkPipeline.__call__`."""
     parser = argparse.ArgumentParser(prog="python -m fd2talk_core", description="Make a portrait speak.")
     parser.add_argument("image", type=Path, help="the portrait, a picture file")
-    parser.add_argument("audio", type=Path, help="the voice, a sound or video file")
+    parser.add_argument("audio", type=Path, nargs="?", help="the voice, a sound or video file")
+    parser.add_argument(
+        "--driving", type=Path, metavar="VIDEO", help="move as this video; its sound too, without a voice"
+    )
+    parser.add_argument("--missing-faces", choices=MISSING, default="error", help="of the driving video")
+    parser.add_argument("--motion", type=Path, metavar="FILE", help="expression and pose from a file")
+    parser.add_argument("--save-motion", metavar="FILE", help="write expression and pose to a file")
     parser.add_argument("-o", "--output", default="talking.mp4", help="the MP4 to write")
     parser.add_argument("--weights", default="tiny", help="a shipped set or a folder of checkpoints")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    parser.add_argument("--fps", type=float, default=25.0, help="frames a second, 1 to 120")
+    parser.add_argument("--fps", type=float, help="frames per second, 1 to 120; that of the motion, or 25")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--motion-steps", type=int, help="sampling steps of the motion transformers")
     parser.add_argument("--frame-steps", type=int, help="sampling steps of the frames")
@@ -34,6 +43,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pose-intensity", type=float, default=1.0)
     parser.add_argument("--motion-mode", choices=("relative", "absolute"), default="relative")
     parser.add_argument("--crop", dest="paste_back", action="store_false", help="give the square face crop")
+    parser.add_argument("--detail", type=float, default=DEFAULT_DETAIL, help="of the portrait, 0 to 1")
+    parser.add_argument("--eta", type=float, default=0.0, help="0 is DDIM, 1 is DDPM")
+    parser.add_argument("--noise-mode", choices=("shared", "per_frame"), default="shared")
+    parser.add_argument("--margin", type=float, default=1.0, help="room around the head in the crop")
+    parser.add_argument("--size", type=int, help="side of the crop in pixels; the checkpoint's own")
     parser.add_argument("--face-index", type=int, default=0, help="which face, 0 is the largest")
     parser.add_argument("--no-face", choices=("error", "whole_image"), default="error")
     return parser.parse_args(arguments)
@@ -100,12 +114,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path:
-    output = options.pop("output")
-    check_output(output, (".mp4",), (options["image"], options["audio"]))
+    output, save_as = options.pop("output"), options.pop("save_motion")
+    inputs = [options[name] for name in ("image", "audio", "driving", "motion") if options[name] is not None]
+    check_output(output, (".mp4",), inputs)
+    from .formats.sequences import WRITERS, load_motion, save_motion
     from .pipeline import FD2TalkPipeline
 
+    if save_as is not None:
+        check_output(save_as, tuple(WRITERS), inputs)
+    if options["motion"] is not None:
+        given = load_motion(options["motion"])
+        options["motion"] = given.require("expression"), given.require("pose")
     pipeline = FD2TalkPipeline.from_pretrained(options.pop("weights"), device=options.pop("device"))
-    return pipeline(options.pop("image"), options.pop("audio"), progress=progress, **options).save(output)
+    video = pipeline(options.pop("image"), options.pop("audio"), progress=progress, **options)
+    if save_as is not None:
+        save_motion(save_as, *video.motion)
+    return video.save(output)
 
 
 if __name__ == "__main__":

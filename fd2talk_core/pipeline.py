@@ -18,21 +18,25 @@ from torch import Tensor, nn
 
 from . import configs
 from .audio.encoder import AudioEncoder
-from .audio.reading import read_audio
+from .audio.reading import has_sound, read_audio
 from .errors import FD2TalkError
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
 from .files import check_output
 from .formats.video import ENDINGS, VideoWriter
+from .formats.video_frames import VideoFrames
 from .frames.decoding import iter_decoded_frames
 from .frames.defaults import DEFAULT_DETAIL
-from .frames.denoising import iter_latents
+from .frames.denoising import NoiseMode, iter_latents
 from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, encode_reference
 from .imaging import read_image
-from .motion.coefficients import MotionMode
+from .motion.coefficients import CoefficientSequence, MotionMode
 from .motion.sampling import sample_motion
+from .motion.tracking import MissingPolicy, follow_face, read_motion
 from .networks.checkpoint import find_checkpoint, load_checkpoint
+from .progress import Callback
+from .timing import frame_count
 
 Progress = Callable[[str, int, int], None]
 """Called as (stage, done, total); what it raises stops the work within one step."""
@@ -46,15 +50,17 @@ class TalkingVideo:
         chunks: frames ``[n, H, W, 3]`` in 0..1, to be read once.
         num_frames: F = round(duration * fps).
         fps: frames a second.
-        audio: ``(waveform [C, N], sample_rate)``, the recording as it was given.
+        audio: ``(waveform [C, N], sample_rate)``, the recording as it was given; None for a silent video.
         inputs: files that it is made from, which it is never written over.
+        motion: the expression and the pose that the portrait was given.
     """
 
     chunks: Iterator[Tensor]
     num_frames: int
     fps: float
-    audio: tuple[Tensor, int]
+    audio: tuple[Tensor, int] | None
     inputs: tuple[Path | str, ...] = ()
+    motion: tuple[CoefficientSequence, CoefficientSequence] | None = None
 
     def save(self, path: Path | str) -> Path:
         """Write an MP4 with the sound, frame by frame; what stood there stays until the new one is whole.
@@ -141,9 +147,12 @@ class FD2TalkPipeline:
     def __call__(
         self,
         image: Tensor | Path | str,
-        audio: tuple[Tensor, int] | Path | str,
+        audio: tuple[Tensor, int] | Path | str | None = None,
         *,
-        fps: float = 25.0,
+        driving: Path | str | None = None,
+        motion: tuple[CoefficientSequence, CoefficientSequence] | None = None,
+        missing_faces: MissingPolicy = "error",
+        fps: float | None = None,
         seed: int = 0,
         motion_steps: int | None = None,
         frame_steps: int | None = None,
@@ -153,6 +162,10 @@ class FD2TalkPipeline:
         motion_mode: MotionMode = "relative",
         paste_back: bool = True,
         detail: float = DEFAULT_DETAIL,
+        eta: float = 0.0,
+        noise_mode: NoiseMode = "shared",
+        margin: float = 1.0,
+        size: int | None = None,
         face_index: int = 0,
         no_face: NoFacePolicy = "error",
         progress: Progress | None = None,
@@ -161,16 +174,24 @@ class FD2TalkPipeline:
 
         Args:
             image: the portrait, a file or ``[H, W, 3]`` in 0..1.
-            audio: the voice, a file or ``(waveform [C, N], sample_rate)``.
-            fps: of the video, over 0 and at most 120.
+            audio: the voice, a file or ``(waveform [C, N], sample_rate)``. Without one the sound is the
+                driving video's, if it has any.
+            driving: a video whose expression and head motion the portrait takes on, in place of the voice's.
+            motion: expression and pose that it takes on, in place of the voice's.
+            missing_faces: what frames of the driving video do that show no face, see
+                :func:`~fd2talk_core.motion.tracking.read_motion`.
+            fps: of the video, over 0 and at most 120; None takes that of the motion, 25 for a voice.
             seed: the same seed gives the same video.
             motion_steps, frame_steps: sampling steps; None takes the checkpoint's recommendation.
             guidance: strength of the audio on the motion (FaceTalk Eq. 10); 1 is off.
-            expression_intensity, pose_intensity: scale of the motion.
+            expression_intensity, pose_intensity: scale of the motion that is made from the voice.
             motion_mode: ``"relative"`` starts where the portrait looks, ``"absolute"`` is the paper's.
             paste_back: put the moving head back into the whole picture, or give the square crop.
             detail: how much fine detail is taken from the portrait, and how far mouth and eyes are drawn
                 anew, 0..1.
+            eta, noise_mode: see :func:`~fd2talk_core.frames.denoising.iter_latents`.
+            margin: room around the head in the crop; the networks were trained on 1.
+            size: side of the crop in pixels; None takes the checkpoint's.
             face_index: which face, 0 is the largest.
             no_face: ``"error"`` or ``"whole_image"``.
             progress: called with (stage, done, total).
@@ -185,23 +206,43 @@ class FD2TalkPipeline:
         def report(stage: str) -> Callable[[int, int, Tensor | None], None] | None:
             return (lambda done, total, _: progress(stage, done, total)) if progress else None
 
-        # both inputs are read before anything long is done with one
+        if audio is None and driving is None and motion is None:
+            raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")
+        if driving is not None and motion is not None:
+            raise FD2TalkError("A driving video and a motion were given, but one of them is needed.")
+        # all inputs are read before anything long is done with one
         picture = image if isinstance(image, Tensor) else read_image(image)
-        waveform, sample_rate = audio if isinstance(audio, tuple) else read_audio(audio)
-        features = self.audio_encoder.encode(waveform, sample_rate, fps, callback=report("audio"))
+        sound = audio if isinstance(audio, tuple) else None
+        if isinstance(audio, Path | str):
+            sound = read_audio(audio)
+        elif audio is None and driving is not None and has_sound(driving):
+            sound = read_audio(driving)
 
-        sampling = {"seed": seed, "steps": motion_steps, "guidance": guidance}
-        expression = sample_motion(
-            self.expression,
-            features,
-            kind="expression",
-            intensity=expression_intensity,
-            callback=report("expression"),
-            **sampling,
-        )
-        pose = sample_motion(
-            self.pose, features, kind="pose", intensity=pose_intensity, callback=report("pose"), **sampling
-        )
+        if driving is not None:
+            motion = self._follow(driving, missing_faces, report)
+        if motion is not None:
+            fps = fps or motion[0].fps
+            expression, pose = (part.resample(fps, frame_count(part.duration, fps)) for part in motion)
+        else:
+            fps = 25.0 if fps is None else fps
+            features = self.audio_encoder.encode(*sound, fps, callback=report("audio"))
+            sampling = {"seed": seed, "steps": motion_steps, "guidance": guidance}
+            expression = sample_motion(
+                self.expression,
+                features,
+                kind="expression",
+                intensity=expression_intensity,
+                callback=report("expression"),
+                **sampling,
+            )
+            pose = sample_motion(
+                self.pose,
+                features,
+                kind="pose",
+                intensity=pose_intensity,
+                callback=report("pose"),
+                **sampling,
+            )
 
         reference = encode_reference(
             picture,
@@ -210,18 +251,40 @@ class FD2TalkPipeline:
             self.face_model,
             face_index=face_index,
             no_face=no_face,
+            margin=margin,
+            size=size,
         )
-        motion = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
+        moving = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
         latents = iter_latents(
-            self.unet, reference, motion, seed=seed, steps=frame_steps, callback=report("frames")
+            self.unet,
+            reference,
+            moving,
+            seed=seed,
+            steps=frame_steps,
+            eta=eta,
+            noise_mode=noise_mode,
+            callback=report("frames"),
         )
         frames = iter_decoded_frames(
             self.autoencoder,
             latents,
             reference,
-            motion=motion if self.unet.takes_overlay else None,
+            motion=moving if self.unet.takes_overlay else None,
             paste_back=paste_back,
             detail=detail,
         )
-        inputs = tuple(given for given in (image, audio) if isinstance(given, Path | str))
-        return TalkingVideo(frames, features.num_frames, fps, (waveform, sample_rate), inputs)
+        inputs = tuple(given for given in (image, audio, driving) if isinstance(given, Path | str))
+        return TalkingVideo(frames, moving.num_frames, fps, sound, inputs, (expression, pose))
+
+    def _follow(
+        self, driving: Path | str, missing: MissingPolicy, report: Callable[[str], Callback | None]
+    ) -> tuple[CoefficientSequence, CoefficientSequence]:
+        """Expression and pose of the largest face in a video."""
+        frames = VideoFrames(driving)
+        track = follow_face(
+            frames, self.landmarker, num_frames=frames.num_frames, callback=report("driving video")
+        )
+        read = read_motion(
+            track, frames.fps, self.face_model, missing=missing, callback=report("driving motion")
+        )
+        return read.expression, read.pose

@@ -54,6 +54,19 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
     return _join(pieces), sample_rate
 
 
+def has_sound(path: Path | str) -> bool:
+    """Whether a file has an audio stream; False too for one that cannot be opened, which its reader tells."""
+    import av
+
+    from ..media import open_media
+
+    try:
+        with open_media(path) as container:
+            return bool(container.streams.audio)
+    except (av.FFmpegError, OSError):
+        return False
+
+
 def _samples(frame: av.AudioFrame) -> Tensor:
     """``[C, n]`` of an interleaved frame."""
     return torch.from_numpy(frame.to_ndarray()).view(-1, frame.layout.nb_channels).T

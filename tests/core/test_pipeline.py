@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,11 +14,14 @@ import torch
 from PIL import Image
 
 from fd2talk_core import configs
-from fd2talk_core.__main__ import main
+from fd2talk_core.__main__ import main, parse_arguments
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.formats.sequences import load_motion
+from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.imaging import read_image
 from fd2talk_core.networks.checkpoint import SHIPPED, CheckpointInfo, save_checkpoint
 from fd2talk_core.pipeline import FD2TalkPipeline
+from tests.host.media import write_wav
 
 ROOT = Path(__file__).parents[2]
 PORTRAIT = ROOT / "example_inputs" / "portrait.png"
@@ -191,3 +195,61 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     assert read_image(tmp_path / "turned.jpg").shape == (40, 20, 3)
     with pytest.raises(FD2TalkError, match="missing.png"):
         read_image(tmp_path / "missing.png")
+
+
+def test_motion_from_a_video_or_a_file_needs_no_voice(pipeline: FD2TalkPipeline, tmp_path: Path) -> None:
+    face = read_image(PORTRAIT)
+    sound = voice(0.5)
+    with VideoWriter(tmp_path / "driving.mp4", 8, sound) as writer:
+        writer.write(torch.stack([face.roll(shift, 1) for shift in (0, 4, 8, 4)]))
+    with VideoWriter(tmp_path / "silent.mp4", 8) as writer:
+        writer.write(face[None].expand(2, -1, -1, -1))
+    options = {"frame_steps": 1, "paste_back": False}
+    driven = pipeline(PORTRAIT, driving=tmp_path / "driving.mp4", **options)
+    assert driven.num_frames == 4 and driven.fps == 8
+    assert driven.audio[0].shape[1] / driven.audio[1] == pytest.approx(0.5, abs=0.1)
+    place = driven.motion[1].values[:, 3]
+    assert place[2] > place[0]  # to the picture's right, as the face in the video went
+    assert pipeline(PORTRAIT, sound, driving=tmp_path / "driving.mp4", **options).audio is sound
+    assert pipeline(PORTRAIT, driving=tmp_path / "silent.mp4", **options).audio is None
+    again = pipeline(PORTRAIT, motion=driven.motion, **options)
+    assert again.audio is None and torch.equal(again.frames(), driven.frames())
+    assert pipeline(PORTRAIT, motion=driven.motion, fps=16, **options).num_frames == 8
+    with pytest.raises(FD2TalkError, match="Nothing moves the portrait"):
+        pipeline(PORTRAIT)
+    with pytest.raises(FD2TalkError, match="one of them"):
+        pipeline(PORTRAIT, driving=tmp_path / "driving.mp4", motion=driven.motion)
+    with pytest.raises(FD2TalkError, match="is the input"):
+        driven.save(tmp_path / "driving.mp4")
+
+
+def test_the_command_line_has_the_pipelines_options(
+    pipeline: FD2TalkPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FD2TalkPipeline, "from_pretrained", lambda *_, **__: pipeline)
+    known = set(inspect.signature(FD2TalkPipeline.__call__).parameters) - {"self", "progress"}
+    offered = set(vars(parse_arguments(["portrait.png"])))
+    assert known <= offered
+    common = ["--frame-steps=1", "--motion-steps=1", "--crop", "--fps=4"]
+    first, saved = tmp_path / "first.mp4", tmp_path / "motion.json"
+    write_wav(tmp_path / "voice.wav", voice(0.5)[0], 16_000)
+    assert (
+        main(
+            [
+                str(PORTRAIT),
+                str(tmp_path / "voice.wav"),
+                f"--output={first}",
+                f"--save-motion={saved}",
+                *common,
+            ]
+        )
+        == 0
+    )
+    motion = load_motion(saved)
+    odd = ["--detail=0", "--eta=0.5", "--noise-mode=per_frame", "--margin=1.2"]
+    second = tmp_path / "second.mp4"
+    assert main([str(PORTRAIT), f"--motion={saved}", f"--output={second}", *odd, *common]) == 0
+    with av.open(str(second)) as file:
+        assert not file.streams.audio
+        assert len(list(file.decode(video=0))) == motion.pose.num_frames
+    assert main([str(PORTRAIT), f"--motion={saved}", f"--save-motion={saved}", f"--output={second}"]) == 2
