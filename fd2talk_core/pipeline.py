@@ -221,7 +221,7 @@ class FD2TalkPipeline:
         if driving is not None:
             motion = self._follow(driving, missing_faces, report)
         if motion is not None:
-            fps = fps or motion[0].fps
+            fps = motion[0].fps if fps is None else fps
             expression, pose = (part.resample(fps, frame_count(part.duration, fps)) for part in motion)
         else:
             fps = 25.0 if fps is None else fps
