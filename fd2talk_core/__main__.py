@@ -128,6 +128,7 @@ def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) ->
     pipeline = FD2TalkPipeline.from_pretrained(options.pop("weights"), device=options.pop("device"))
     video = pipeline(options.pop("image"), options.pop("audio"), progress=progress, **options)
     if save_as is not None:
+        assert video.motion is not None  # a pipeline's video tells what moves it
         save_motion(save_as, *video.motion)
     return video.save(output)
 

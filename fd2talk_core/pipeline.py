@@ -204,7 +204,9 @@ class FD2TalkPipeline:
         """
 
         def report(stage: str) -> Callable[[int, int, Tensor | None], None] | None:
-            return (lambda done, total, _: progress(stage, done, total)) if progress else None
+            if (tell := progress) is None:
+                return None
+            return lambda done, total, _: tell(stage, done, total)
 
         if audio is None and driving is None and motion is None:
             raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")

@@ -171,7 +171,7 @@ def ddim_sample(
     for index, (timestep, previous) in enumerate(pairwise(timesteps)):
         x0 = denoise(sample, torch.tensor(timestep, device=sample.device))
         # σ is 0 at the last step (ᾱ₀ = 1), so its noise need not be drawn
-        extra = noise_fn(index).to(sample) if eta > 0 and previous >= 0 else None
+        extra = noise_fn(index).to(sample) if noise_fn and eta > 0 and previous >= 0 else None
         sample = ddim_step(
             scheduler, x0, timestep, previous, sample, eta=eta if extra is not None else 0.0, noise=extra
         )
