@@ -12,7 +12,7 @@ from scripts.environment import ROOT
 from tests.host.conftest import unavailable
 
 SHIPPED = {"fd2talk_core", "nodes", "web", "locales", "workflows", "subgraphs", "example_inputs"}
-LEFT_OUT = {"tests", "training", "scripts", "docs", ".ci"}
+LEFT_OUT = {"tests", "training", "scripts", "docs", ".ci", ".github"}
 
 
 def tracked(*options: str) -> set[str]:
@@ -37,7 +37,10 @@ def test_all_that_a_user_needs_is_in_and_what_developers_need_is_out(archive: se
         assert by_folder[0][folder] == by_folder[1][folder] > 0, folder
     assert not LEFT_OUT & by_folder[1].keys() and LEFT_OUT <= by_folder[0].keys()
     top = {path for path in archive if "/" not in path}
-    assert {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"} <= top
+    assert top == {
+        *("__init__.py", "pyproject.toml", "requirements.txt", ".comfyignore", ".gitignore"),
+        *("README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md"),
+    }
 
 
 def test_help_pages_graphs_and_weights_are_counted(archive: set[str]) -> None:
