@@ -49,7 +49,7 @@ class TalkingVideo:
     Attributes:
         chunks: frames ``[n, H, W, 3]`` in 0..1, to be read once.
         num_frames: F = round(duration * fps).
-        fps: frames a second.
+        fps: frames per second.
         audio: ``(waveform [C, N], sample_rate)``, the recording as it was given; None for a silent video.
         inputs: files that it is made from, which it is never written over.
         motion: the expression and the pose that the portrait was given.
@@ -76,7 +76,7 @@ class TalkingVideo:
             if writer.num_frames != self.num_frames:
                 raise FD2TalkError(
                     f"{path.name} is not written: {writer.num_frames} of {self.num_frames} frames were left. "
-                    "Frames are made once, when they are first read; make the video anew to save it again."
+                    "Frames are made once, when they are first read; make the video again to save it twice."
                 )
         return path
 

@@ -13,7 +13,7 @@ def frame_count(duration: Fraction | float, fps: float) -> int:
 
     Args:
         duration: seconds, exact when given as ``Fraction(samples, sample_rate)``.
-        fps: frames a second, over 0 and at most 120 (23.976 is taken as the decimal number it is written as).
+        fps: frames per second, over 0 and at most 120 (23.976 is taken as the decimal it is written as).
 
     Raises:
         FD2TalkError: when fps is out of range.

@@ -390,7 +390,7 @@ def video_from_file(path: Path) -> Any:
 
 
 def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:
-    """The pictures of the host's VIDEO one at a time, their number and frames a second.
+    """The pictures of the host's VIDEO one at a time, their number and frames per second.
 
     A file is read as it is needed. Newer hosts can cut a video (read so too) or crop it (held whole then).
     """

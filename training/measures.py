@@ -116,7 +116,7 @@ def lip_closure(
 
     Args:
         opening: ``[F]``, mouth opening by frame.
-        fps: frames a second.
+        fps: frames per second.
         phonemes: ``(name, start, end)`` in seconds.
         low, high: percentiles of the clip's own openings.
     """

@@ -263,7 +263,7 @@ def main() -> int:
     parser.add_argument(
         "--graph", default="talking_portrait", help="a name in workflows/api, or a .json file"
     )
-    parser.add_argument("--fps", type=float, help="frames a second; the graph's own when left out")
+    parser.add_argument("--fps", type=float, help="frames per second; the graph's own when left out")
     options = parser.parse_args()
     for given in (options.portrait, options.voice):
         if given.exists() and options.output.exists() and given.samefile(options.output):

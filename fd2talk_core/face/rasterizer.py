@@ -286,7 +286,7 @@ def shade(
 ) -> Tensor:
     """A clay-like preview: smooth normals, a key light from the upper left, a weak fill from the right.
 
-    The light is reckoned at the vertices and blended over the triangles: a pixel costs three products.
+    The light is computed at the vertices and blended over the triangles: a pixel costs three products.
 
     Args:
         vertices: ``[B, V, 3]``, posed; x right, y up, z to the viewer.

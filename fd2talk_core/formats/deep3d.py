@@ -9,7 +9,7 @@ columns are the crop's. SadTalker's ``coeff_3dmm`` has 70 or 73: expression 0–
 The 64 expression coefficients are weights of the Basel model's own basis, which may not be redistributed.
 They stay
 its: they are marked ``bfm-64`` and every network for another face model refuses them. The head pose is common
-geometry (axes and the unit of 10 cm agree with ours); Deep3D turns by R = Rz Ry Rx, which is decomposed anew.
+geometry (axes and the unit of 10 cm agree with ours); Deep3D turns by R = Rz Ry Rx, decomposed again here.
 
 The reader below knows plain numeric arrays and nothing else: no structs, no objects, nothing that could run.
 """

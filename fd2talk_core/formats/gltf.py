@@ -206,7 +206,7 @@ class _Glb:
         return self._append(accessor | ({"normalized": True} if normalized else {}))
 
     def add_sparse(self, values: np.ndarray, threshold: float, *, bounds: bool = False) -> int:
-        """As :meth:`add`, but only the rows that are not nought are stored."""
+        """As :meth:`add`, but only the rows that are non-zero are stored."""
         rows = (np.abs(values).max(axis=1) > threshold).nonzero()[0]
         rows = rows if len(rows) else np.zeros(1, dtype=np.int64)
         kept = np.zeros_like(values)

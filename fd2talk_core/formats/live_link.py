@@ -4,7 +4,7 @@ The columns are found by name. Values are ARKit's 52 blendshapes, then the head'
 roll in radians. The angles follow ARKit's face axes, which are ours (x to the picture's right, y up, z to the
 viewer), so signs agree: positive pitch looks down, positive yaw turns to the picture's right, positive roll
 tilts the crown to the picture's left. Their order does not: Unreal's rotator turns by yaw, then pitch, then
-roll (intrinsic y-x-z), ours is intrinsic x-y-z, so the rotation is decomposed anew. The app stores no head
+roll (intrinsic y-x-z), ours is intrinsic x-y-z, so the rotation is decomposed again. The app stores no head
 position; ours is then 0. (Of a phone held sideways, users report mirrored pitch and yaw.)
 
 A timecode is ``HH:MM:SS:FF.fff``: frames of the clock (60 a second in the app, whatever the camera's rate)
@@ -66,7 +66,7 @@ class LiveLinkTake:
     Attributes:
         expression: ``[F, 52]`` in :data:`~fd2talk_core.face.names.ARKIT_NAMES` order.
         pose: ``[F, 6]``.
-        fps: frames a second.
+        fps: frames per second.
     """
 
     expression: Tensor
@@ -118,7 +118,7 @@ def write_live_link(path: Path, expression: Tensor | None, pose: Tensor | None, 
     Args:
         expression: ``[F, 52]`` in ARKit's order, or None for a resting face.
         pose: ``[F, 6]``, or None for a still head. The translation has no column and is left out.
-        fps: frames a second, which the timecodes carry.
+        fps: frames per second, which the timecodes carry.
     """
     check_fps(fps)
     count = len(pose if expression is None else expression)

@@ -99,7 +99,7 @@ def load_motion(path: Path | str, fps: float | None = None) -> MotionFile:
 
     Args:
         path: a file whose ending is one of :data:`READERS`.
-        fps: frames a second for a file that does not say (``.mat``, a bare ``.npz``); given for a file that
+        fps: frames per second for a file that does not say (``.mat``, a bare ``.npz``); given for a file that
             does, it overrides it: the frames stay, the clip gets longer or shorter.
 
     Raises:

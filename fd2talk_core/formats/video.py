@@ -29,7 +29,7 @@ class VideoWriter:
     Args:
         path: the ``.mp4`` to write. What stood there stays until the work inside the ``with`` block has ended
             well.
-        fps: frames a second.
+        fps: frames per second.
         audio: ``(waveform [C, N] in -1..1, sample_rate)`` or None for a silent video.
         crf: H.264 constant rate factor, 0 lossless to 51 worst.
 

@@ -18,7 +18,7 @@ from ..media import open_media
 
 
 class VideoFrames:
-    """The frames of a video, in order; each iteration reads the file anew and holds one frame at a time.
+    """The frames of a video, in order; each iteration reads the file again and holds one frame at a time.
 
     Args:
         source: a file, or one in memory.

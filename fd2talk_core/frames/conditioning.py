@@ -1,4 +1,4 @@
-"""What the UNet is given beside the noisy latent: the portrait, moved to the frame by the mesh."""
+"""What the UNet is given with the noisy latent: the portrait, moved to the frame by the mesh."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Corresponder = Callable[[int, int], Correspondence]
 def align_portrait(
     unet: FrameUNet, latent: Tensor, crop: Tensor, correspondence: Corresponder
 ) -> Tensor | None:
-    """What a UNet is given beside the noisy latents, by its ``reference_alignment``.
+    """What a UNet is given with the noisy latents, by its ``reference_alignment``.
 
     Args:
         latent: x, ``[1 or F, d, h, w]``.

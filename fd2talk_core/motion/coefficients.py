@@ -29,7 +29,7 @@ class CoefficientSequence:
         kind: ``"expression"`` or ``"pose"``.
         values: ``[F, D]`` float32 on the CPU. Expression: D_β of the face model. Pose: D_p = 6, rotation as
             pitch, yaw, roll in radians (intrinsic x-y-z) and translation in face-model units.
-        fps: frames a second.
+        fps: frames per second.
         face_model: name of the face model that the expression belongs to (and whose units a pose is in).
         names: one name a coefficient, where the face model has names.
 

@@ -181,7 +181,7 @@ def read_motion(
 
     Args:
         track: F frames.
-        fps: frames a second.
+        fps: frames per second.
         face_model: is fitted: one identity for the whole video, β and p for each frame.
         missing: frames without a face: ``"error"``; ``"hold"`` the last one before; ``"interpolate"`` between
             the last before and the first after. Before the first and after the last face both hold.

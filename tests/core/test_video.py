@@ -94,7 +94,7 @@ def test_wrong_shape_is_told(tmp_path: Path) -> None:
 
 
 def test_picture_and_sound_are_together_in_the_tenth_minute(tmp_path: Path) -> None:
-    """A flash and a click every minute, for ten minutes at 30 frames a second."""
+    """A flash and a click every minute, for ten minutes at 30 frames per second."""
     fps, rate, minutes = 30, 22_050, 10
     sound = torch.zeros(1, minutes * 60 * rate)
     path = tmp_path / "long.mp4"
