@@ -18,7 +18,7 @@ import json, re, sys, time
 from pathlib import Path
 import torch
 from fd2talk_core import configs
-from fd2talk_core.networks.motion_transformer import sample_motion
+from fd2talk_core.motion.sampling import sample_motion
 
 # one thread and its processor time: what else the machine does is no cost of ours
 torch.set_num_threads(1)
