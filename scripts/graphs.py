@@ -223,7 +223,7 @@ class Graph:
         return {
             str(node.number): {
                 "class_type": node.kind,
-                "inputs": {name: value for name, value in self._posted(node)},
+                "inputs": dict(self._posted(node)),
                 "_meta": {"title": node.title},
             }
             for node in self.nodes

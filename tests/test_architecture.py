@@ -60,9 +60,9 @@ def test_rooms_import_only_what_the_data_has_passed(graph: dict[str, set[str]]) 
         room = module.split(".")[1] if module.count(".") >= 2 else ""
         for other in imported:
             inside = other.split(".")
-            if room in ALLOWED and inside[0] == CORE and len(inside) > 2:
-                if inside[1] not in ALLOWED[room]:
-                    wrong.append(f"{module} imports {other}")
+            in_room = room in ALLOWED and inside[0] == CORE and len(inside) > 2
+            if in_room and inside[1] not in ALLOWED[room]:
+                wrong.append(f"{module} imports {other}")
     assert wrong == []
 
 

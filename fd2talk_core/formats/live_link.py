@@ -14,6 +14,7 @@ with a fraction. The clock's rate is not written in the file; it follows from ho
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -238,7 +239,7 @@ def _seconds(clock: list[tuple[int, float]]) -> list[float]:
 def _clock_rate(whole: list[int], frames: list[float]) -> int:
     """Clock frames in a second, from the step over a full second and the steps within one."""
     lines = list(zip(whole, frames, strict=True))
-    pairs = list(zip(lines, lines[1:], strict=False))
+    pairs = list(itertools.pairwise(lines))
     within = [later[1] - earlier[1] for earlier, later in pairs if later[0] == earlier[0]]
     across = [earlier[1] - later[1] for earlier, later in pairs if later[0] == earlier[0] + 1]
     highest = math.floor(max(frames))
@@ -255,9 +256,9 @@ def _frame_rate(times: list[float]) -> float:
     """The rate of the lines, rounded to a common one where the clock cannot tell the two apart."""
     if len(times) < 2:
         raise FD2TalkError("it has a single line, which tells no frame rate; set fps.")
-    step = median(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    step = median(later - earlier for earlier, later in itertools.pairwise(times))
     # over the whole take the clock's rounding fades, but only frames that were not dropped may be counted
-    count = sum(round((later - earlier) / step) for earlier, later in zip(times, times[1:], strict=False))
+    count = sum(round((later - earlier) / step) for earlier, later in itertools.pairwise(times))
     fps = count / (times[-1] - times[0])
     tolerance = max(4e-5, 1e-3 / (count * step * CLOCK_RATE)) * fps
     candidates = (*_COMMON_RATES, float(round(fps)), round(fps, 1), round(fps, 2))

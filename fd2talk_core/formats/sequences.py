@@ -191,7 +191,7 @@ def _read_safetensors(path: Path, fps: float | None) -> Pair:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            found = [kind for kind in KINDS if kind in file.keys()]
+            found = [kind for kind in KINDS if kind in file.keys()]  # noqa: SIM118, not a dict
             for kind in found:
                 _check_count(math.prod(file.get_slice(kind).get_shape()))
             values = {kind: file.get_tensor(kind) for kind in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 
@@ -64,7 +65,7 @@ def _points(name: str, given: object) -> list[tuple[float, float]]:
             )
         points.append((time, value))
     points.sort()
-    for (before, _), (after, _) in zip(points, points[1:], strict=False):
+    for (before, _), (after, _) in itertools.pairwise(points):
         if before == after:
             raise FD2TalkError(f"{name} has two points at {after:g} s.")
     return points

@@ -184,8 +184,8 @@ def test_decoding_takes_the_motion_and_the_strength(
     assert pasted.shape == (1, 64, 128, 3) and torch.equal(pasted[0, :, 64:], reference.picture[:, 64:])
     with pytest.raises(FD2TalkError, match=r"detail is 1\.5"):
         decode_frames(autoencoder, latents, reference, motion=motion, detail=1.5)
+    renamed = PortraitMotion.of(reference.face, *still, face_model=_renamed(model))
     with pytest.raises(FD2TalkError, match="'bfm'"):
-        renamed = PortraitMotion.of(reference.face, *still, face_model=_renamed(model))
         decode_frames(autoencoder, latents, reference, motion=renamed)
 
 

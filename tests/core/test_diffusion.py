@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -95,7 +96,7 @@ def test_perfect_network_gives_the_data_distribution(eta, steps):
 def test_timesteps_run_from_t_to_the_signal(steps):
     times = sampling_timesteps(steps)
     assert times[0] == 999 and times[-1] == -1 and len(times) == steps + 1
-    assert all(later < earlier for earlier, later in zip(times[:-1], times[1:], strict=True))
+    assert all(later < earlier for earlier, later in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize("steps", [1, 3, 6, 50])

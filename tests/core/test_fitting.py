@@ -67,7 +67,7 @@ def test_a_video_shares_one_identity() -> None:
 def test_expression_stays_in_range() -> None:
     *_, points = people(4, seed=5)
     fit = fit_landmarks(points * 1.1, default_face_model())
-    assert 0 <= fit.expression.min() and fit.expression.max() <= 1
+    assert fit.expression.min() >= 0 and fit.expression.max() <= 1
 
 
 def test_frames_are_fitted_each_by_itself() -> None:

@@ -54,7 +54,7 @@ def sentence(call, *arguments, **keywords) -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask to speak of")
-@pytest.mark.parametrize("ending", (*EXACT, ".csv"))
+@pytest.mark.parametrize("ending", [*EXACT, ".csv"])
 @pytest.mark.parametrize("umask", [0o022, 0o007])
 def test_the_umask_says_who_may_read_a_file(tmp_path: Path, ending: str, umask: int) -> None:
     before = os.umask(umask)
@@ -499,7 +499,7 @@ def test_damaged_files_load_or_say_so(
     try:
         motion = load_motion(path, 25)
     except FD2TalkError as error:
-        assert name in str(error)
+        assert name in str(error)  # noqa: PT017, it need not fail
     else:
         for sequence in (motion.expression, motion.pose):
             assert sequence is None or torch.isfinite(sequence.values).all()
@@ -509,4 +509,4 @@ def test_the_open_face_model_is_the_one_that_ships() -> None:
     """Poses made here, and recordings by ARKit's names, must be taken by the networks that ship."""
     from fd2talk_core.face.model import default_face_model
 
-    assert sequence_files.OPEN_FACE_MODEL == default_face_model().name
+    assert default_face_model().name == sequence_files.OPEN_FACE_MODEL

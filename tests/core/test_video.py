@@ -76,7 +76,7 @@ def test_chunks_are_the_same_as_one_piece_and_odd_sizes_work(tmp_path: Path) -> 
 
 def test_a_failure_leaves_no_half_file(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 25) as writer:
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 25) as writer:  # noqa: PT012
         writer.write(torch.rand(2, 32, 32, 3))
         raise KeyboardInterrupt
     assert not path.exists()

@@ -95,7 +95,16 @@ EDITS = {
         ),
     ),
     "FD2TalkOffsetMotion": (
-        dict(pitch=5, yaw=-10, roll=3, x=0.1, y=0.2, z=-0.3, coefficient="mouthSmileLeft", amount=0.25),
+        {
+            "pitch": 5,
+            "yaw": -10,
+            "roll": 3,
+            "x": 0.1,
+            "y": 0.2,
+            "z": -0.3,
+            "coefficient": "mouthSmileLeft",
+            "amount": 0.25,
+        },
         lambda e, p: (
             edit.offset(e, {"mouthSmileLeft": 0.25}),
             edit.offset(

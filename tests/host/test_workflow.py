@@ -231,7 +231,7 @@ def test_a_bad_value_is_refused_before_anything_runs(
     comfyui: ComfyUIServer, graph: dict, node: str, inputs: dict, sentence: str
 ) -> None:
     node_of(graph, node).update(inputs)
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011, see below
         comfyui.queue(without(graph, "Coeff3DMMPreview"))
     assert re.search(sentence, str(refusal.value), re.S), refusal.value
 
@@ -376,7 +376,7 @@ def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
         node_of(part, "LoadAudioWav2Vec")["encoder"] = "tiny"
         assert comfyui.run(part)
         return
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011, see below
         comfyui.queue(part)
     for folder in ("models/fd2talk/expression", "elsewhere", "fd2talk_core/weights"):
         assert folder in str(refusal.value)

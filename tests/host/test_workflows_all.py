@@ -60,7 +60,7 @@ def test_the_files_are_what_their_descriptions_write(object_info: dict) -> None:
 
 
 def test_nothing_is_missing() -> None:
-    assert NAMES == sorted(WORKFLOWS)
+    assert sorted(WORKFLOWS) == NAMES
     for name in NAMES:
         assert (ROOT / "workflows" / "api" / f"{name}.json").exists()
         assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size > 5000, "python scripts/pictures.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -74,7 +75,7 @@ def test_phone_times_hold_the_sound(engine: str) -> None:
     spoken = speech.speak(voice, PASSAGE, seed=1)
     phones, rate = spoken.phones, spoken.sample_rate
     assert phones[0].start == 0 and phones[-1].end == pytest.approx(spoken.duration)
-    assert all(a.end == pytest.approx(b.start) for a, b in zip(phones, phones[1:], strict=False))
+    assert all(a.end == pytest.approx(b.start) for a, b in itertools.pairwise(phones))
     assert {p.name for p in phones} <= set(PHONEMES)
     assert sum(p.name in "pb" for p in phones) >= 6
 
@@ -475,7 +476,7 @@ def test_webdataset_reads_the_shards(corpus: Path) -> None:
     import webdataset
 
     for name in ("clips-000000.tar", "frames-000000.tar"):
-        expected = {key: members for key, members in read_samples(corpus / name)}
+        expected = dict(read_samples(corpus / name))
         found = list(webdataset.WebDataset(str(corpus / name), shardshuffle=False))
         assert [sample["__key__"] for sample in found] == list(expected)
         for sample in found:

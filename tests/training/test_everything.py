@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -103,7 +104,7 @@ def check_video(path: Path) -> None:
     assert len(frames) == round(waveform.shape[-1] / rate * 25)
     moved = [
         float(torch.from_numpy(a).sub(torch.from_numpy(b).float()).abs().mean())
-        for a, b in zip(frames, frames[1:], strict=False)
+        for a, b in itertools.pairwise(frames)
     ]
     assert max(moved) > 0.05
     heard = read_audio(path)[0]

@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import sys
 import types
@@ -261,7 +262,7 @@ def test_alignment_finds_the_words_where_they_are_loud(spoken: SpokenText) -> No
     names = [name for name, _, _ in phones]
     assert {"b", "p", "d", "s", "l", "r"} <= set(names)
     assert sum(name in BILABIALS for name in names) == 3  # to be, to be, disposed
-    assert all(a[2] == pytest.approx(b[1]) for a, b in zip(phones, phones[1:], strict=False))
+    assert all(a[2] == pytest.approx(b[1]) for a, b in itertools.pairwise(phones))
     duration = len(spoken.waveform) / 16000
     assert phones[0][1] == 0 and duration - 0.1 < phones[-1][2] <= duration + 0.02
     energy = frame_energy(spoken.waveform, round(duration * 100), 100.0)

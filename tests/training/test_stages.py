@@ -414,7 +414,7 @@ def test_augmentation_treats_both_pictures_alike() -> None:
         generator = torch.Generator().manual_seed(seed)
         changed = random_colour(random_crop(pair, 16, generator), 0.5, generator)
         assert changed.shape == (2, 3, 16, 16) and torch.equal(changed[0], changed[1])
-        assert 0 <= changed.min() and changed.max() <= 1
+        assert changed.min() >= 0 and changed.max() <= 1
 
 
 def test_perceptual_features_punish_blur_more_than_a_shift_of_brightness() -> None:

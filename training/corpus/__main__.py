@@ -55,8 +55,14 @@ def make(options: argparse.Namespace) -> None:
     clip_tasks = [
         (
             write_clip_shard,
-            (out / f"clips-{n:06d}.tar", first, min(CLIPS_PER_SHARD, options.clips - first), seed, split)
-            + (options.engines,),
+            (
+                out / f"clips-{n:06d}.tar",
+                first,
+                min(CLIPS_PER_SHARD, options.clips - first),
+                seed,
+                split,
+                options.engines,
+            ),
         )
         for n, first in enumerate(range(0, options.clips, CLIPS_PER_SHARD))
     ]
@@ -77,8 +83,9 @@ def make(options: argparse.Namespace) -> None:
                 min(IDENTITIES_PER_SHARD, options.identities - first),
                 frames,
                 size,
-            )
-            + (seed, split),
+                seed,
+                split,
+            ),
         )
         for n, first in enumerate(range(0, options.identities, IDENTITIES_PER_SHARD))
     ]

@@ -8,6 +8,7 @@ blur. A user who has VGG-16 weights as safetensors can name the file.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,7 @@ class VGGFeatures(nn.Module):
     """
 
     # position in torchvision's ``features``: (input channels, output channels); None is a pooling layer
-    _LAYERS = {
+    _LAYERS: ClassVar = {
         0: (3, 64), 2: (64, 64), 4: None,
         5: (64, 128), 7: (128, 128), 9: None,
         10: (128, 256), 12: (256, 256), 14: (256, 256), 16: None,
