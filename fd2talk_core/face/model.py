@@ -61,6 +61,17 @@ class FaceModel(nn.Module):
         mediapipe_triangles, mediapipe_barycentric: ``[468]`` and ``[468, 3]``, where MediaPipe's points lie.
     """
 
+    mean: Tensor
+    identity_basis: Tensor
+    expression_basis: Tensor
+    triangles: Tensor
+    triangle_parts: Tensor
+    uv: Tensor
+    mouth_vertices: Tensor
+    inner_lip_pairs: Tensor
+    mediapipe_triangles: Tensor
+    mediapipe_barycentric: Tensor
+
     def __init__(
         self,
         tensors: dict[str, Tensor],

@@ -35,6 +35,7 @@ def in_batches(
     start = 0
     while start < len(items):
         part = items[start : start + batch]
+        made: Made | None = None
         try:
             made = work(part)
         except RuntimeError as error:
@@ -45,10 +46,7 @@ def in_batches(
                     "There is not enough memory for a single frame: "
                     "close other programs or take a smaller network."
                 ) from error
-            failed = True
-        else:
-            failed = False
-        if failed:
+        if made is None:
             # outside the handler, so that the failed batch's tensors are gone
             batch = max(1, len(part) // 2)
             if torch.cuda.is_available():

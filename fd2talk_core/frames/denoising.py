@@ -38,11 +38,10 @@ def sample_latents(
     unet: FrameUNet, reference: Reference, motion: PortraitMotion, **options: object
 ) -> Tensor:
     """The latents of a whole clip, ``[F, d, h, w]`` float32 on the CPU; arguments as :func:`iter_latents`."""
-    latents: Tensor | None = None
+    # filled as chunks come: joining them at the end would hold the clip twice
+    latents = torch.empty(motion.num_frames, *reference.latent.shape)
     done = 0
     for chunk in iter_latents(unet, reference, motion, **options):
-        if latents is None:  # filled as chunks come: joining them at the end would hold the clip twice
-            latents = chunk.new_empty(motion.num_frames, *chunk.shape[1:])
         latents[done : done + len(chunk)] = chunk
         done += len(chunk)
     return latents
