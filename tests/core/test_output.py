@@ -324,6 +324,7 @@ def remains(folder: Path, inputs: dict[str, bytes]) -> bool:
 
 
 @linux
+@pytest.mark.slow
 def test_ten_moments_of_kill_9(server: subprocess.Popen, folder: Path, inputs: dict[str, bytes]) -> None:
     status, seconds = run(server, folder)
     assert status == 0 and remains(folder, inputs)

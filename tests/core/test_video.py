@@ -93,6 +93,7 @@ def test_wrong_shape_is_told(tmp_path: Path) -> None:
         writer.write(torch.rand(2, 3, 32, 32))
 
 
+@pytest.mark.slow
 def test_picture_and_sound_are_together_in_the_tenth_minute(tmp_path: Path) -> None:
     """A flash and a click every minute, for ten minutes at 30 frames per second."""
     fps, rate, minutes = 30, 22_050, 10
