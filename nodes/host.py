@@ -34,6 +34,7 @@ from ..fd2talk_core.audio.reading import read_audio
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FaceLandmarker
 from ..fd2talk_core.face.model import FaceModel, default_face_model
+from ..fd2talk_core.files import replacing
 from ..fd2talk_core.formats.video_frames import VideoFrames
 from ..fd2talk_core.frames.reference import Reference, latent_preview
 from ..fd2talk_core.networks.checkpoint import find_checkpoint, load_checkpoint
@@ -117,13 +118,8 @@ def put_examples(folder: Path) -> None:
             target = folder / f"{EXAMPLE_PREFIX}{example.name}"
             if example.suffix == ".md" or os.path.lexists(target):
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-            try:
+            with replacing(target) as partial:
                 shutil.copyfile(example, partial)
-                os.replace(partial, target)
-            finally:
-                partial.unlink(missing_ok=True)
             added.append(target.name)
     except OSError as error:
         logging.warning(
