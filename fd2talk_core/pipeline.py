@@ -228,22 +228,21 @@ class FD2TalkPipeline:
         else:
             fps = 25.0 if fps is None else fps
             features = self.audio_encoder.encode(*sound, fps, callback=report("audio"))
-            sampling = {"seed": seed, "steps": motion_steps, "guidance": guidance}
-            expression = sample_motion(
-                self.expression,
-                features,
-                kind="expression",
-                intensity=expression_intensity,
-                callback=report("expression"),
-                **sampling,
-            )
-            pose = sample_motion(
-                self.pose,
-                features,
-                kind="pose",
-                intensity=pose_intensity,
-                callback=report("pose"),
-                **sampling,
+            expression, pose = (
+                sample_motion(
+                    network,
+                    features,
+                    kind=kind,
+                    seed=seed,
+                    steps=motion_steps,
+                    guidance=guidance,
+                    intensity=intensity,
+                    callback=report(kind),
+                )
+                for network, kind, intensity in (
+                    (self.expression, "expression", expression_intensity),
+                    (self.pose, "pose", pose_intensity),
+                )
             )
 
         reference = encode_reference(
