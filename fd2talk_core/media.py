@@ -18,23 +18,8 @@ import av
 DEMUXERS = (
     *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dts", "dv", "eac3", "flac", "flv"),
     *("gif", "gsm", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mp3", "mpc", "mpc8", "mpeg"),
-    *(
-        "mpegts",
-        "mpegvideo",
-        "mxf",
-        "nut",
-        "obu",
-        "ogg",
-        "rm",
-        "tak",
-        "tta",
-        "voc",
-        "w64",
-        "wav",
-        "webm",
-        "wv",
-    ),
-    "yuv4mpegpipe",
+    *("mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "tak", "tta", "voc", "w64", "wav", "webm"),
+    *("wv", "yuv4mpegpipe"),
 )
 """FFmpeg's names of containers that hold all that they play. ``mov`` is also MP4 and M4A."""
 

@@ -31,16 +31,13 @@ class PortraitMotion:
         portrait: α, β and p of the portrait.
         expression: ``[F, D_β]``, β of the frames, already applied to the portrait.
         pose: ``[F, 6]``, p of the frames, already applied to the portrait.
-        face_model: of the coefficients; None for motion whose mesh nobody asks for.
+        face_model: that gives the mesh. Another one than the portrait's is refused when a mesh is needed.
     """
 
-    def __init__(
-        self, portrait: FaceState, expression: Tensor, pose: Tensor, face_model: FaceModel | None
-    ) -> None:
+    def __init__(self, portrait: FaceState, expression: Tensor, pose: Tensor, face_model: FaceModel) -> None:
         self.portrait = portrait
         self.expression, self.pose = expression.cpu(), pose.cpu()
         self._face_model = face_model
-        self._points: Tensor | None = None
         self._views: dict[int, PortraitView] = {}
         self._meshes: OrderedDict[int, Tensor] = OrderedDict()
 
@@ -83,10 +80,9 @@ class PortraitMotion:
         Raises:
             FD2TalkError: when the portrait was fitted with another one.
         """
-        if self._face_model is None or self._face_model.name != self.portrait.face_model:
-            name = "none" if self._face_model is None else repr(self._face_model.name)
+        if self._face_model.name != self.portrait.face_model:
             raise FD2TalkError(
-                f"The mesh is of the face model {name}, but the portrait was fitted with "
+                f"The mesh is of the face model {self._face_model.name!r}, but the portrait was fitted with "
                 f"{self.portrait.face_model!r}: they must be the same."
             )
         return self._face_model
