@@ -75,13 +75,18 @@ def python() -> Path:
 
 
 def prepare(*extras: str) -> Path:
-    """Make the virtual environment and the host, or find them made; returns the interpreter."""
+    """Make the virtual environment and the host, or find them made; returns the interpreter.
+
+    Args:
+        extras: of pyproject.toml; ``"test"`` brings the page of a current frontend too.
+    """
     if not python().exists():
         say(f"making a virtual environment in {VENV}")
         venv.create(VENV, with_pip=True)
     _install(extras)
     _fetch_comfyui()
-    _fetch_frontend()
+    if "test" in extras:
+        _fetch_frontend()
     _mend_torch_companions()
     return python()
 
