@@ -2,11 +2,13 @@
 
 The maximum of the posterior of Eq. 1 seen through the camera: landmark errors are Gaussian, α has a unit
 prior, β is drawn to the landmarker's blendshape scores. Solved by damped Gauss-Newton steps in closed form,
-all frames at once.
+all frames at once. A video's frames can be fitted closer than its landmarks are placed: what the face looks
+like in one frame is looked for in the others (:mod:`fd2talk_core.face.photometry`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +51,22 @@ LIP_AND_LID_RIMS = (
 """MediaPipe's landmarks on the rims of lips and lids, which count more: pictures are cut there."""
 LIP_AND_LID_WEIGHT = 10.0
 
+IRISES = (468, 473)
+"""MediaPipe's landmarks at the centres of the irises, the person's right and left."""
+IRIS_WEIGHT = 10.0
+EYE_RIMS = ((33, 133, 159, 145), (263, 362, 386, 374))
+"""Of each eye the outer and inner corner and the middle of the upper and the lower lid."""
+EYE_OPENING = (0.06, 0.16)
+"""Height of an eye by its width, from where its iris says nothing to where it counts."""
+GAZE_SIGMA = 0.5
+"""Of an eye's look about the landmarker's score, which tells gazes badly, where irises are known."""
+
+REFINED_LANDMARK_SIGMA = 0.03
+"""As LANDMARK_SIGMA, beside a photometric term: landmarks are placed less closely than pictures tell."""
+
+ExtraTerm = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Of β ``[N, D_β]`` and p ``[N, 6]``: what is added to the normal equations, ``[N, K, K]`` and ``[N, K]``."""
+
 
 @dataclass(frozen=True)
 class FaceFit:
@@ -78,8 +96,8 @@ def fit_landmarks(
     """Fit the face model to MediaPipe's landmarks.
 
     Args:
-        landmarks_ndc: ``[N, 468 or 478, 2 or 3]``, u and v in -1..1 over the square crop, v down. Irises and
-            depth are not used.
+        landmarks_ndc: ``[N, 468 or 478, 2 or 3]``, u and v in -1..1 over the square crop, v down. Depth is
+            not used; the irises of 478 say where the eyes look.
         face_model: whose camera took the crop.
         blendshapes: ``[N, D_β]``, the landmarker's scores in the face model's order.
         identity: ``[D_α]``, when the person is known already.
@@ -88,13 +106,9 @@ def fit_landmarks(
     Raises:
         FD2TalkError: for landmarks of another shape or that are not numbers.
     """
-    if landmarks_ndc.ndim != 3 or landmarks_ndc.shape[1] < NUM_LANDMARKS or landmarks_ndc.shape[2] < 2:
-        raise FD2TalkError(f"Landmarks [N, 468, 2] are needed, not {list(landmarks_ndc.shape)}.")
-    target = landmarks_ndc[:, :NUM_LANDMARKS, :2].double().cpu()
-    if not len(target) or not torch.isfinite(target).all():
-        raise FD2TalkError("The landmarks are empty or not numbers, so no face can be fitted to them.")
+    landmarks = _checked(landmarks_ndc)
     if blendshapes is not None:
-        wanted = (len(target), face_model.expression_dim)
+        wanted = (len(landmarks), face_model.expression_dim)
         if blendshapes.shape != wanted or not torch.isfinite(blendshapes).all():
             raise FD2TalkError(f"Blendshape scores {list(wanted)} are needed, not {list(blendshapes.shape)}.")
     if identity is not None and identity.shape != (face_model.identity_dim,):
@@ -102,58 +116,113 @@ def fit_landmarks(
             f"An identity [{face_model.identity_dim}] is needed, not {list(identity.shape)}; "
             f"it belongs to another face model than {face_model.name}."
         )
-    problem = _Problem(face_model, blendshapes, len(target))
-    pose = problem.first_pose(target)
+    problem = _Problem(face_model, landmarks, blendshapes)
+    frames = torch.arange(len(landmarks))
+    pose = problem.first_pose()
     if identity is None:
-        chosen = torch.linspace(0, len(target) - 1, min(len(target), IDENTITY_FRAMES)).round().long().unique()
-        alpha = problem.fit_identity(target, pose, chosen, iterations)
+        chosen = torch.linspace(0, len(frames) - 1, min(len(frames), IDENTITY_FRAMES)).round().long().unique()
+        alpha = problem.fit_identity(chosen, pose[chosen], iterations)
     else:
         alpha = identity.double().cpu()
-    parts = [
-        problem.fit_motion(target[i : i + FRAMES_AT_ONCE], alpha, pose[i : i + FRAMES_AT_ONCE], i, iterations)
-        for i in range(0, len(target), FRAMES_AT_ONCE)
-    ]
+    parts = [problem.fit_motion(some, alpha, pose[some], iterations) for some in frames.split(FRAMES_AT_ONCE)]
     expression, pose, error = (torch.cat(part).float() for part in zip(*parts, strict=True))
     return FaceFit(alpha.float(), expression, pose, error)
 
 
-class _Problem:
-    """The face model's landmarks as functions of the unknowns, in double precision on the CPU."""
+@torch.no_grad()
+def refine_fit(
+    landmarks_ndc: Tensor, face_model: FaceModel, fit: FaceFit, term: ExtraTerm, iterations: int = 4
+) -> FaceFit:
+    """Fit the motion again with a further term, the landmarks counting less.
 
-    def __init__(self, face_model: FaceModel, scores: Tensor | None, frames: int) -> None:
+    Args:
+        landmarks_ndc: as :func:`fit_landmarks`.
+        face_model: that was fitted.
+        fit: where it starts; its expression is what β is drawn to.
+        term: added to every step's normal equations.
+        iterations: Gauss-Newton steps.
+
+    Returns:
+        the fit with another expression and pose; its error is again that of the landmarks.
+    """
+    problem = _Problem(face_model, _checked(landmarks_ndc), fit.expression)
+    problem.weight *= (LANDMARK_SIGMA / REFINED_LANDMARK_SIGMA) ** 2
+    frames = torch.arange(len(landmarks_ndc))
+    expression, pose, error = problem.fit_motion(
+        frames, fit.identity.double(), fit.pose.double(), iterations, term
+    )
+    return FaceFit(fit.identity, expression.float(), pose.float(), error.float())
+
+
+def _checked(landmarks_ndc: Tensor) -> Tensor:
+    """``[N, 468 or 478, 2]`` in double precision on the CPU."""
+    if landmarks_ndc.ndim != 3 or landmarks_ndc.shape[1] < NUM_LANDMARKS or landmarks_ndc.shape[2] < 2:
+        raise FD2TalkError(f"Landmarks [N, 468, 2] are needed, not {list(landmarks_ndc.shape)}.")
+    landmarks = landmarks_ndc[..., :2].double().cpu()
+    if not len(landmarks) or not torch.isfinite(landmarks).all():
+        raise FD2TalkError("The landmarks are empty or not numbers, so no face can be fitted to them.")
+    return landmarks
+
+
+class _Problem:
+    """The face model's landmarks as functions of the unknowns, in double precision on the CPU.
+
+    Args:
+        landmarks: ``[N, 468 or 478, 2]``, checked.
+        scores: ``[N, D_β]``, what β is drawn to.
+
+    Attributes:
+        target: ``[N, L, 2]``, the landmarks that are fitted: MediaPipe's 468, and the centres of the irises
+            where landmarks and face model have them.
+        weight: ``[N, 2 L]``, of their residuals.
+    """
+
+    def __init__(self, face_model: FaceModel, landmarks: Tensor, scores: Tensor | None) -> None:
         corners = face_model.triangles[face_model.mediapipe_triangles].cpu()
         weights = face_model.mediapipe_barycentric.double().cpu()
+        irises = _iris_vertices(face_model) if landmarks.shape[1] > max(IRISES) else ()
 
         def at_landmarks(basis: Tensor) -> Tensor:
-            return torch.einsum("dlcx,lc->dlx", basis.double().cpu()[:, corners], weights)
+            basis = basis.double().cpu()
+            on_skin = torch.einsum("dlcx,lc->dlx", basis[:, corners], weights)
+            centres = [basis[:, iris].mean(dim=1, keepdim=True) for iris in irises]
+            return torch.cat([on_skin, *centres], dim=1)
 
         self.camera = face_model.camera
         self.mean = at_landmarks(face_model.mean[None])[0]
         self.identity_basis = at_landmarks(face_model.identity_basis)
         self.expression_basis = at_landmarks(face_model.expression_basis)
-        self.weight = torch.ones(NUM_LANDMARKS, dtype=torch.float64)
-        self.weight[list(FACE_OVAL)] = FACE_OVAL_WEIGHT
-        self.weight[list(LIP_AND_LID_RIMS)] = LIP_AND_LID_WEIGHT
-        self.weight = (self.weight / LANDMARK_SIGMA**2).repeat_interleave(2)
-        size = (frames, face_model.expression_dim)
+        on_skin = torch.ones(NUM_LANDMARKS, dtype=torch.float64)
+        on_skin[list(FACE_OVAL)] = FACE_OVAL_WEIGHT
+        on_skin[list(LIP_AND_LID_RIMS)] = LIP_AND_LID_WEIGHT
+        self.target = landmarks[:, :NUM_LANDMARKS]
+        weight = on_skin.expand(len(landmarks), -1)
+        size = (len(landmarks), face_model.expression_dim)
         self.prior = torch.zeros(size, dtype=torch.float64)
-        self.prior_weight = EXPRESSION_SIGMA**-2
+        self.prior_weight = torch.full(size[1:], EXPRESSION_SIGMA**-2, dtype=torch.float64)
         if scores is not None:
             self.prior = scores.double().cpu().clamp(0, 1).expand(size).clone()
-            self.prior_weight = EXPRESSION_SIGMA_SCORED**-2
+            self.prior_weight[:] = EXPRESSION_SIGMA_SCORED**-2
+        if irises:
+            self.target = torch.cat([self.target, landmarks[:, list(IRISES)]], dim=1)
+            weight = torch.cat([weight, IRIS_WEIGHT * _eyes_opened(landmarks)], dim=1)
+            gaze = [name.startswith("eyeLook") for name in face_model.expression_names]
+            self.prior_weight[torch.tensor(gaze)] = GAZE_SIGMA**-2
+        self.weight = (weight / LANDMARK_SIGMA**2).repeat_interleave(2, dim=1)
 
     def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
-        """Eq. 1 at the landmarks: ``[N, 468, 3]``."""
+        """Eq. 1 at the landmarks: ``[N, L, 3]``."""
         of_identity = torch.einsum("d,dlx->lx", identity, self.identity_basis)
         return self.mean + of_identity + torch.einsum("nd,dlx->nlx", expression, self.expression_basis)
 
     def points(self, identity: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
-        """Projected landmarks ``[N, 468, 2]``."""
+        """Projected landmarks ``[N, L, 2]``."""
         turned = self.shape(identity, expression) @ rotation_matrix(pose[:, :3]).mT
         return project(turned + pose[:, None, 3:], self.camera)[..., :2]
 
-    def first_pose(self, target: Tensor) -> Tensor:
+    def first_pose(self) -> Tensor:
         """A pose from the affine map that best takes the mean face to the landmarks."""
+        target = self.target
         centre = self.mean.mean(0)
         affine = torch.linalg.lstsq(
             (self.mean - centre).expand(len(target), -1, -1), target - target.mean(1, True)
@@ -169,7 +238,7 @@ class _Problem:
         return torch.cat([euler_angles(rotation), place - (rotation @ centre)], dim=-1)
 
     def linearize(self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor):
-        """Residuals ``[N, 936]``, the rotation, and what a shift of each point does: ``[N, 468, 2, 3]``."""
+        """Residuals ``[N, 2 L]``, the rotation, and what a shift of each point does: ``[N, L, 2, 3]``."""
         rotation = rotation_matrix(pose[:, :3])
         turned = self.shape(identity, expression) @ rotation.mT
         world = turned + pose[:, None, 3:]
@@ -188,15 +257,20 @@ class _Problem:
         return (target - seen).flatten(1), rotation, turned, by_point
 
     def motion_system(
-        self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor, prior: Tensor
+        self,
+        frames: Tensor,
+        identity: Tensor,
+        expression: Tensor,
+        pose: Tensor,
+        term: ExtraTerm | None = None,
     ):
-        """The damped normal equations of [β, p] of each frame, and what they were made of.
+        """The damped normal equations of [β, p] of some frames, and what they were made of.
 
         Returns:
-            normal ``[N, K, K]``, right side ``[N, K]``, Jacobian ``[N, 936, K]``, residual ``[N, 936]``, and
-            what a shift of each point before its turn does, ``[N, 468, 2, 3]``.
+            normal ``[n, K, K]``, right side ``[n, K]``, Jacobian ``[n, 2 L, K]``, residual ``[n, 2 L]``, and
+            what a shift of each point before its turn does, ``[n, L, 2, 3]``.
         """
-        residual, rotation, turned, by_point = self.linearize(target, identity, expression, pose)
+        residual, rotation, turned, by_point = self.linearize(self.target[frames], identity, expression, pose)
         axes = torch.eye(3, dtype=torch.float64).expand(*turned.shape[:2], 3, 3)
         turn = -torch.linalg.cross(turned[:, :, None].expand_as(axes), axes)
         by_turned = by_point @ rotation[:, None]
@@ -204,35 +278,36 @@ class _Problem:
         of_expression = torch.einsum("nlux,dlx->nlud", by_turned, self.expression_basis)
         jacobian = torch.cat([of_expression, of_turn, by_point], dim=-1).flatten(1, 2)
         size = expression.shape[1]
-        weighted = (jacobian * self.weight[:, None]).mT
+        weighted = (jacobian * self.weight[frames, :, None]).mT
         normal = weighted @ jacobian
         right = (weighted @ residual[..., None])[..., 0]
+        if term is not None:
+            more, more_right = term(expression, pose)
+            normal, right = normal + more, right + more_right
         diagonal = normal.diagonal(dim1=-2, dim2=-1)
         diagonal += DAMPING * diagonal
         diagonal[:, :size] += self.prior_weight
-        right[:, :size] += self.prior_weight * (prior - expression)
+        right[:, :size] += self.prior_weight * (self.prior[frames] - expression)
         # a coefficient at an end of its range that is pushed outward is left out of the step
         held = ((expression <= 0) & (right[:, :size] < 0)) | ((expression >= 1) & (right[:, :size] > 0))
         free = torch.cat([~held, held.new_ones(len(held), 6)], dim=1).double()
         normal = normal * free[:, :, None] * free[:, None] + torch.diag_embed(1 - free)
         return normal, right * free, jacobian * free[:, None], residual, by_turned
 
-    def step(
-        self, target: Tensor, identity: Tensor, expression: Tensor, pose: Tensor, prior: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One damped step of expression and pose, each frame by itself."""
-        normal, right, *_ = self.motion_system(target, identity, expression, pose, prior)
-        return self.apply(torch.linalg.solve(normal, right), expression, pose)
-
     def fit_motion(
-        self, target: Tensor, identity: Tensor, pose: Tensor, first: int, iterations: int
+        self,
+        frames: Tensor,
+        identity: Tensor,
+        pose: Tensor,
+        iterations: int,
+        term: ExtraTerm | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Expression, pose and error of the frames from ``first`` on, with a known identity."""
-        prior = self.prior[first : first + len(target)]
-        expression = prior.clone()
+        """Expression, pose and error of some frames, with a known identity."""
+        expression = self.prior[frames].clone()
         for _ in range(iterations):
-            expression, pose = self.step(target, identity, expression, pose, prior)
-        residual = target - self.points(identity, expression, pose)
+            normal, right, *_ = self.motion_system(frames, identity, expression, pose, term)
+            expression, pose = self.apply(torch.linalg.solve(normal, right), expression, pose)
+        residual = (self.target[frames] - self.points(identity, expression, pose))[:, :NUM_LANDMARKS]
         return expression, pose, (residual**2).sum(-1).mean(-1).sqrt()
 
     def apply(self, change: Tensor, expression: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,17 +317,16 @@ class _Problem:
         moved = torch.cat([euler_angles(turned_by), pose[:, 3:] + change[:, size + 3 :]], dim=-1)
         return (expression + change[:, :size]).clamp(0, 1), moved
 
-    def fit_identity(self, target: Tensor, pose: Tensor, chosen: Tensor, iterations: int) -> Tensor:
+    def fit_identity(self, frames: Tensor, pose: Tensor, iterations: int) -> Tensor:
         """α from some frames, solved together with their expressions and poses (by the Schur complement)."""
-        target, pose, prior = target[chosen], pose[chosen], self.prior[chosen]
         identity = torch.zeros(len(self.identity_basis), dtype=torch.float64)
-        expression = prior.clone()
+        expression = self.prior[frames].clone()
         eye = torch.eye(len(identity), dtype=torch.float64)
         for _ in range(iterations):
-            system = self.motion_system(target, identity, expression, pose, prior)
+            system = self.motion_system(frames, identity, expression, pose)
             normal, right, jacobian, residual, by_turned = system
             of_identity = torch.einsum("nlux,dlx->nlud", by_turned, self.identity_basis).flatten(1, 2)
-            weighted = (of_identity * self.weight[:, None]).mT
+            weighted = (of_identity * self.weight[frames, :, None]).mT
             cross = weighted @ jacobian
             eliminated = torch.linalg.solve(normal, torch.cat([cross.mT, right[..., None]], dim=-1))
             # frames of one person repeat their errors, so together they count as one
@@ -266,6 +340,26 @@ class _Problem:
                 eliminated[..., -1] - eliminated[..., :-1] @ change, expression, pose
             )
         return identity
+
+
+def _iris_vertices(face_model: FaceModel) -> tuple[Tensor, ...]:
+    """Vertices of the right and the left iris, none when the face model has no such parts."""
+    names = face_model.part_names
+    irises = ("right_iris", "left_iris")
+    if not set(irises) <= set(names):
+        return ()
+    parts = face_model.triangle_parts.cpu()
+    return tuple(face_model.triangles.cpu()[parts == names.index(iris)].unique() for iris in irises)
+
+
+def _eyes_opened(landmarks: Tensor) -> Tensor:
+    """``[N, 2]`` in 0..1 of the right and the left eye: how far it shows its iris."""
+    closed, opened = EYE_OPENING
+    shares = []
+    for rim in EYE_RIMS:
+        outer, inner, upper, lower = landmarks[:, list(rim)].unbind(dim=1)
+        shares.append((upper - lower).norm(dim=-1) / (outer - inner).norm(dim=-1).clamp_min(1e-9))
+    return ((torch.stack(shares, dim=1) - closed) / (opened - closed)).clamp(0, 1)
 
 
 def _skew(axis_angle: Tensor) -> Tensor:

@@ -207,9 +207,13 @@ def _read_safetensors(path: Path, fps: float | None) -> Pair:
         raise FD2TalkError("the names in its header are not JSON.") from error
     if not isinstance(names, list):
         raise FD2TalkError("the names in its header are not a list.")
+    try:
+        rest = json.loads(header.get("expression.rest", "null"))
+    except (ValueError, RecursionError) as error:
+        raise FD2TalkError("the rest in its header is not JSON.") from error
+    own = {"expression": (names, rest), "pose": (POSE_NAMES, None)}
     return _pair(
-        (kind, tensor, fps, header.get(f"{kind}.face_model"), names if kind == "expression" else POSE_NAMES)
-        for kind, tensor in values.items()
+        (kind, tensor, fps, header.get(f"{kind}.face_model"), *own[kind]) for kind, tensor in values.items()
     )
 
 
@@ -222,6 +226,8 @@ def _write_safetensors(
     for sequence in sequences:
         header[f"{sequence.kind}.face_model"] = sequence.face_model
         header[f"{sequence.kind}.names"] = json.dumps(sequence.names)
+        if sequence.rest is not None:
+            header[f"{sequence.kind}.rest"] = _json_numbers(sequence.rest)
     # not its save_file, whose files only their owner may read, whatever the umask says
     path.write_bytes(save({sequence.kind: sequence.values.contiguous() for sequence in sequences}, header))
 
@@ -249,6 +255,7 @@ def _read_npz(path: Path, fps: float | None) -> Pair:
             fps,
             _text(arrays.get(f"{kind}_face_model"), _text(arrays.get("face_model"), None)),
             names if kind == "expression" else POSE_NAMES,
+            arrays.get("rest") if kind == "expression" else None,
         )
         for kind in KINDS
         if kind in arrays
@@ -296,6 +303,8 @@ def _write_npz(path: Path, expression: CoefficientSequence | None, pose: Coeffic
         arrays[f"{sequence.kind}_face_model"] = np.array(sequence.face_model)
     if expression is not None and expression.names:
         arrays["names"] = np.array(expression.names)
+    if expression is not None and expression.rest is not None:
+        arrays["rest"] = expression.rest.numpy()
     with open(path, "wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -344,7 +353,9 @@ def _json_sequence(content: dict[str, Any], kind: str, fps: float) -> Columns:
         values = np.array(rows, dtype=np.float64)
     except OverflowError as error:
         raise FD2TalkError(f"its {kind} holds a number beyond all floats.") from error
-    return kind, values, fps, face_model, names if kind == "expression" else POSE_NAMES
+    if kind == "pose":
+        return kind, values, fps, face_model, POSE_NAMES, None
+    return kind, values, fps, face_model, names, entry.get("rest")
 
 
 def _write_json(path: Path, expression: CoefficientSequence | None, pose: CoefficientSequence | None) -> None:
@@ -355,13 +366,18 @@ def _write_json(path: Path, expression: CoefficientSequence | None, pose: Coeffi
         for sequence in sequences:
             file.write(f',\n"{sequence.kind}": {{\n"face_model": {json.dumps(sequence.face_model)},\n')
             names = sequence.names or (POSE_NAMES if sequence.kind == "pose" else ())
-            file.write(f'"names": {json.dumps(names)},\n"values": [\n')
-            rows = (
-                "[" + ", ".join(f"{value:.9g}" for value in row) + "]" for row in sequence.values.tolist()
-            )
-            file.write(",\n".join(rows))
+            file.write(f'"names": {json.dumps(names)},\n')
+            if sequence.rest is not None:
+                file.write(f'"rest": {_json_numbers(sequence.rest)},\n')
+            file.write('"values": [\n')
+            file.write(",\n".join(map(_json_numbers, sequence.values)))
             file.write("\n]}")
         file.write("\n}\n")
+
+
+def _json_numbers(values: Tensor) -> str:
+    """A float32 vector bit for bit."""
+    return "[" + ", ".join(f"{value:.9g}" for value in values.tolist()) + "]"
 
 
 # Live Link Face CSV and Deep3D .mat: the formats of others
@@ -371,8 +387,8 @@ def _read_csv(path: Path, fps: float | None) -> Pair:
     take = read_live_link(path, fps)
     return _pair(
         [
-            ("expression", take.expression, take.fps, OPEN_FACE_MODEL, ARKIT_NAMES),
-            ("pose", take.pose, take.fps, OPEN_FACE_MODEL, POSE_NAMES),
+            ("expression", take.expression, take.fps, OPEN_FACE_MODEL, ARKIT_NAMES, None),
+            ("pose", take.pose, take.fps, OPEN_FACE_MODEL, POSE_NAMES, None),
         ]
     )
 
@@ -399,15 +415,15 @@ def _read_mat(path: Path, fps: float | None) -> Pair:
     fps = _frame_rate(None, fps)
     columns: list[Columns] = []
     if coefficients.expression is not None:
-        columns.append(("expression", coefficients.expression, fps, coefficients.face_model, ()))
+        columns.append(("expression", coefficients.expression, fps, coefficients.face_model, (), None))
     if coefficients.pose is not None:
-        columns.append(("pose", coefficients.pose, fps, OPEN_FACE_MODEL, POSE_NAMES))
+        columns.append(("pose", coefficients.pose, fps, OPEN_FACE_MODEL, POSE_NAMES, None))
     return _pair(columns)
 
 
 Pair = tuple[CoefficientSequence | None, CoefficientSequence | None]
-Columns = tuple[str, "Tensor | np.ndarray", float, "str | None", Iterable[str]]
-"""Kind, values, fps, face model and names of a sequence that has not been checked yet."""
+Columns = tuple[str, "Tensor | np.ndarray", float, "str | None", Iterable[str], Any]
+"""Kind, values, fps, face model, names and rest of a sequence that has not been checked yet."""
 
 READERS: dict[str, Callable[[Path, float | None], Pair]] = {
     ".safetensors": _read_safetensors,
@@ -427,7 +443,7 @@ WRITERS: dict[str, Callable[[Path, CoefficientSequence | None, CoefficientSequen
 def _pair(columns: Iterable[Columns]) -> Pair:
     """The sequences of a file, each validated."""
     found: dict[str, CoefficientSequence] = {}
-    for kind, values, fps, face_model, names in columns:
+    for kind, values, fps, face_model, names, rest in columns:
         if not isinstance(values, Tensor):
             if values.dtype.kind not in "fiu":
                 raise FD2TalkError(f"its {kind} is made of {values.dtype}, but numbers are needed.")
@@ -445,8 +461,17 @@ def _pair(columns: Iterable[Columns]) -> Pair:
                 f"{OPEN_FACE_MODEL!r} for ARKit's 52 blendshapes."
             )
         _check_count(values.numel())
-        found[kind] = CoefficientSequence(kind, values, fps, face_model, names)
+        found[kind] = CoefficientSequence(kind, values, fps, face_model, names, _rest(rest))
     return found.get("expression"), found.get("pose")
+
+
+def _rest(stated: Any) -> Tensor | None:
+    if stated is None:
+        return None
+    try:
+        return torch.from_numpy(np.array(stated, dtype=np.float32))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FD2TalkError("its rest is not a list of numbers.") from error
 
 
 def _frame_rate(stated: Any, given: float | None) -> float:

@@ -66,8 +66,9 @@ class PortraitMotion:
                     f"The {name} belongs to the face model {other!r}, but the portrait was fitted with "
                     f"{portrait.face_model!r}: they must be the same."
                 )
-        applied = apply_to_portrait(expression, pose, portrait.expression, portrait.pose, mode)
-        return cls(portrait, *applied, face_model or default_face_model())
+        face_model = face_model or default_face_model()
+        applied = apply_to_portrait(expression, pose, portrait.expression, portrait.pose, mode, face_model)
+        return cls(portrait, *applied, face_model)
 
     @property
     def num_frames(self) -> int:

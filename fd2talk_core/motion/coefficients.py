@@ -14,11 +14,17 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..face.model import FaceModel
 from ..face.names import MOUTH_NAMES, POSE_NAMES
 from ..face.rotations import euler_angles, interpolate_pose, rotation_matrix
+from ..imaging import smoothstep
 from ..timing import check_fps
 
 MotionMode = Literal["relative", "absolute"]
+
+SAME_MOUTH = (0.012, 0.03)
+"""Mean distance of two mouths' vertices in face-model units (1.2 and 3 mm): under the first it is what two
+fits of one face differ by, over the second one mouth is open and the other shut, or smiles."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class CoefficientSequence:
         fps: frames per second.
         face_model: name of the face model that the expression belongs to (and whose units a pose is in).
         names: one name a coefficient, where the face model has names.
+        rest: ``[D_β]``, the expression from which a person moved whose motion was recorded; None for motion
+            that was made, which moves from a neutral face.
 
     Raises:
         FD2TalkError: when the values are empty, not finite or of the wrong shape.
@@ -42,6 +50,7 @@ class CoefficientSequence:
     fps: float
     face_model: str
     names: tuple[str, ...] = ()
+    rest: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("expression", "pose"):
@@ -65,6 +74,14 @@ class CoefficientSequence:
                 f"The {self.kind} sequence holds a value that is not a number at frame {frame}."
             )
         object.__setattr__(self, "values", values)
+        if self.rest is not None:
+            rest = self.rest.detach().to("cpu", torch.float32)
+            if rest.shape != values.shape[1:] or not torch.isfinite(rest).all():
+                raise FD2TalkError(
+                    f"The rest of the {self.kind} sequence has the shape {tuple(rest.shape)}, but "
+                    f"{tuple(values.shape[1:])} finite numbers are needed."
+                )
+            object.__setattr__(self, "rest", rest)
 
     @property
     def num_frames(self) -> int:
@@ -126,20 +143,27 @@ def start_at_pose(values: Tensor, pose: Tensor) -> Tensor:
     return torch.cat([moved, values[:, 3:] - values[0, 3:] + pose[3:]], dim=1)
 
 
-def blend_over_rest(values: Tensor, rest: Tensor, names: Sequence[str]) -> Tensor:
+def blend_over_rest(
+    values: Tensor, portrait: Tensor, names: Sequence[str], rest: Tensor | None = None
+) -> Tensor:
     """Play an expression over a portrait's own resting face; the mouth stays as the audio wants it.
 
-    Each weight is the larger of the two: it starts from the portrait's raised brow or squint, still reaches a
-    full blink, never leaves [0, 1], and applied twice (by ExpDiT for a preview, then by the sampler) it is
-    the same.
+    Motion that was made moves from a neutral face: each weight is the larger of the two, so it starts from
+    the portrait's raised brow or squint, still reaches a full blink, never leaves [0, 1], and applied twice
+    (by ExpDiT for a preview, then by the sampler) it is the same. Motion that was recorded moves from a
+    person's own face, and takes the portrait's as far from its own: a brow that the portrait has drawn down
+    can rise.
 
     Args:
         values: ``[F, D_β]``.
-        rest: ``[D_β]``, the portrait's fitted expression.
+        portrait: ``[D_β]``, the portrait's fitted expression.
         names: coefficient names; without them the expression is returned as it is.
+        rest: ``[D_β]``, of motion that was recorded.
     """
     keep = mouth_mask(names, values.shape[1])
-    return torch.where(keep, values, torch.maximum(values, rest.clamp(0, 1)))
+    if rest is None:
+        return torch.where(keep, values, torch.maximum(values, portrait.clamp(0, 1)))
+    return torch.where(keep, values, (values + portrait - rest).clamp(0, 1))
 
 
 def apply_to_portrait(
@@ -148,6 +172,7 @@ def apply_to_portrait(
     portrait_expression: Tensor,
     portrait_pose: Tensor,
     mode: MotionMode = "relative",
+    face_model: FaceModel | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The coefficients that the frames are rendered with.
 
@@ -156,6 +181,8 @@ def apply_to_portrait(
         portrait_expression: ``[D_β]`` fitted to the portrait.
         portrait_pose: ``[6]`` fitted to the portrait.
         mode: ``"relative"`` lets the clip start where the portrait looks; ``"absolute"`` is the paper's.
+        face_model: whose mouth tells whether a recorded person's starts as the portrait's does; it then
+            starts just there, see :data:`SAME_MOUTH`. Without it every mouth is absolute.
 
     Returns:
         expression ``[F, D_β]`` and pose ``[F, 6]``.
@@ -187,7 +214,20 @@ def apply_to_portrait(
         return expression.values, pose.values
     if mode != "relative":
         raise FD2TalkError(f"The motion mode is {mode!r}, but 'relative' or 'absolute' is needed.")
+    portrait = portrait_expression.cpu()
+    values = expression.values
+    if expression.rest is not None and face_model is not None:
+        mouth = (portrait - expression.rest) * mouth_mask(expression.names, len(portrait))
+        values = (values + mouth * _same_mouth(mouth, face_model)).clamp(0, 1)
     return (
-        blend_over_rest(expression.values, portrait_expression.cpu(), expression.names),
+        blend_over_rest(values, portrait, expression.names, expression.rest),
         start_at_pose(pose.values, portrait_pose.cpu()),
     )
+
+
+def _same_mouth(difference: Tensor, face_model: FaceModel) -> Tensor:
+    """1 when mouths that differ by ``[D_β]`` are the same as far as a fit can tell, 0 when they are not."""
+    basis = face_model.expression_basis[:, face_model.mouth_vertices].cpu()
+    distance = torch.einsum("d,dmx->mx", difference, basis).norm(dim=-1).mean()
+    near, far = SAME_MOUTH
+    return smoothstep((far - distance) / (far - near))

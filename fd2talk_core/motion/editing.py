@@ -27,7 +27,7 @@ from ..face.rotations import (
 )
 from ..imaging import smoothstep
 from ..timing import check_fps, frame_count
-from .coefficients import CoefficientSequence
+from .coefficients import CoefficientSequence, mouth_mask
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "mouth": MOUTH_NAMES,
@@ -75,7 +75,8 @@ def scale(
     pivot = _pivot(sequence, about)
     values = sequence.values.double()
     if sequence.kind == "expression":
-        return sequence.replace(values=pivot + (values - pivot) * factor)
+        rest = None if sequence.rest is None else pivot + (sequence.rest - pivot) * factor
+        return sequence.replace(values=pivot + (values - pivot) * factor, rest=rest)
     turn = _log_turn(pivot, values) * factor[:3]
     shift = pivot[3:] + (values[:, 3:] - pivot[3:]) * factor[3:]
     return sequence.replace(values=torch.cat([_exp_turn(pivot, turn), shift], dim=1))
@@ -221,7 +222,7 @@ def splice(
         FD2TalkError: when the two are of different kinds or face models, or either is shorter than the blend.
     """
     _check_pair(first, second)
-    second = retime(second, fps=first.fps)
+    second = _from_rest_of(first, retime(second, fps=first.fps))
     overlap = round(_between(blend, 0, 3600, "The blend") * first.fps)
     if overlap > min(first.num_frames, second.num_frames):
         raise FD2TalkError(
@@ -276,6 +277,7 @@ def mix(
         raise FD2TalkError("A share of the mix is outside of 0..1: 0 is the first sequence, 1 the second.")
     one, other = first.values.double(), second.values.double()
     if first.kind == "expression":
+        other = _from_rest_of(first, second).values.double()
         return first.replace(values=torch.lerp(one, other, share.expand_as(one)))
     if (share[:3] == share[0]).all():
         turned = interpolate_pose(one, other, share[0].expand(len(one), 1))[:, :3]
@@ -606,6 +608,20 @@ def _check_pair(first: CoefficientSequence, second: CoefficientSequence) -> None
             f"The first expression is of the face model {first.face_model!r} and the second of "
             f"{second.face_model!r}: their coefficients mean different things and cannot be mixed."
         )
+
+
+def _from_rest_of(first: CoefficientSequence, second: CoefficientSequence) -> CoefficientSequence:
+    """The second motion as it would be from the first one's rest, but for the mouth, whose motion is absolute
+    (:func:`~fd2talk_core.motion.coefficients.blend_over_rest`).
+    """
+    if first.rest is None and second.rest is None:
+        return second
+    neutral = torch.zeros(second.values.shape[1])
+    shift = (neutral if first.rest is None else first.rest) - (
+        neutral if second.rest is None else second.rest
+    )
+    shift = torch.where(mouth_mask(second.names, len(shift)), neutral, shift)
+    return second.replace(values=second.values + shift, rest=first.rest)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -1,5 +1,8 @@
 """Expression β and pose p read from a driving video: one face followed, fitted, filled and smoothed.
 
+Where the pictures are at hand, the fit to the landmarks is refined by the face's own look: that of the first
+frame is looked for in all others, so that nothing drifts.
+
 The whole video is seen through one square crop, framed where its head stands most of the time, as the face
 model's camera would frame a portrait: so t says how far the head has moved from its usual place, and a head
 at rest has t near 0. Frames without a face are filled by a policy that never changes their number.
@@ -7,7 +10,7 @@ at rest has t near 0. Frames without a face are filled by a policy that never ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,12 +18,22 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.crop import Box, frame_head
-from ..face.fitting import IDENTITY_FRAMES, fit_landmarks
-from ..face.landmarks import NUM_LANDMARKS, Face, FaceLandmarker, nearest_face, pick_face
+from ..face.crop import Box, CropTransform, frame_head
+from ..face.fitting import IDENTITY_FRAMES, FaceFit, fit_landmarks, refine_fit
+from ..face.landmarks import (
+    NUM_LANDMARKS,
+    Face,
+    FaceLandmarker,
+    Square,
+    check_picture,
+    nearest_face,
+    pick_face,
+    sample_square,
+)
 from ..face.model import FaceModel
 from ..face.names import ARKIT_NAMES, POSE_NAMES
-from ..face.rotations import interpolate_pose
+from ..face.photometry import LEVELS, LOOK_SIZE, SURFACES, Looks, PhotometricTerm
+from ..face.rotations import interpolate_pose, matrix_to_axis_angle, rotation_matrix
 from ..progress import Callback
 from ..timing import check_fps
 from .coefficients import CoefficientSequence
@@ -29,11 +42,21 @@ from .editing import smooth
 MissingPolicy = Literal["error", "hold", "interpolate"]
 MISSING_POLICIES: tuple[MissingPolicy, ...] = ("error", "hold", "interpolate")
 
-SMOOTH_POSE = 0.06
-SMOOTH_EXPRESSION = 0.03
-"""Standard deviations in seconds: a landmarker's jitter is faster than a head, hardly faster than lips."""
+SMOOTH_POSE = 0.02
+SMOOTH_EXPRESSION = 0.015
+"""Standard deviations in seconds: what jitter is left is faster than heads and lips."""
+
+LOOK_MARGIN = 1.5
+"""Side of the square that is kept of a frame, by the face's longer side."""
+
+LARGEST_TURN = 0.4
+"""Radians by which the first frame may be turned from the usual one for its look to be looked for in all."""
+
+BLINK = 0.3
+"""How far above its median a lid's weight lies in a blink."""
 
 _FITTED_TOGETHER = 256
+_REFINED_TOGETHER = 16
 _LISTED_GAPS = 6
 
 
@@ -45,11 +68,13 @@ class FaceTrack:
         landmarks: ``[n, 478, 2]`` pixels, of the frames that show the face.
         blendshapes: ``[n, 52]`` scores in 0..1, in the order of ARKIT_NAMES.
         found: ``[F]`` bool, which frames those are.
+        looks: of the n frames, squares in pixels; None where only landmarks are known.
     """
 
     landmarks: Tensor
     blendshapes: Tensor
     found: Tensor
+    looks: Looks | None = None
 
     def __post_init__(self) -> None:
         seen = int(self.found.sum())
@@ -59,23 +84,36 @@ class FaceTrack:
                 f"[{seen}, 52], not {list(self.landmarks.shape)} and {list(self.blendshapes.shape)}."
             )
 
+        if self.looks is not None and len(self.looks) != seen:
+            raise FD2TalkError(f"A face track of {seen} seen frames has {len(self.looks)} looks of them.")
+
     @property
     def num_frames(self) -> int:
         return len(self.found)
 
     @classmethod
-    def of_faces(cls, faces: Iterable[Face | None]) -> FaceTrack:
-        """The track of one face a frame, None where there is none."""
-        landmarks, blendshapes, found = [], [], []
+    def of_faces(
+        cls, faces: Iterable[Face | None], look: Callable[[Face], tuple[Tensor, Tensor]] | None = None
+    ) -> FaceTrack:
+        """The track of one face a frame, None where there is none.
+
+        Args:
+            look: gives ``[LOOK_SIZE, LOOK_SIZE]`` and ``[3]`` of a face as soon as it is seen, see
+                :class:`~fd2talk_core.face.photometry.Looks`.
+        """
+        landmarks, blendshapes, found, looks = [], [], [], []
         for face in faces:
             found.append(face is not None)
             if face is not None:
                 landmarks.append(face.landmarks[:, :2].float())
                 blendshapes.append(face.blendshapes.float())
+                if look is not None:
+                    looks.append(look(face))
         return cls(
             torch.stack(landmarks) if landmarks else torch.zeros(0, NUM_LANDMARKS, 2),
             torch.stack(blendshapes) if blendshapes else torch.zeros(0, 52),
             torch.tensor(found, dtype=torch.bool),
+            Looks(*map(torch.stack, zip(*looks, strict=True))) if looks else None,
         )
 
 
@@ -110,7 +148,7 @@ def follow_face(
     num_frames: int = 0,
     callback: Callback | None = None,
 ) -> FaceTrack:
-    """Find one face in every frame; no more than one frame is held in memory.
+    """Find one face in every frame; of each frame no more than a small square around the face is kept.
 
     Args:
         frames: pictures ``[H, W, 3]`` in 0..1, one at a time, all of one size.
@@ -123,9 +161,15 @@ def follow_face(
     Raises:
         FD2TalkError: when there are no frames, a frame cannot be used, or no frame shows such a face.
     """
-    track = FaceTrack.of_faces(
-        _counted(landmarker.detect_video(frames, face_index=face_index, box=box), num_frames, callback)
-    )
+    shown: list[Tensor] = []
+
+    def remembered() -> Iterator[Tensor]:
+        for frame in frames:
+            shown[:] = [frame]
+            yield frame
+
+    found = landmarker.detect_video(remembered(), face_index=face_index, box=box)
+    track = FaceTrack.of_faces(_counted(found, num_frames, callback), lambda face: _look(shown[0], face))
     if not track.num_frames:
         raise FD2TalkError("The driving video has no frames.")
     if not track.found.any():
@@ -227,7 +271,8 @@ def read_motion(
         ),
     )
     expression, pose = smooth(filled[0], smooth_expression), smooth(filled[1], smooth_pose)
-    return DrivingMotion(expression.replace(values=expression.values.clamp(0, 1)), pose, gaps)
+    values = expression.values.clamp(0, 1)
+    return DrivingMotion(expression.replace(values=values, rest=_rest(values)), pose, gaps)
 
 
 def _fit(track: FaceTrack, face_model: FaceModel, callback: Callback | None) -> tuple[Tensor, Tensor]:
@@ -239,16 +284,61 @@ def _fit(track: FaceTrack, face_model: FaceModel, callback: Callback | None) -> 
     spread = torch.linspace(0, seen - 1, min(seen, IDENTITY_FRAMES)).round().long().unique()
     ndc = transform.points_to_crop(track.landmarks[spread]) * (2 / transform.size) - 1
     identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
+    refine = _refinement(track, usual, transform, identity, face_model)
     expressions, poses = [], []
-    for start in range(0, seen, _FITTED_TOGETHER):
-        part = slice(start, start + _FITTED_TOGETHER)
+    together = _FITTED_TOGETHER if refine is None else _REFINED_TOGETHER
+    for start in range(0, seen, together):
+        part = slice(start, start + together)
         ndc = transform.points_to_crop(track.landmarks[part]) * (2 / transform.size) - 1
         fit = fit_landmarks(ndc, face_model, track.blendshapes[part], identity)
+        if refine is not None:
+            fit = refine(part, ndc, fit)
         expressions.append(fit.expression)
         poses.append(fit.pose)
         if callback is not None:
-            callback(min(start + _FITTED_TOGETHER, seen), seen, None)
+            callback(min(start + together, seen), seen, None)
     return torch.cat(expressions), torch.cat(poses)
+
+
+def _refinement(
+    track: FaceTrack, usual: int, transform: CropTransform, identity: Tensor, face_model: FaceModel
+) -> Callable[[slice, Tensor, FaceFit], FaceFit] | None:
+    """Fits some frames closer, by how the face looks in the usual one; None where that is not known."""
+    if track.looks is None or not set(SURFACES) <= set(face_model.part_names):
+        return None
+    centres = transform.points_to_crop(track.looks.squares[:, :2]) * (2 / transform.size) - 1
+    sides = track.looks.squares[:, 2:] * (transform.scale * 2 / transform.size)
+    looks = Looks(track.looks.brightness, torch.cat([centres, sides], dim=1))
+    ndc = transform.points_to_crop(track.landmarks[[0, usual]]) * (2 / transform.size) - 1
+    known = fit_landmarks(ndc, face_model, track.blendshapes[[0, usual]], identity)
+    # motion is played from its first frame on, unless that one shows too little of the face
+    turned = rotation_matrix(known.pose[:1, :3]).mT @ rotation_matrix(known.pose[1:, :3])
+    key = int(matrix_to_axis_angle(turned).norm() > LARGEST_TURN)
+    look = looks[[(0, usual)[key]]]
+    term = PhotometricTerm(face_model, identity, known.expression[key], known.pose[key], look)
+
+    def refine(part: slice, ndc: Tensor, fit: FaceFit) -> FaceFit:
+        for level in LEVELS:
+            fit = refine_fit(ndc, face_model, fit, term.at(looks[part], level))
+        return fit
+
+    return refine
+
+
+def _look(frame: Tensor, face: Face) -> tuple[Tensor, Tensor]:
+    """What is kept of a frame, as :class:`~fd2talk_core.face.photometry.Looks` has it."""
+    left, top, right, bottom = face.box_xyxy
+    square = Square((left + right) / 2, (top + bottom) / 2, LOOK_MARGIN * max(right - left, bottom - top))
+    picture = check_picture(frame).movedim(-1, 0)
+    brightness = sample_square(picture, square, LOOK_SIZE).mean(dim=0)
+    return (brightness * 255).round().byte(), torch.tensor([square.x, square.y, square.side])
+
+
+def _rest(values: Tensor) -> Tensor:
+    """The first of ``[F, 52]``, without a blink that the clip may start with."""
+    first, usual = values[0], values.median(dim=0).values
+    blinks = torch.tensor([name.startswith("eyeBlink") for name in ARKIT_NAMES])
+    return torch.where(blinks & (first > usual + BLINK), usual, first)
 
 
 def _usual(landmarks: Tensor) -> int:

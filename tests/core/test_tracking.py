@@ -66,8 +66,10 @@ def faces() -> tuple[Face, ...]:
     identity = 0.7 * torch.randn(1, 80, generator=torch.Generator().manual_seed(0))
     vertices = apply_pose(model(identity.expand(len(pose), -1), expression), pose)
     points = project(model.landmarks(vertices), model.camera)[..., :2]
-    points = torch.nn.functional.pad(points, (0, 0, 0, 478 - points.shape[1]))
-    points[:, 468:] = points[:, 33:34]  # irises, which the fit does not use
+    for side in ("right", "left"):
+        iris = model.triangles[model.triangle_parts == model.part_names.index(f"{side}_iris")].unique()
+        centre = project(vertices[:, iris].mean(dim=1, keepdim=True), model.camera)[..., :2]
+        points = torch.cat([points, centre.expand(-1, 5, -1)], dim=1)
     return tuple(face(p, e) for p, e in zip((points + 1) * 256, expression, strict=True))
 
 
