@@ -2,9 +2,10 @@
 
 They are what a viewer looks at, and a few pixels of a small latent: the frames that the networks make of them
 are soft. Their surfaces are known from the mesh, so they are drawn anew. Lips, lids and eyeballs take the
-portrait's own colours from where the same places lie there; what the portrait hides of them continues what it
-shows. Teeth, tongue and the dark behind them, which a shut mouth does not show, are painted. It is no part of
-the paper.
+portrait's own colours from where the same places lie there; what the portrait hides of lips and lids
+continues what it shows, and what it hides of an eyeball has the colours that the person's eyes show as far
+from their pupils. Teeth, tongue and the dark behind them, which a shut mouth does not show, are painted. It
+is no part of the paper.
 
 Screen coordinates as in :mod:`fd2talk_core.face.rasterizer`.
 """
@@ -79,6 +80,22 @@ FOLDED = (0.2, 0.5)
 """A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
 
 
+LID_RIM = 2.0
+"""Pixels of the portrait next to the lids, whose shadow and lashes lie on the eyeball and do not turn along.
+"""
+
+TURNED = (0.5, 2.0)
+"""Pixels of the portrait by which an eyeball moves past its lids: from the first on its rim is less, from the
+second on no longer taken from the portrait."""
+
+EYE_RINGS, LARGEST_RING = 16, 0.13
+"""Rings around the pupil that tell the colours of an eye, and the radius of the last in face-model units."""
+WHITE_RING, WHITE_QUANTILE = 9, 0.8
+"""The first ring of the white, of whose colours most lie in the shadow of lids and lashes."""
+LEAST_EYE, LEAST_RING = 100, 12
+"""Samples of a close-up that must show an eye, and a ring of it, to tell their colours."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Region:
     """A part of the face that is drawn anew.
@@ -90,6 +107,7 @@ class _Region:
         frame: ``[w]`` among ``vertices``: the lips or lids, which the close-up is cut around.
         edge: ``[t]`` bool, what of the face is drawn anew: the lips or lids and what is folded next to them.
         reach: face-model units that the close-up measures a side.
+        pupil: vertices of the face model, none in a mouth.
     """
 
     triangles: Tensor
@@ -99,6 +117,62 @@ class _Region:
     frame: Tensor
     edge: Tensor
     reach: float
+    pupil: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Eye:
+    """The colours of a person's eye by the distance from the pupil's middle.
+
+    Attributes:
+        pupil: ``[3]``, the middle on the mean face.
+        rings: ``[EYE_RINGS, 3]``, from the middle outward.
+    """
+
+    pupil: Tensor
+    rings: Tensor
+
+    @classmethod
+    def of(cls, places: Tensor, colours: Tensor, pupil: Tensor) -> _Eye:
+        """From places ``[p, 3]`` on the mean face and their colours ``[p, 3]``."""
+        ring = _rings(places, pupil).round().long()
+        typical = torch.zeros(EYE_RINGS, 3)
+        known = torch.zeros(EYE_RINGS, dtype=torch.bool)
+        for index in range(EYE_RINGS):
+            inside = colours[ring == index]
+            if len(inside) >= LEAST_RING:
+                share = 0.5 if index < WHITE_RING else WHITE_QUANTILE
+                typical[index], known[index] = inside.quantile(share, dim=0), True
+        if not known.any():
+            return cls(pupil, colours.median(dim=0).values.expand(EYE_RINGS, 3))
+        numbers = known.nonzero()[:, 0]
+        nearest = (torch.arange(EYE_RINGS)[:, None] - numbers).abs().argmin(dim=1)
+        return cls(pupil, typical[numbers[nearest]])
+
+    def colours_at(self, places: Tensor) -> Tensor:
+        """``[..., 3]`` of places ``[..., 3]`` on the mean face."""
+        ring = _rings(places, self.pupil)
+        inner = ring.floor().long()
+        outer = (inner + 1).clamp(max=EYE_RINGS - 1)
+        return torch.lerp(self.rings[inner], self.rings[outer], (ring - inner)[..., None])
+
+
+def _as_white(eyes: list[_Eye | None]) -> list[_Eye | None]:
+    """Eyes with the white of the brightest: one may stand in a nose's shadow, or look away from its own."""
+    whites = [eye.rings[WHITE_RING:] for eye in eyes if eye is not None]
+    if not whites:
+        return eyes
+    brightest = max(whites, key=lambda rings: float(rings.mean()))
+    return [
+        None if eye is None else replace(eye, rings=torch.cat([eye.rings[:WHITE_RING], brightest]))
+        for eye in eyes
+    ]
+
+
+def _rings(places: Tensor, pupil: Tensor) -> Tensor:
+    """``[...]`` in 0..EYE_RINGS - 1 of places ``[..., 3]``: how far they lie from the axis of the look."""
+    distance = (places - pupil)[..., :2].norm(dim=-1)
+    return (distance * ((EYE_RINGS - 1) / LARGEST_RING)).clamp(max=EYE_RINGS - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +226,7 @@ class _Sight:
         depth: ``[n, n]`` in that box, of what is nearest.
         inner: ``[n, n]`` bool, whether that is an inner part.
         wide: ``[n, n]`` bool, whether it is one and not in a slit.
+        clear: ``[n, n]`` bool, whether it is one and not next to a lid.
         stray: ``[n, n]`` bool, whether it is an outer part for the mesh only.
     """
 
@@ -161,6 +236,7 @@ class _Sight:
     depth: Tensor
     inner: Tensor
     wide: Tensor
+    clear: Tensor
     stray: Tensor
 
     @classmethod
@@ -177,9 +253,11 @@ class _Sight:
         raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
         inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
         wide = inner[0]
-        if bool((region.kinds >= 0).any()):  # what is not believed is painted, and eyes are not
+        if _is_mouth(region):  # what is not believed is painted, and eyes are not
             wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
-        return cls(region, share, box, raster.depth[0], inner[0], wide, torch.zeros_like(wide))
+        rim = 2 * math.ceil(LID_RIM * SAMPLES / box.size) + 1
+        clear = -F.max_pool2d(-inner[:, None].float(), rim, stride=1, padding=rim // 2)[0, 0] > 0
+        return cls(region, share, box, raster.depth[0], inner[0], wide, clear, torch.zeros_like(wide))
 
     def beside(self, pixels: float) -> Tensor:
         """``[n, n]`` bool: outer parts within so many of the portrait's pixels of a wide inner one."""
@@ -187,14 +265,17 @@ class _Sight:
         near = F.max_pool2d(self.wide[None, None].float(), 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
         return near & ~self.inner
 
-    def shows(self, places: Tensor, inner: Tensor) -> Tensor:
-        """``[F, n, n]``: whether the portrait shows places ``[F, n, n, 3]``, inner parts or not."""
+    def shows(self, places: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+        """``[F, n, n]`` twice: whether the portrait shows places ``[F, n, n, 3]``, inner parts or not, and
+        whether clear of lids.
+        """
         cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
         near = places[..., 2] <= self.depth[row, column] + DEPTH_TOLERANCE
         shown = self.wide, ~self.inner & ~self.stray
-        return within & near & torch.where(inner, *(mask[row, column] for mask in shown))
+        shown = within & near & torch.where(inner, *(mask[row, column] for mask in shown))
+        return shown, shown & (~inner | self.clear[row, column])
 
 
 class CloseUps:
@@ -223,6 +304,8 @@ class CloseUps:
             self.portrait = self._portrait(self.teeth_drop)
             mouth = _Sight.of(regions[0], self.portrait, focal, size)
             self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM))
+        eyes = [None if _is_mouth(sight.region) else self._eye(sight) for sight in self.sights]
+        self.eyes = _as_white(eyes)
 
     @torch.no_grad()
     def add_to(self, frames: Tensor, mesh: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
@@ -241,10 +324,10 @@ class CloseUps:
             return frames
         frames = frames.clone()
         places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
-        for sight in self.sights:
+        for sight, eye in zip(self.sights, self.eyes, strict=True):
             target = places[:, sight.region.vertices]
             box = _box_around(target[:, sight.region.frame], frames.shape[1], sight.share)
-            drawn, weight = self._draw(sight, target, box)
+            drawn, weight = self._draw(sight, eye, target, box)
             square = box.cut(frames)
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
@@ -265,7 +348,7 @@ class CloseUps:
         posed = apply_pose(self.face_model(face.identity[None], face.expression[None]), face.pose[None])
         return project(self._with_teeth(posed, face.pose[None], teeth_drop), self.face_model.camera)
 
-    def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
+    def _draw(self, sight: _Sight, eye: _Eye | None, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
         """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``
         ``[F, v, 3]``.
         """
@@ -277,21 +360,27 @@ class CloseUps:
         found = raster.interpolate(
             torch.cat(attributes, dim=-1).expand(len(target), -1, -1), region.triangles
         )
-        seen = sight.shows(found[..., :3], inner)
         displacement = (found[..., :2] - box.centers(samples, found)).movedim(-1, 1)
 
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
-        seen = seen[:, None].to(found)
+        edge = (raster.covered & region.edge[triangle])[:, None].to(found)
+        seen, clear = (shown[:, None].to(found) for shown in sight.shows(found[..., :3], inner))
         share, rest = _pool(inside, box.size), _pool(outside, box.size)
         painted = None
-        lashes = not bool((region.kinds >= 0).any())
-        if not lashes:
-            painted = _paint(found[..., 3:], region.kinds[triangle], self.tones).movedim(-1, 1)
-            painted = push_pull(_pool(painted * inside, box.size), share)
-        colours = self._moved(box, displacement, outside, seen, rest, lashes=lashes)
+        if _is_mouth(region):
+            painted = _paint(found[..., 3:], region.kinds[triangle], self.tones)
+        elif eye is not None:
+            painted = eye.colours_at(found[..., 3:])
+            past = _mean_over(displacement, inside) - _mean_over(displacement, edge)
+            least, most = TURNED
+            turned = smoothstep((past.norm(dim=1) * (box.picture / 2) - least) / (most - least))
+            seen = torch.lerp(seen, clear, turned[:, None, None, None])
+        if painted is not None:
+            painted = push_pull(_pool(painted.movedim(-1, 1) * inside, box.size), share)
+        colours = self._moved(box, displacement, outside, seen, rest, lashes=not _is_mouth(region))
         within = self._moved(box, displacement, inside, seen, share, painted)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
-        edge = _pool((raster.covered & region.edge[triangle])[:, None].to(found), box.size)
+        edge = _pool(edge, box.size)
         return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
 
     def _moved(
@@ -328,9 +417,25 @@ class CloseUps:
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
 
+    def _eye(self, sight: _Sight) -> _Eye | None:
+        """The colours of an eye; None where the portrait's is shut or too small to tell them."""
+        region = sight.region
+        target = sight.box.to_box(self.portrait[:, region.vertices])
+        raster = rasterize(target, region.triangles, SAMPLES, cull_back_faces=True)
+        rest = raster.interpolate(self.face_model.mean[region.vertices][None], region.triangles)[0]
+        pupil = self.face_model.mean[region.pupil].mean(dim=0)
+        shown = sight.clear if int(sight.clear.sum()) >= LEAST_EYE else sight.inner
+        if int(shown.sum()) < LEAST_EYE:
+            return None
+        return _Eye.of(rest[shown], self._colours_in(sight)[shown], pupil)
+
     def _mouth_colours(self) -> Tensor:
         """``[n, n, 3]``: the portrait in the box of its mouth."""
-        centers = self.sights[0].box.centers(SAMPLES, self.crop)
+        return self._colours_in(self.sights[0])
+
+    def _colours_in(self, sight: _Sight) -> Tensor:
+        """``[n, n, 3]``: the portrait in the box of a region."""
+        centers = sight.box.centers(SAMPLES, self.crop)
         return F.grid_sample(self.crop, centers, mode="bilinear", align_corners=False)[0].movedim(0, -1)
 
     def _teeth(self) -> Tensor | None:
@@ -395,9 +500,10 @@ def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
     regions = []
     sides = (middles[:, 0] < 0, middles[:, 0] > 0)
     # a jaw that drops makes a mouth twice as high as it is wide at rest
-    mouth = (of("lips"), of(*MOUTH_PARTS), 2.2)
-    eyes = [(of("eyelids") & side, of(*EYE_PARTS) & side, 1.4) for side in sides]
-    for frame, inner, margin in (mouth, *eyes):
+    pupils = of("left_pupil", "right_pupil")
+    mouth = (of("lips"), of(*MOUTH_PARTS), 2.2, torch.zeros_like(pupils))
+    eyes = [(of("eyelids") & side, of(*EYE_PARTS) & side, 1.4, pupils & side) for side in sides]
+    for frame, inner, margin, pupil in (mouth, *eyes):
         rim = face_model.mean[face_model.triangles[frame].unique()]
         middle, reach = rim.mean(dim=0), (rim.amax(dim=0) - rim.amin(dim=0))[:2].amax()
         near = (middles[:, :2] - middle[:2]).norm(dim=1) < 1.7 * reach
@@ -418,6 +524,7 @@ def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
                 frame=number[face_model.triangles[frame].unique()],
                 edge=edge[drawn],
                 reach=margin * float(reach),
+                pupil=face_model.triangles[pupil].unique(),
             )
         )
     return tuple(regions)
@@ -429,6 +536,15 @@ def _box_around(points: Tensor, picture: int, share: float) -> _Box:
     middle = ((points.amin(dim=1) + points.amax(dim=1)) / 2 + 1) * (picture / 2)
     corner = (middle - size / 2).round().clamp(0, picture - size).long()
     return _Box(corner[:, 0], corner[:, 1], size, picture)
+
+
+def _is_mouth(region: _Region) -> bool:
+    return bool((region.kinds >= 0).any())
+
+
+def _mean_over(values: Tensor, weight: Tensor) -> Tensor:
+    """``[F, C]``: mean of ``[F, C, n, n]`` by weights ``[F, 1, n, n]``."""
+    return (values * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp_min(1e-6)
 
 
 def _pool(planes: Tensor, size: int) -> Tensor:

@@ -202,6 +202,28 @@ def test_eyes_that_are_slits_in_the_portrait_stay_as_they_are(face: FaceModel) -
     assert (made - crop)[share[..., 0] > 0.3].abs().mean() < 0.1
 
 
+def test_an_eye_that_turns_shows_its_white_where_the_portrait_hid_it(face: FaceModel) -> None:
+    """An iris that lids cut above and below must not be continued over the white beside it."""
+    dark = torch.tensor([0.2, 0.1, 0.05])
+    rest = motion(eyeBlinkLeft=0.35, eyeBlinkRight=0.35)
+    picture = flat(face, *rest)
+    picture[torch.isin(names(face, *rest), _numbers(face, "iris", "pupil"))] = dark
+    close_ups = CloseUps(portrait(face, picture, *rest), face)
+    away = motion(eyeLookOutLeft=0.9, eyeLookInRight=0.9, eyeLookUpLeft=0.6, eyeLookUpRight=0.6)
+    drawn = draw(close_ups, picture[None], *away)[0]
+    seen = names(face, *away)
+    white = inside(torch.isin(seen, _numbers(face, "eye")))
+    iris = inside(torch.isin(seen, _numbers(face, "iris", "pupil")))
+    assert white.sum() > 100 and iris.sum() > 100
+    assert (drawn[white].mean(dim=-1) > 0.75).float().mean() > 0.9
+    assert (drawn[iris].mean(dim=-1) < 0.4).float().mean() > 0.8
+
+
+def _numbers(face: FaceModel, *kinds: str) -> Tensor:
+    wanted = [f"{side}_{kind}" for side in ("left", "right") for kind in kinds]
+    return torch.tensor([face.part_names.index(name) for name in wanted])
+
+
 def test_a_dark_portrait_has_a_dark_mouth(face: FaceModel, still: Reference) -> None:
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)
