@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import io
 import itertools
-import struct
+import re
 import sys
 import types
-import zlib
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,7 +37,7 @@ from training.scorecard import identity
 from training.scorecard.cost import score_cost
 from training.scorecard.frames import score_flicker, score_frames
 from training.scorecard.motion import frame_energy, mouth_of_phonemes, score_motion
-from training.scorecard.portraits import EXAMPLES, portraits, puzzle, read_qt_resources
+from training.scorecard.portraits import EXAMPLES, PAINTING, portraits
 from training.scorecard.speech import (
     SpokenText,
     align_phonemes,
@@ -504,7 +503,7 @@ def test_the_descriptor_knows_people_apart_and_each_again() -> None:
     from fd2talk_core.face.landmarks import FaceLandmarker
 
     describe, landmarker = identity.FaceDescriptor.load(), FaceLandmarker()
-    first, second = (picture for _, picture in portraits(paintings=Path("nowhere"))[:2])
+    first, second = (picture for _, picture in portraits()[:2])
 
     def described(picture: torch.Tensor) -> torch.Tensor:
         landmarks = landmarker.detect(picture)[0].landmarks[None, :, :2]
@@ -520,70 +519,20 @@ def test_a_picture_without_a_face_is_named(tmp_path: Path) -> None:
     assert row.value is None and "wall" in row.note
 
 
+def test_every_picture_of_the_scorecard_has_its_source_beside_it() -> None:
+    notice = (PAINTING.with_name("NOTICE.md")).read_text(encoding="utf-8")
+    pictures = {path.name for path in PAINTING.parent.iterdir() if path.suffix in (".jpg", ".png", ".webp")}
+    assert pictures == set(re.findall(r"^\| `(.+?)` \|", notice, re.MULTILINE)) == {PAINTING.name}
+
+
 def test_portraits_come_from_packages_and_a_folder(tmp_path: Path) -> None:
-    nowhere = tmp_path / "paintings.rcc"
-    names = [name for name, _ in portraits(paintings=nowhere)]
-    assert "portrait" in names and "grace_hopper" in names
+    assert [name for name, _ in portraits()] == ["portrait", "grace_hopper", "baciccio_woman"]
     Image.new("RGB", (20, 30), (255, 0, 0)).save(tmp_path / "mine.png")
-    name, picture = portraits(tmp_path, nowhere)[-1]
+    name, picture = portraits(tmp_path)[-1]
     assert name == "mine" and picture.shape == (30, 20, 3) and picture[0, 0].tolist() == [1, 0, 0]
     (tmp_path / "empty").mkdir()
     with pytest.raises(FD2TalkError, match="holds no portraits"):
         portraits(tmp_path / "empty")
-
-
-def qt_resources(files: dict[str, bytes]) -> bytes:
-    """A Qt resource file of one folder ``x``, every other file compressed."""
-    names, offsets, data, nodes = b"", {}, b"", []
-    for name in ("x", *(f.partition("/")[2].replace("/", "|") for f in files)):
-        offsets[name] = len(names)
-        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
-    nodes.append(struct.pack(">iHiiq", 0, 2, 1, 1, 0))
-    nodes.append(struct.pack(">iHiiq", offsets["x"], 2, len(files), 2, 0))
-    for number, (path, content) in enumerate(files.items()):
-        flags = number % 2
-        stored = struct.pack(">I", len(content)) + zlib.compress(content) if flags else content
-        name = offsets[path.partition("/")[2].replace("/", "|")]
-        nodes.append(struct.pack(">iHHHiq", name, flags, 0, 0, len(data), 0))
-        data += struct.pack(">I", len(stored)) + stored
-    at = 24
-    header = struct.pack(">4i", 3, at, at + 22 * len(nodes), at + 22 * len(nodes) + len(data))
-    return b"qres" + header + bytes(4) + b"".join(nodes) + data + names
-
-
-def test_qt_resources_are_read_and_broken_ones_refused(tmp_path: Path) -> None:
-    files = {"x/a": b"plain", "x/b": b"packed" * 50}
-    content = qt_resources(files)
-    assert read_qt_resources(content, tmp_path) == {"/x/a": b"plain", "/x/b": b"packed" * 50}
-    with pytest.raises(FD2TalkError, match="not a Qt resource"):
-        read_qt_resources(b"something else", tmp_path)
-    with pytest.raises(FD2TalkError, match="broken"):
-        read_qt_resources(content[:60], tmp_path)
-    path = tmp_path / "p.rcc"
-    path.write_bytes(content)
-    with pytest.raises(FD2TalkError, match="no painting called 'Mona Lisa'"):
-        puzzle(path, "Mona Lisa")
-
-
-def test_pieces_are_put_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def piece(colour: tuple[int, int, int]) -> bytes:
-        buffer = io.BytesIO()
-        Image.new("RGB", (20, 40), colour).save(buffer, "WEBP", lossless=True)
-        return buffer.getvalue()
-
-    board = """ "Mona Lisa" "width": 100, "height": 60
-        "pixmapfile" : "image/a.webp", "x" : "0.3", "y" : "0.5"
-        "pixmapfile" : "image/b.webp", "x" : "0.5", "y" : "0.5" """
-    files = {
-        "/r/board/1.qml": board.encode(),
-        "/r/image/a.webp": piece((255, 0, 0)),
-        "/r/image/b.webp": piece((0, 0, 255)),
-    }
-    monkeypatch.setattr("training.scorecard.portraits.read_qt_resources", lambda content, path: files)
-    (tmp_path / "p.rcc").write_bytes(b"")
-    picture = puzzle(tmp_path / "p.rcc", "Mona Lisa")
-    assert picture.shape == (40, 40, 3)
-    assert (picture[:, :20] == torch.tensor([1.0, 0, 0])).all() and (picture[:, 20:, 2] == 1).all()
 
 
 # ---- flicker, size and speed
