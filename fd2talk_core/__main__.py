@@ -16,8 +16,7 @@ from tqdm import tqdm
 from .errors import FD2TalkError
 from .files import check_output
 from .frames.defaults import DEFAULT_DETAIL
-
-MISSING = ("error", "hold", "interpolate")
+from .motion.defaults import MISSING_POLICIES
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,7 +27,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--driving", type=Path, metavar="VIDEO", help="move as this video; its sound too, without a voice"
     )
-    parser.add_argument("--missing-faces", choices=MISSING, default="error", help="of the driving video")
+    parser.add_argument(
+        "--missing-faces", choices=MISSING_POLICIES, default="error", help="of the driving video"
+    )
     parser.add_argument("--motion", type=Path, metavar="FILE", help="expression and pose from a file")
     parser.add_argument("--save-motion", metavar="FILE", help="write expression and pose to a file")
     parser.add_argument("-o", "--output", default="talking.mp4", help="the MP4 to write")

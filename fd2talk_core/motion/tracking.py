@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,10 +37,8 @@ from ..face.rotations import interpolate_pose, matrix_to_axis_angle, rotation_ma
 from ..progress import Callback
 from ..timing import check_fps
 from .coefficients import CoefficientSequence
+from .defaults import MISSING_POLICIES, MissingPolicy
 from .editing import smooth
-
-MissingPolicy = Literal["error", "hold", "interpolate"]
-MISSING_POLICIES: tuple[MissingPolicy, ...] = ("error", "hold", "interpolate")
 
 SMOOTH_POSE = 0.02
 SMOOTH_EXPRESSION = 0.015
