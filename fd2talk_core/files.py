@@ -20,7 +20,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, alone: bool = False) -> Iterator[Path]:
     """A file to write to, beside ``path``, that takes its place once the block has ended well.
 
     The new file is flushed to the disk before it is renamed, so that even after a power cut either the old
@@ -28,12 +28,20 @@ def replacing(path: Path | str) -> Iterator[Path]:
     process leaves a hidden ``.NAME.*.part``, never half a file in the place of a good one. Folders on the way
     are made; a link stays a link, to the new content; the mode is what the umask gives a new file.
 
+    Args:
+        alone: no other process writes this file now, so what killed ones have left of it is removed.
+
     Raises:
         OSError: from the file system.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.stem[:32]}.{secrets.token_hex(8)}.part")
+    start = f".{target.stem[:32]}."
+    if alone:
+        for left in target.parent.iterdir():
+            if left.name.startswith(start) and re.fullmatch(r"[0-9a-f]{16}\.part", left.name[len(start) :]):
+                left.unlink()
+    partial = target.with_name(f"{start}{secrets.token_hex(8)}.part")
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         mode = stat.S_IMODE(partial.stat().st_mode)

@@ -26,6 +26,7 @@ from fd2talk_core.audio.features import NATIVE_FPS, AudioFeatures
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.files import replacing
 from fd2talk_core.imaging import open_picture
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.checkpoint import in_set
@@ -233,9 +234,8 @@ def fingerprint(*content: Mapping[str, Tensor] | Tensor | bytes | str | int | fl
 
 def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
     """A safetensors file that appears whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial)
 
 
 def need_weights(weights: Path, network: str, module: str) -> Path:

@@ -247,6 +247,20 @@ def test_nothing_is_renamed_before_it_is_on_the_disk(folder: Path, monkeypatch: 
     assert done[:2] == [123, "renamed"]
 
 
+def test_what_killed_processes_left_of_a_file_goes_where_no_other_writes_it(tmp_path: Path) -> None:
+    left = tmp_path / f".state.{'0a' * 8}.part"
+    others = [tmp_path / name for name in (f".states.{'0a' * 8}.part", ".state.part", "state.bin", "a.txt")]
+    for path in (left, *others):
+        path.write_text("half")
+    with replacing(tmp_path / "state.safetensors") as partial:
+        partial.write_text("whole")
+    assert left.exists()
+    with replacing(tmp_path / "state.safetensors", alone=True) as partial:
+        partial.write_text("whole")
+    assert not left.exists() and all(path.read_text() == "half" for path in others)
+    assert (tmp_path / "state.safetensors").read_text() == "whole"
+
+
 SERVER = """
 import os, resource, signal, sys
 sys.path.insert(0, {root!r})

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 import wave
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,17 +21,20 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from fd2talk_core.files import replacing
+
 
 class ShardWriter:
     """Writes one tar, which appears under its name only when it is whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.with_suffix(".partial")
 
     def __enter__(self) -> ShardWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)
+        with ExitStack() as stack:
+            partial = stack.enter_context(replacing(self.path, alone=True))
+            self._tar = stack.enter_context(tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT))
+            self._stack = stack.pop_all()
         return self
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
@@ -42,11 +45,7 @@ class ShardWriter:
             self._tar.addfile(header, io.BytesIO(data))
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._tar.close()
-        if kind is None:
-            os.replace(self._partial, self.path)
-        else:
-            self._partial.unlink()
+        self._stack.__exit__(kind, error, trace)
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

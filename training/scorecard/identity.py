@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.files import replacing
 
 PACKAGE = "@vladmandic/face-api@1.7.15"
 FOLDER = (
@@ -155,9 +156,7 @@ def fetch(folder: Path = FOLDER) -> None:
         if done.returncode or not packed:
             reason = (done.stderr.strip() or "it said nothing").splitlines()[-1]
             raise FD2TalkError(f"npm could not fetch {PACKAGE} ({reason}).")
-        folder.mkdir(parents=True, exist_ok=True)
         with tarfile.open(packed[0]) as tar:
             for name in _FILES:
-                partial = folder / f"{name}.partial"
-                partial.write_bytes(tar.extractfile(f"package/model/{name}").read())
-                partial.replace(folder / name)
+                with replacing(folder / name) as partial:
+                    partial.write_bytes(tar.extractfile(f"package/model/{name}").read())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.files import replacing
 
 _PARTS = ("model", "ema", "best", "optimizer")
 
@@ -69,11 +69,8 @@ class RunState:
             for part in _PARTS
             for name, value in getattr(self, part).items()
         }
-        partial = path.with_suffix(".partial")
-        save_file(tensors, partial, {"state": json.dumps(asdict(self.facts))})
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        with replacing(path, alone=True) as partial:
+            save_file(tensors, partial, {"state": json.dumps(asdict(self.facts))})
 
     @classmethod
     def read(cls, path: Path) -> RunState:
