@@ -91,7 +91,8 @@ def _host(base: Path, models: Path, *arguments: str) -> ComfyUIServer:
     if not (COMFYUI / "main.py").exists():
         unavailable(f"ComfyUI is not in {COMFYUI}; `python scripts/test.py` fetches it")
     shutil.copytree(models, base / "models" / "fd2talk")
-    server = ComfyUIServer(base, threads=2, arguments=arguments)
+    threads = int(os.environ.get("OMP_NUM_THREADS", 2))
+    server = ComfyUIServer(base, threads=threads, arguments=arguments)
     _write_inputs(server.folder("input"))
     return server
 
