@@ -39,6 +39,7 @@ class Run:
         seed: of the corpus and of every stage.
         processes: training processes, one a GPU.
         workers: processes that make the corpus.
+        takes: recordings that each portrait of the scorecard speaks.
     """
 
     config: str
@@ -49,6 +50,7 @@ class Run:
     seed: int
     processes: int
     workers: int
+    takes: int = 3
 
     @property
     def folder(self) -> Path:
@@ -160,7 +162,7 @@ def everything(run: Run, minutes: Mapping[str, float], portrait: Path, speech: P
             "delete that report, or choose another --run name."
         )
     video = speak(run, portrait, speech)
-    command("training.scorecard", "--weights", run.weights, "--data", run.data)
+    command("training.scorecard", "--weights", run.weights, "--data", run.data, "--takes", run.takes)
     write_card(run, reports)
     print(f"{video} after {(time.monotonic() - started) / 60:.1f} min; weights in {run.weights}", flush=True)
 
@@ -183,6 +185,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", action="append", default=[], metavar="STAGE=MINUTES", help="time budgets"
     )
+    parser.add_argument(
+        "--takes", type=int, default=3, help="recordings that each portrait of the scorecard speaks"
+    )
     parser.add_argument("--portrait", type=Path, default=ROOT / "example_inputs" / "portrait.png")
     parser.add_argument("--speech", type=Path, default=ROOT / "example_inputs" / "speech.wav")
     given = parser.parse_args(arguments)
@@ -199,6 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=given.seed,
             processes=given.processes,
             workers=given.workers,
+            takes=given.takes,
         )
         everything(run, minutes, given.portrait, given.speech)
     except FD2TalkError as error:

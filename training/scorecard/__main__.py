@@ -37,6 +37,7 @@ def score(
     out: Path,
     faces: Path | None = None,
     describe: Describe | None = None,
+    takes: int = 3,
 ) -> list[Row]:
     """All rows that can be measured with what is at hand; pictures go to ``out``.
 
@@ -44,7 +45,7 @@ def score(
         data: folder with held-out shards.
         speech_folder: transcribed recordings.
         faces: folder of portraits beside those of :func:`~training.scorecard.portraits.portraits`.
-        describe: as in :func:`~training.scorecard.talking.score_portraits`.
+        describe, takes: as in :func:`~training.scorecard.talking.score_portraits`.
     """
     shown = portraits(faces)
     out.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def score(
     rows += real_speech_rows(weights, texts, speech_folder, out)
     voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
     voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
-    rows += score_portraits(weights, shown, voices, out, describe=describe)
+    rows += score_portraits(weights, shown, voices, out, takes=takes, describe=describe)
     reference = encode_reference(shown[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model)
     rows += score_flicker(weights, reference)
     rows += score_cost(weights, reference)
@@ -75,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--speech", type=Path, default=TEST_SPEECH, help="folder with transcribed speech (set C)"
     )
     parser.add_argument("--portraits", type=Path, help="folder of further portraits (set B)")
+    parser.add_argument("--takes", type=int, default=3, help="recordings that each portrait speaks (set B)")
     parser.add_argument(
         "--out", type=Path, help="for scorecard.json, scorecard.txt and pictures; WEIGHTS/scorecard"
     )
@@ -96,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.fetch_descriptor:
             fetch()
         describe = FaceDescriptor.load() if FOLDER.is_dir() else None
-        rows = score(weights, given.data, given.speech, out, given.portraits, describe)
+        rows = score(weights, given.data, given.speech, out, given.portraits, describe, given.takes)
     except FD2TalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
