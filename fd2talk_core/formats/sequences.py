@@ -333,7 +333,7 @@ def _read_json(path: Path, fps: float | None) -> Pair:
 
 
 def _json_sequence(content: dict[str, Any], kind: str, fps: float) -> Columns:
-    entry = content[kind]
+    entry: Any = content[kind]
     if isinstance(entry, list):
         entry = {"values": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("values"), list):

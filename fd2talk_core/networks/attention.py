@@ -103,4 +103,6 @@ def apply_rotary(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn queries or keys ``[B, heads, F, d]`` by their frame's angles: q·k then depends on i - j alone."""
     from diffusers.models.embeddings import apply_rotary_emb
 
-    return apply_rotary_emb(x, rotary)
+    turned = apply_rotary_emb(x, rotary)
+    assert isinstance(turned, Tensor)  # a pair of them for complex rotations alone
+    return turned

@@ -136,6 +136,9 @@ class FrameEncoder(nn.Module):
     A module of its own, since a UNet that re-encodes the warped portrait carries a copy.
     """
 
+    latent_mean: Tensor
+    latent_std: Tensor
+
     def __init__(
         self,
         latent_channels: int,
@@ -244,7 +247,9 @@ def perceptual_loss(frame: Tensor, decoded: Tensor, features: Callable[[Tensor],
     """
     with torch.no_grad():
         wanted = features(frame)
-    return sum(F.l1_loss(got, want) for got, want in zip(features(decoded), wanted, strict=True))
+    return torch.stack(
+        [F.l1_loss(got, want) for got, want in zip(features(decoded), wanted, strict=True)]
+    ).sum()
 
 
 def autoencoder_loss(
