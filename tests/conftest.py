@@ -17,6 +17,8 @@ LONGEST = (
     "tests/core/test_pipeline.py",
     "tests/core/test_long_audio.py",
     "tests/core/test_output.py",
+    "tests/training/test_stage_runs.py",
+    "tests/training/test_trainer.py",
 )
 """Begun first, so that no process is left with a long one while the other has nothing to do."""
 OWN_HOST = "tests/host/test_first_minute.py"
