@@ -8,6 +8,7 @@ away after.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,15 +132,8 @@ class AudioEncoderStage(Stage):
             first: the clip's sample that comes first.
             num_samples: that the encoder hears, ``speed`` of the clip's samples each.
         """
-        encoder = self.encoder
-        count = encoder.num_features(num_samples)
-        instants = first + (torch.arange(count) * encoder.stride + encoder.receptive_field / 2) * speed
-        starts = torch.tensor([p[1] for p in clip.phonemes]) * SAMPLE_RATE
-        ends = torch.tensor([p[2] for p in clip.phonemes]) * SAMPLE_RATE
-        numbers = torch.tensor([self.number[p[0]] for p in clip.phonemes])
-        which = (torch.searchsorted(starts, instants, right=True) - 1).clamp_min(0)
-        inside = (instants >= starts[which]) & (instants < ends[which])
-        return torch.where(inside, numbers[which], -100)
+        instants = first + feature_instants(self.encoder, num_samples) * speed
+        return phoneme_targets(clip.phonemes, instants, self.number)
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         options = self.options
@@ -196,6 +190,29 @@ class AudioEncoderStage(Stage):
     def export(self, weights: Path, trained_on: str) -> None:
         info = CheckpointInfo(native_fps=NATIVE_FPS, trained_on=trained_on)
         save_checkpoint(self.encoder, weights / "audio_encoder.safetensors", info)
+
+
+def feature_instants(encoder: AudioEncoder, num_samples: int) -> Tensor:
+    """Samples that the encoder's 50 Hz outputs stand for, ``[num_features]``."""
+    return torch.arange(encoder.num_features(num_samples)) * encoder.stride + encoder.receptive_field / 2
+
+
+def phoneme_targets(
+    phonemes: Sequence[tuple[str, float, float]], instants: Tensor, numbers: Mapping[str, int]
+) -> Tensor:
+    """The number of the phoneme at each instant, -100 where none is known.
+
+    Args:
+        phonemes: ``(name, start, end)`` in seconds, in order.
+        instants: samples at 16 kHz, ``[n]``.
+        numbers: by name.
+    """
+    starts = torch.tensor([p[1] for p in phonemes]) * SAMPLE_RATE
+    ends = torch.tensor([p[2] for p in phonemes]) * SAMPLE_RATE
+    found = torch.tensor([numbers[p[0]] for p in phonemes])
+    which = (torch.searchsorted(starts, instants, right=True) - 1).clamp_min(0)
+    inside = (instants >= starts[which]) & (instants < ends[which])
+    return torch.where(inside, found[which], -100)
 
 
 @torch.no_grad()
