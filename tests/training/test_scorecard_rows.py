@@ -281,7 +281,8 @@ def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
     def mouth(opposite: bool):
         def sequences(features, seed):
             times = (torch.arange(features.num_frames) + 0.5) / 25
-            jaw = torch.full((len(times),), 0.4)
+            # no two frames alike, or half of the clip would lie at a percentile
+            jaw = 0.4 + 0.1 * torch.sin(5 * times) + 0.02 * torch.sin(31 * times)
             for name, start, end in phones:
                 if name in BILABIALS or name in OPEN_VOWELS:
                     part = (times > start - 0.06) & (times < end + 0.06)
@@ -293,12 +294,13 @@ def test_a_mouth_that_obeys_real_speech_and_one_that_does_the_contrary(
         return sequences
 
     good = real_speech_rows(Fake(mouth(False)), [spoken], tmp_path, tmp_path)
-    assert [row.value for row in good] == [1.0, 1.0] and all(row.met for row in good)
-    assert good[0].note.startswith("3 ") and (tmp_path / "C-speech.png").exists()
-    assert good[0].note.startswith("3 ") and "random windows of the same clips: 0." in good[0].note
+    assert [row.note[:4] for row in good] == ["1.00", "1.00"] and good[0].note.startswith("1.00 of 3 ")
+    assert (tmp_path / "C-speech.png").exists()
+    # of three closures and some vowels, no more than this can be told from random windows
+    assert 1.5 < good[0].value < 3 and good[1].value > 1
+    assert "random windows of the same clips: 0." in good[0].note
     bad = real_speech_rows(Fake(mouth(True)), [spoken], tmp_path, tmp_path)
-    # neighbours within a frame of each other may count all the same
-    assert all(row.value <= 0.5 for row in bad) and not any(row.met for row in bad)
+    assert all(row.value <= 0 for row in bad) and not any(row.met for row in bad)
 
 
 def test_chance_is_what_a_mouth_scores_that_knows_nothing_of_the_words() -> None:
