@@ -2,6 +2,8 @@
 
 Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is
 trained on. A row is left out, with its reason, when what it is measured on is not at hand.
+
+With ``--real`` real people are measured instead, see :mod:`training.scorecard.real`.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from fd2talk_core.frames.decoding import DEFAULT_DETAIL
 from fd2talk_core.frames.reference import encode_reference
 
 from ..sources import load_pictures, load_speech
+from .clips import MotionSettings
 from .cost import score_cost
 from .frames import score_flicker, score_frames
 from .identity import FOLDER, PACKAGE, FaceDescriptor, fetch
 from .motion import score_motion
 from .portraits import EXAMPLES, portraits
+from .real import RealOptions, score_real
 from .speech import TEST_SPEECH, read_spoken_texts, real_speech_rows
 from .table import Row, table
 from .talking import Describe, score_portraits
@@ -91,10 +95,48 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help=f"get what the identity row needs (npm's {PACKAGE}, MIT) into {FOLDER}; once is enough",
     )
+    real = parser.add_argument_group("real people, in place of the sets")
+    real.add_argument(
+        "--real",
+        nargs="?",
+        const=Path(),
+        type=Path,
+        metavar="CLIPS",
+        help="measure on real voices, and on the talking clips in the folder CLIPS: the first frame as the "
+        "portrait, the sound as the voice",
+    )
+    real.add_argument("--seconds", type=float, help="taken of each clip (all of it)")
+    real.add_argument("--seeds", type=int, default=4, help="motions sampled for each clip")
+    real.add_argument(
+        "--render",
+        action="store_true",
+        help="read the made lips from rendered frames (minutes a clip); without, from the mesh",
+    )
+    real.add_argument(
+        "--try",
+        dest="tries",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE[,...]",
+        help=f"a setting to compare with the default: {', '.join(vars(MotionSettings()))}; may be repeated",
+    )
     given = parser.parse_args(arguments)
     out = given.out or given.weights / "scorecard"
     try:
+        tries = tuple(MotionSettings.parse(text) for text in given.tries)
         weights = Weights.load(given.weights, given.detail)
+        if given.real is not None:
+            options = RealOptions(
+                clips=given.real if given.real.name else None,
+                seconds=given.seconds,
+                seeds=given.seeds,
+                render=given.render,
+                tries=tries,
+                data=given.data,
+                speech=given.speech,
+            )
+            print(score_real(weights, options, out))
+            return 0
         if given.fetch_descriptor:
             fetch()
         describe = FaceDescriptor.load() if FOLDER.is_dir() else None
