@@ -36,7 +36,8 @@ from training.scorecard.hearing import (
     hit_rate,
     into_words,
     loud_frames,
-    read_prompts,
+    read_recordings,
+    score_english,
     score_language,
     spread_sounds,
     word_agreement,
@@ -218,6 +219,40 @@ def test_a_probe_learns_what_the_features_tell() -> None:
         SoundProbe.fit(Ear(), SpeechSet((foreign,)))
 
 
+def test_english_is_scored_by_its_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = (("sil", 0.0, 0.4), ("b", 0.4, 1.0), ("ah", 1.0, 1.6), ("sil", 1.6, 2.0))
+    words = [TimedWord("<sil>", 0, 0.4, sounds[:1]), TimedWord("bah", 0.4, 1.6, sounds[1:3])]
+    words.append(TimedWord("<sil>", 1.6, 2.0, sounds[3:]))
+    monkeypatch.setattr(hearing, "align_words", lambda spoken: words)
+    heard = np.array([NUMBERS["sil"]] * 20 + [NUMBERS["b"]] * 60 + [NUMBERS["sil"]] * 20)
+    probe = SimpleNamespace(encoder=Ear(), hear=lambda waveform: heard)
+    spoken = SpokenText("one", torch.zeros(32000), "bah")
+    found = score_english(probe, [spoken], second=False)
+    assert found.rate.value == pytest.approx(0.5) and found.rate.count == 60
+    assert found.with_silence.value == pytest.approx(0.7)
+    assert found.confusion[NUMBERS["ah"], NUMBERS["b"]] == 30 and found.agreement is None
+
+
+def test_english_is_scored_by_the_second_aligner_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second says that a word of two sounds lasts from 0 to 1 s, the first from 0 to 2 s."""
+    first = [
+        TimedWord("bah", 0.0, 2.0, (("b", 0.0, 1.0), ("ah", 1.0, 2.0))),
+        TimedWord("ma", 2.0, 4.0, (("m", 2.0, 3.0), ("aa", 3.0, 4.0))),
+    ]
+    second = [TimedWord("bah", 0.0, 1.0), TimedWord("ma", 1.0, 4.0)]
+    monkeypatch.setattr(hearing, "align_words", lambda spoken: first)
+    monkeypatch.setattr(whisper, "align_words", lambda spoken: (second, 0.9))
+    read = {word.text: [(name, 1.0) for name, _, _ in word.phonemes] for word in first}
+    monkeypatch.setattr(hearing, "word_sounds", lambda word, language: read[word])
+    heard = np.repeat([NUMBERS[name] for name in ("b", "ah", "m", "aa")], 50)
+    probe = SimpleNamespace(encoder=Ear(), hear=lambda waveform: heard)
+    found = score_english(probe, [SpokenText("one", torch.zeros(64000), "bah ma")])
+    assert found.rate.value == 1
+    # b until 0.5, ah until 1, m until 2.5, aa until 4 by the second: right are 0.5, 0, 0.5 and 1 s of 4
+    assert found.by_whisper.value == found.perfect.value == pytest.approx(0.5, abs=0.01)
+    assert found.agreement.median_offset == -1 and found.agreement.same_word == pytest.approx(0.75)
+
+
 def test_a_language_is_scored_where_its_words_are_and_texts_that_are_not_said_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -253,13 +288,25 @@ def test_prompts_with_their_texts_are_found(tmp_path: Path) -> None:
     (about / "core-sounds-it.txt.gz").write_bytes(gzip.compress(lines.encode()))
     for name, seconds in (("long", 5), ("digits/long", 5), ("beep", 5), ("short", 1)):
         (sounds.parent / f"{name}.wav").write_bytes(encode_wav(np.zeros(8000 * seconds), 8000))
-    found = read_prompts(tmp_path, "it")
-    assert [(one.name, one.text) for one in found] == [
-        ("it/long", "Una frase lunga."),
-        ("it/digits/long", "Una frase."),
-    ]
+    found = read_recordings(tmp_path, "it")
+    assert [one.text for one in found] == ["Una frase lunga.", "Una frase."]
     assert len(found[0].waveform) == 5 * 16000 and found[0].language == "it"
-    assert len(read_prompts(tmp_path, "it", count=1)) == 1 and read_prompts(tmp_path, "ru") == []
+    assert len(read_recordings(tmp_path, "it", count=1)) == 1 and read_recordings(tmp_path, "ru") == []
+
+
+def test_dialogues_with_their_texts_are_found(tmp_path: Path) -> None:
+    game = tmp_path / "usr/share/games/fillets-ng"
+    (game / "script/city").mkdir(parents=True)
+    (game / "sound/city/nl").mkdir(parents=True)
+    lines = "".join(
+        f'dialogId("{name}", "font_{name}", "What (it) says.")\ndialogStr("{text}")\n\n'
+        for name, text in (("a-one", "Welkom in de stad."), ("a-two", "In 1998."), ("a-gone", "Weg."))
+    )
+    (game / "script/city/dialogs_nl.lua").write_text(lines)
+    for name in ("a-one", "a-two"):
+        (game / f"sound/city/nl/{name}.ogg").write_bytes(encode_wav(np.zeros(8000 * 5), 8000))
+    (found,) = read_recordings(tmp_path, "nl")
+    assert (found.name, found.text, found.language) == ("nl/a-one", "Welkom in de stad.", "nl")
 
 
 def test_words_that_no_dictionary_has_are_aligned_by_how_they_are_read() -> None:

@@ -99,8 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     real.add_argument(
         "--real",
         nargs="?",
-        const=Path(),
-        type=Path,
+        const="",
         metavar="CLIPS",
         help="measure on real voices, and on the talking clips in the folder CLIPS: the first frame as the "
         "portrait, the sound as the voice",
@@ -127,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         weights = Weights.load(given.weights, given.detail)
         if given.real is not None:
             options = RealOptions(
-                clips=given.real if given.real.name else None,
+                clips=Path(given.real) if given.real else None,
                 seconds=given.seconds,
                 seeds=given.seeds,
                 render=given.render,

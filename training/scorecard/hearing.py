@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -30,9 +30,11 @@ from . import whisper
 from .motion import frame_energy
 from .speech import Phonemes, SoundLengths, SpokenText, TimedWord, align_words, word_sounds
 
-_SOUNDS = tuple(name for name in PHONEMES if name != "ax")
-NUMBERS = {name: _SOUNDS.index("ah" if name == "ax" else name) for name in PHONEMES}
-"""Numbers of the sounds. Dictionaries without stress write the schwa as ``ah``: the two count as one."""
+SOUNDS = tuple(name for name in PHONEMES if name != "ax")
+"""The sounds that are told apart. Dictionaries without stress write the schwa as ``ah``: the two are one."""
+
+NUMBERS = {name: SOUNDS.index("ah" if name == "ax" else name) for name in PHONEMES}
+"""Numbers in :data:`SOUNDS` by phoneme."""
 
 SILENCE = NUMBERS["sil"]
 QUIET = 30.0
@@ -76,8 +78,8 @@ class SoundProbe:
             raise FD2TalkError("The data has no phoneme times, which the probe of the audio encoder needs.")
         mean, deviation = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
         x = (x - mean) / deviation
-        weight = torch.zeros(x.shape[1], len(_SOUNDS), requires_grad=True)
-        bias = torch.zeros(len(_SOUNDS), requires_grad=True)
+        weight = torch.zeros(x.shape[1], len(SOUNDS), requires_grad=True)
+        bias = torch.zeros(len(SOUNDS), requires_grad=True)
         optimiser = torch.optim.LBFGS([weight, bias], max_iter=120, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
@@ -129,7 +131,7 @@ class HeardFrames:
     def of_names(cls, heard: np.ndarray, named: Tensor, silence: bool = False) -> HeardFrames:
         """One sound is right in each frame; -100 is not asked about, nor silence without ``silence``."""
         numbers = named.numpy()
-        allowed = np.zeros((len(heard), len(_SOUNDS)), dtype=bool)
+        allowed = np.zeros((len(heard), len(SOUNDS)), dtype=bool)
         known = numbers >= 0
         allowed[np.flatnonzero(known), numbers[known]] = True
         return cls(heard, allowed, known & (silence | (numbers != SILENCE)))
@@ -152,12 +154,6 @@ class HitRate:
     deviation: float
     common: float
     count: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.value:.3f} (chance {self.chance:.3f} ± {self.deviation:.3f}, "
-            f"most common sound {self.common:.3f})"
-        )
 
 
 def hit_rate(recordings: Sequence[HeardFrames], draws: int = 100, seed: int = 0) -> HitRate:
@@ -254,49 +250,66 @@ def spread_sounds(words: Sequence[TimedWord], sounds: Callable[[str], SoundLengt
 # ---- recordings of other languages
 
 
-_UNREADABLE = re.compile(r"[\d\[\]()<>{}%*#?+=/\\]|\.\.\.")
+PROMPTS = ("en", "es", "fr", "it", "ru")
+"""Languages of Debian's telephone prompts, ``asterisk-core-sounds-*`` (Creative Commons)."""
+
+DIALOGUES = ("cs", "nl")
+"""Languages of the dialogues of the game Fish Fillets, ``fillets-ng-data-*`` (GPL)."""
+
+_UNREADABLE = re.compile(r"[\d\[\]()<>{}%*#+=/\\]|\?\w|\.\.\.|\ufffd")
+_DIALOGUE = re.compile(r'dialogId\("([\w-]+)".*\)\s*dialogStr\("((?:[^"\\]|\\.)*)"\)')
+
+
+def packages(language: str) -> str:
+    """Debian's packages with recordings of a language and their texts."""
+    if language in PROMPTS:
+        return f"asterisk-core-sounds-{language} asterisk-core-sounds-{language}-wav"
+    return f"fillets-ng-data fillets-ng-data-{language}"
 
 
 def _reader(language: str) -> Callable[[str], SoundLengths]:
     return lambda word: word_sounds(word, language)
 
 
-def read_prompts(root: Path, language: str, count: int = 8, shortest: float = 4.0) -> list[SpokenText]:
-    """Telephone prompts of a language with their texts, as Debian's ``asterisk-core-sounds-*`` (Creative
-    Commons) put them under ``root``: the longest that can be aligned.
+def read_recordings(
+    root: Path, language: str, count: int = 8, shortest: float = 4.0, longest: float = whisper.LONGEST
+) -> list[SpokenText]:
+    """Recordings of a language with their texts, as :func:`packages` put them under ``root``: those of the
+    longest texts that can be aligned, none where the packages are missing.
 
     Args:
-        shortest: seconds; prompts of a word or two say little.
+        shortest, longest: seconds; prompts of a word or two say little.
     """
-    listing = root / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
-    sounds = root / f"usr/share/asterisk/sounds/{language}"
-    if not listing.is_file() or not sounds.is_dir():
-        return []
-    lines = gzip.decompress(listing.read_bytes()).decode("utf-8-sig", "replace").splitlines()
-    texts = {}
-    for line in lines:
-        name, colon, text = line.partition(":")
-        if colon and not name.startswith(";") and not _UNREADABLE.search(text) and "\ufffd" not in text:
-            texts[name.strip()] = text.strip()
-    return list(_recordings(sounds, texts, ".wav", language, count, shortest))
-
-
-def _recordings(
-    folder: Path, texts: dict[str, str], ending: str, language: str, count: int, shortest: float
-) -> Iterator[SpokenText]:
-    """The longest texts whose recordings last between ``shortest`` and what Whisper hears at once."""
-    for name in sorted(texts, key=lambda name: (-len(texts[name]), name)):
-        path = folder / f"{name}{ending}"
-        if not count or not path.is_file():
+    texts = _prompts(root, language) if language in PROMPTS else _dialogues(root, language)
+    found: list[SpokenText] = []
+    for path in sorted(texts, key=lambda path: (-len(texts[path]), str(path))):
+        if len(found) == count:
+            break
+        if _UNREADABLE.search(texts[path]) or not path.is_file():
             continue
         waveform = to_mono_16k(*read_audio(path))
-        if shortest <= len(waveform) / SAMPLE_RATE <= whisper.LONGEST:
-            count -= 1
-            yield SpokenText(f"{language}/{name}", waveform, texts[name], language)
+        if shortest <= len(waveform) / SAMPLE_RATE <= longest:
+            found.append(SpokenText(f"{language}/{path.stem}", waveform, texts[path], language))
+    return found
 
 
-PROMPT_LANGUAGES = ("en", "es", "fr", "it", "ru")
-"""Of Debian's telephone prompts."""
+def _prompts(root: Path, language: str) -> dict[Path, str]:
+    listing = root / f"usr/share/doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt.gz"
+    sounds = root / f"usr/share/asterisk/sounds/{language}"
+    if not listing.is_file():
+        return {}
+    lines = gzip.decompress(listing.read_bytes()).decode("utf-8-sig", "replace").splitlines()
+    told = (line.partition(":") for line in lines if not line.startswith(";"))
+    return {sounds / f"{name.strip()}.wav": text.strip() for name, colon, text in told if colon}
+
+
+def _dialogues(root: Path, language: str) -> dict[Path, str]:
+    game = root / "usr/share/games/fillets-ng"
+    return {
+        game / "sound" / listing.parent.name / language / f"{name}.ogg": text
+        for listing in sorted(game.glob(f"script/*/dialogs_{language}.lua"))
+        for name, text in _DIALOGUE.findall(listing.read_text(encoding="utf-8", errors="replace"))
+    }
 
 
 # ---- scores
@@ -331,7 +344,7 @@ def score_english(probe: SoundProbe, texts: Sequence[SpokenText], second: bool =
         second: whether Whisper aligns them too.
     """
     plain, silent, moved, pairs, perfect = [], [], [], [], []
-    confusion = np.zeros((len(_SOUNDS), len(_SOUNDS)), dtype=int)
+    confusion = np.zeros((len(SOUNDS), len(SOUNDS)), dtype=int)
     for spoken in texts:
         heard = probe.hear(spoken.waveform)
         words = align_words(spoken)

@@ -12,18 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
+import torch
+
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker
 
 from ..sources import load_speech
+from ..stages.audio_encoder import draw_confusion
 from .clips import ClipBench, MotionSettings, TalkingClip, gain, list_clips, mean, read_clip
 from .hearing import (
-    PROMPT_LANGUAGES,
+    DIALOGUES,
+    PROMPTS,
+    SOUNDS,
     HeardFrames,
+    HitRate,
     SoundProbe,
     hit_rate,
     named_frames,
-    read_prompts,
+    packages,
+    read_recordings,
     score_english,
     score_language,
 )
@@ -50,7 +57,7 @@ class RealOptions:
         tries: settings beside the default.
         data: folder with the corpus's shards, for the probe of the audio encoder.
         speech: folder of transcribed recordings.
-        prompts: where Debian's telephone prompts lie.
+        system: root of the system whose packages hold recordings of further languages.
     """
 
     clips: Path | None
@@ -60,7 +67,7 @@ class RealOptions:
     tries: tuple[MotionSettings, ...] = ()
     data: Path | None = None
     speech: Path = Path()
-    prompts: Path = Path("/")
+    system: Path = Path("/")
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -80,7 +87,7 @@ def score_real(weights: Weights, options: RealOptions, out: Path) -> str:
         parts.append(text)
     texts = read_spoken_texts(options.speech) if options.speech.is_dir() else []
     rows += real_speech_rows(weights, texts, options.speech, out)
-    rows += hearing_rows(weights, texts, options)
+    rows += hearing_rows(weights, texts, options, out)
     parts.append(table(rows))
     report["rows"] = [{**vars(row), "met": row.met} for row in rows]
     text = "\n\n".join(parts)
@@ -207,12 +214,11 @@ def clip_rows(
     scores: Sequence[Sequence[Synchrony]], loudness: Sequence[Synchrony], rules: Sequence[Synchrony | None]
 ) -> list[Row]:
     """The means as rows with their targets."""
-    known = [rule for rule in rules if rule is not None]
     ratio = mean(scores, "ratio")
     low, high = SYNC_RATIO
     note = (
         f"chance {mean(scores, 'chance'):.3f}; loudness alone {mean([loudness], 'r'):.3f}"
-        + (f"; the corpus's rules from the words {mean([known], 'r'):.3f}" if known else "")
+        + _beside_rules(scores, rules)
         + f"; without a lag {mean(scores, 'r_at_zero'):.3f}"
     )
     return [
@@ -227,11 +233,25 @@ def clip_rows(
     ]
 
 
+def _beside_rules(scores: Sequence[Sequence[Synchrony]], rules: Sequence[Synchrony | None]) -> str:
+    """The corpus's rules beside what the weights reach on the same clips: those whose words are clear."""
+    both = [(rule, seeds) for rule, seeds in zip(rules, scores, strict=True) if rule is not None]
+    if not both:
+        return ""
+    known, ours = zip(*both, strict=True)
+    return (
+        f"; the corpus's rules from the words {mean([known], 'r'):.3f} on {len(both)} of {len(rules)} clips, "
+        f"where these weights have {mean(ours, 'r'):.3f}"
+    )
+
+
 # ---- recordings with words
 
 
-def hearing_rows(weights: Weights, texts: Sequence[SpokenText], options: RealOptions) -> list[Row]:
-    """Frames named rightly from the audio encoder's features, or what is missing."""
+def hearing_rows(weights: Weights, texts: Sequence[SpokenText], options: RealOptions, out: Path) -> list[Row]:
+    """Frames named rightly from the audio encoder's features, or what is missing; what is taken for what is
+    drawn to ``out``.
+    """
     name = "real speech: frames named rightly"
     if options.data is None:
         return [
@@ -269,19 +289,18 @@ def hearing_rows(weights: Weights, texts: Sequence[SpokenText], options: RealOpt
         second, missing = False, str(error)
     english = [spoken for spoken in texts if spoken.language == "en"]
     try:
-        rows += _english_rows(name, probe, english, second) if english else []
+        rows += _english_rows(name, probe, english, second, out) if english else []
     except ModuleNotFoundError as error:
         rows.append(Row(f"{name}, en", None, note=f"needs: pip install {error.name}"))
     if not second:
         return [*rows, Row(f"{name}, by language", None, note=missing)]
-    for language in PROMPT_LANGUAGES:
-        _say(f"prompts in {language!r}")
-        prompts = read_prompts(options.prompts, language)
-        heard = score_language(probe, prompts) if prompts else None
+    for language in sorted((*PROMPTS, *DIALOGUES)):
+        _say(f"recordings in {language!r}")
+        recordings = read_recordings(options.system, language)
+        heard = score_language(probe, recordings) if recordings else None
         title = f"{name}, {language}, spread"
         if heard is None:
-            package = f"asterisk-core-sounds-{language}"
-            rows.append(Row(title, None, note=f"needs: apt-get install {package} {package}-wav"))
+            rows.append(Row(title, None, note=f"needs: apt-get install {packages(language)}"))
             continue
         rows.append(
             Row(
@@ -289,14 +308,17 @@ def hearing_rows(weights: Weights, texts: Sequence[SpokenText], options: RealOpt
                 heard.spread.value,
                 note=f"{_by_chance(heard.spread)}; a sound of the word {heard.in_word.value:.3f}, "
                 f"chance {heard.in_word.chance:.3f} ± {heard.in_word.deviation:.3f}; "
-                f"{heard.seconds:.0f} s of {heard.recordings} prompts, {heard.dropped} dropped",
+                f"{heard.seconds:.0f} s of {heard.recordings} recordings, {heard.dropped} dropped",
             )
         )
     return rows
 
 
-def _english_rows(name: str, probe: SoundProbe, texts: Sequence[SpokenText], second: bool) -> list[Row]:
+def _english_rows(
+    name: str, probe: SoundProbe, texts: Sequence[SpokenText], second: bool, out: Path
+) -> list[Row]:
     english = score_english(probe, texts, second)
+    draw_confusion(torch.from_numpy(english.confusion), list(SOUNDS), out / "real-confusion.png")
     rows = [
         Row(
             f"{name}, en",
@@ -330,7 +352,7 @@ def _english_rows(name: str, probe: SoundProbe, texts: Sequence[SpokenText], sec
     return rows
 
 
-def _by_chance(rate) -> str:
+def _by_chance(rate: HitRate) -> str:
     return f"chance {rate.chance:.3f} ± {rate.deviation:.3f}, most common sound {rate.common:.3f}"
 
 

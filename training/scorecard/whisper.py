@@ -30,8 +30,10 @@ EARLY = 0.05
 words of set C that follow another): added to all times.
 """
 
-SURE = 0.5
-"""Mean probability from which a given text is taken to be what is said."""
+SURE = 0.3
+"""Mean probability from which a given text is taken to be what is said: what is said got at least 0.35 in
+seven languages, the text of another recording at most 0.2.
+"""
 
 _DIGEST = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
