@@ -368,6 +368,10 @@ def test_a_folder_without_clips_and_a_clip_without_a_face_are_sentences(
     landmarker = SimpleNamespace(detect_video=lambda frames: (None for _ in frames))
     with pytest.raises(FD2TalkError, match="shows a face in 0 of 50 frames"):
         read_clip(clip_file, landmarker, 2.0)
+    face = SimpleNamespace(landmarks=torch.rand(478, 2))
+    landmarker.detect_video = lambda frames: (face if i else None for i, _ in enumerate(frames))
+    with pytest.raises(FD2TalkError, match="no face in its first frame"):
+        read_clip(clip_file, landmarker, 2.0)
 
 
 def test_lips_are_kept_between_runs(tmp_path: Path, clip_file: Path) -> None:

@@ -124,7 +124,7 @@ def read_clip(
         cache: folder in which the lips are kept between runs, under a name that stands for the file's bytes.
 
     Raises:
-        FD2TalkError: when it is no video, has no sound, or too few of its frames show a face.
+        FD2TalkError: when it is no video, has no sound, or shows no face in its first frame or most others.
     """
     waveform, rate = read_audio(path)
     video = VideoFrames(path, duration=seconds or 0.0)
@@ -140,6 +140,8 @@ def read_clip(
     found = int((~lips.isnan()).sum())
     if found < max(10, len(lips) // 2):
         raise FD2TalkError(f"{path.name} shows a face in {found} of {len(lips)} frames: too few to measure.")
+    if lips[0].isnan():
+        raise FD2TalkError(f"{path.name} shows no face in its first frame, which would be the portrait.")
     samples = round(len(lips) / video.fps * rate)
     return TalkingClip(path.name, video.fps, next(iter(video)), lips.numpy(), (waveform[:, :samples], rate))
 

@@ -150,7 +150,10 @@ def _rules(bench: ClipBench) -> tuple[list[Synchrony | None], list[str]]:
     notes = []
     for number, clip in enumerate(bench.clips):
         _say(f"words of {clip.name}")
-        phonemes, how = spoken_phonemes(clip)
+        try:
+            phonemes, how = spoken_phonemes(clip)
+        except FD2TalkError as error:
+            phonemes, how = (), f"left out: {error}"
         made = rules_motion(clip, phonemes, bench.weights.face_model) if phonemes else None
         rules.append(None if made is None else bench.follow(number, made))
         notes.append(f"sounds of {clip.name} for the rules: {how}")
@@ -296,11 +299,18 @@ def hearing_rows(weights: Weights, texts: Sequence[SpokenText], options: RealOpt
         return [*rows, Row(f"{name}, by language", None, note=missing)]
     for language in sorted((*PROMPTS, *DIALOGUES)):
         _say(f"recordings in {language!r}")
-        recordings = read_recordings(options.system, language)
-        heard = score_language(probe, recordings) if recordings else None
         title = f"{name}, {language}, spread"
-        if heard is None:
+        recordings = read_recordings(options.system, language)
+        if not recordings:
             rows.append(Row(title, None, note=f"needs: apt-get install {packages(language)}"))
+            continue
+        try:
+            heard = score_language(probe, recordings)
+        except FD2TalkError as error:
+            rows.append(Row(title, None, note=str(error)))
+            continue
+        if heard is None:
+            rows.append(Row(title, None, note="no text is what its recording says, by Whisper"))
             continue
         rows.append(
             Row(

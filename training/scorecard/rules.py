@@ -40,7 +40,7 @@ def spoken_phonemes(clip: TalkingClip) -> tuple[Phonemes, str]:
         text = " ".join(re.sub(r"[^a-z' ]", " ", word.text.lower()) for word in words)
         try:
             return align_phonemes(SpokenText(clip.name, clip.waveform, text)), f"{told}, by pocketsphinx"
-        except RuntimeError as error:  # pocketsphinx's only kind: words and sound do not fit
+        except (RuntimeError, ModuleNotFoundError) as error:  # words and sound do not fit, or no aligner
             told += f", not by pocketsphinx ({error})"
     return spread_sounds(words, lambda word: word_sounds(word, language)), f"{told}, evenly over each word"
 
