@@ -21,7 +21,8 @@ class MouthColours:
     Attributes:
         preview: on the bare mesh of a motion preview, where everything is to be told apart.
         hidden: under the lips of a moved portrait. The UNet corrects the tone, and was trained on these.
-        lit: in a close-up of a face of mean brightness, lit; fitted to 800 pictures of drawn heads.
+        lit: in a close-up of a face of mean brightness, before lips and depth shade it; teeth as bright as
+            the skin or a little more, as photographs have them.
     """
 
     preview: Colour
@@ -30,10 +31,10 @@ class MouthColours:
 
 
 MOUTH: dict[str, MouthColours] = {
-    "mouth_interior": MouthColours((0.42, 0.18, 0.18), (0.22, 0.08, 0.08), (0.50, 0.33, 0.31)),
-    "upper_teeth": MouthColours((0.95, 0.94, 0.90), (0.72, 0.68, 0.62), (0.56, 0.52, 0.46)),
-    "lower_teeth": MouthColours((0.95, 0.94, 0.90), (0.62, 0.57, 0.52), (0.74, 0.70, 0.63)),
-    "tongue": MouthColours((0.70, 0.38, 0.36), (0.52, 0.24, 0.24), (0.69, 0.40, 0.41)),
+    "mouth_interior": MouthColours((0.42, 0.18, 0.18), (0.22, 0.08, 0.08), (0.34, 0.17, 0.15)),
+    "upper_teeth": MouthColours((0.95, 0.94, 0.90), (0.72, 0.68, 0.62), (0.80, 0.75, 0.67)),
+    "lower_teeth": MouthColours((0.95, 0.94, 0.90), (0.62, 0.57, 0.52), (0.76, 0.71, 0.64)),
+    "tongue": MouthColours((0.70, 0.38, 0.36), (0.52, 0.24, 0.24), (0.66, 0.38, 0.37)),
 }
 LIT_GUMS: Colour = (0.58, 0.36, 0.39)
 """As :attr:`MouthColours.lit`; gums are no part of the mesh, but painted on the teeth's edge."""

@@ -42,17 +42,27 @@ light's, and a mouth that kept out of it would be blue."""
 TEETH_AREA = 2.5e-4
 """Share of the portrait's crop (16 of 256² pixels) that the inside of its mouth must fill to show teeth."""
 
-TEETH_SATURATION = 0.3
-"""Of the brightest third of what is seen in a mouth, below which that is teeth: tongues lie above."""
+TEETH_QUANTILE = 0.93
+"""Of the smallest channel of what is seen in a mouth: what lies above is the palest, and may be teeth."""
+
+TEETH_SATURATION = 0.75
+"""Of the lips' saturation, below which that is teeth: tongues and gums lie above, in any light."""
 
 TEETH_DARKEST = 0.7
-"""Of the brightness of that third, above which a place in the mouth is a tooth."""
+"""Of the brightness of those, above which a place in the mouth is a tooth."""
 
 TEETH_DROPS = torch.arange(11) * 0.01
 """Face-model units by which a person's upper teeth may reach further down than the face model's."""
 
-TEETH_SHADE = 0.85
-"""Brightness of teeth that the portrait hides, relative to that third: lips and cheeks shade them more."""
+TEETH_PER_UNIT, TOOTH_CORNER = 37.5, 0.02
+"""Radians a unit, half a wave a tooth of 8.4 mm; and how high their corners are rounded, in units."""
+
+LIP_SHADOW, LIP_SHADOW_REACH = 0.65, 40
+"""Share of the light that is left right behind a lip, and which part of the close-up's side its shadow
+measures."""
+
+TEETH_SHADE = 0.95
+"""Brightness of teeth that the portrait hides, relative to those: lips and cheeks shade them more."""
 
 COLOURED = 0.12
 """Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
@@ -69,6 +79,9 @@ DEPTH_TOLERANCE = 0.03
 SLIT = 2.0
 """Pixels of the portrait: what lies behind lips that are no further apart is not believed. The mesh is not
 fitted more closely, and a mouth that is all but shut would lend its dark line to the teeth."""
+
+LIP = 6.0
+"""Pixels of the portrait around the inside of a mouth that are lips."""
 
 RIM = 2.0
 """Pixels of the portrait beside teeth in which what looks like a tooth is one and no lip."""
@@ -303,7 +316,10 @@ class CloseUps:
             self.teeth_drop = self._fit_teeth(like_teeth)
             self.portrait = self._portrait(self.teeth_drop)
             mouth = _Sight.of(regions[0], self.portrait, focal, size)
-            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM))
+            # where mesh and picture disagree on what is a tooth, the picture would be moved as what it is not
+            teeth_kinds = torch.tensor([MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")])
+            agreed = torch.isin(self._kinds(mouth), teeth_kinds) == like_teeth
+            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=mouth.wide & agreed)
         eyes = [None if _is_mouth(sight.region) else self._eye(sight) for sight in self.sights]
         self.eyes = _as_white(eyes)
 
@@ -333,13 +349,17 @@ class CloseUps:
         return frames.clamp_(0, 1)
 
     def _with_teeth(self, mesh: Tensor, pose: Tensor, drop: float) -> Tensor:
-        """``[F, V, 3]``: posed meshes whose upper teeth reach so much further down the face."""
+        """``[F, V, 3]``: posed meshes whose upper teeth reach so much further down the face. Their gums stay,
+        lest the mouth's dark shows above them.
+        """
         if not drop:
             return mesh
         part = self.face_model.part_names.index("upper_teeth")
         teeth = self.face_model.triangles[self.face_model.triangle_parts == part].unique()
+        height = self.face_model.mean[teeth, 1]
+        share = (height.amax() - height) / (height.amax() - height.amin())
         mesh = mesh.clone()
-        mesh[:, teeth] -= drop * rotation_matrix(pose[:, :3])[:, None, :, 1]
+        mesh[:, teeth] -= drop * share[:, None] * rotation_matrix(pose[:, :3])[:, None, :, 1]
         return mesh
 
     def _portrait(self, teeth_drop: float) -> Tensor:
@@ -369,6 +389,7 @@ class CloseUps:
         painted = None
         if _is_mouth(region):
             painted = _paint(found[..., 3:], region.kinds[triangle], self.tones)
+            painted = painted * _lip_shadow(inside).movedim(1, -1)
         elif eye is not None:
             painted = eye.colours_at(found[..., 3:])
             past = _mean_over(displacement, inside) - _mean_over(displacement, edge)
@@ -446,15 +467,21 @@ class CloseUps:
         area = float(mouth.inner.float().mean()) * (mouth.box.size / mouth.box.picture) ** 2
         if area < TEETH_AREA:
             return None
-        seen = self._mouth_colours()[mouth.inner]
-        brightness = seen.mean(dim=1)
-        brightest = seen[brightness >= brightness.quantile(2 / 3)].mean(dim=0)
-        return brightest if _saturation(brightest) < TEETH_SATURATION else None
+        colours = self._mouth_colours()
+        seen = colours[mouth.inner]
+        pale = seen.amin(dim=1)
+        palest = seen[pale >= pale.quantile(TEETH_QUANTILE)].mean(dim=0)
+        return palest if _saturation(palest) < TEETH_SATURATION * self._lip_saturation() else None
+
+    def _lip_saturation(self) -> Tensor:
+        """What is around the inside of the portrait's mouth."""
+        return _saturation(self._mouth_colours()[self.sights[0].beside(LIP)].mean(dim=0))
 
     def _like_teeth(self, brightness: float) -> Tensor:
         """``[n, n]`` bool: where the portrait's mouth and what is around it look like teeth so bright."""
         colours = self._mouth_colours()
-        return (colours.mean(dim=-1) > TEETH_DARKEST * brightness) & (_saturation(colours) < TEETH_SATURATION)
+        pale = _saturation(colours) < TEETH_SATURATION * self._lip_saturation()
+        return pale & (colours.mean(dim=-1) > TEETH_DARKEST * brightness)
 
     def _fit_teeth(self, like_teeth: Tensor) -> float:
         """Face-model units by which the portrait's upper teeth reach further down than the face model's, so
@@ -467,12 +494,17 @@ class CloseUps:
         sign = torch.where(like_teeth, 1, -1)[mouth.wide]
         fits = []
         for drop in TEETH_DROPS.tolist():
-            target = mouth.box.to_box(self._portrait(drop)[:, mouth.region.vertices])
-            raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
-            kinds = torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
+            kinds = self._kinds(mouth, drop)
             upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.wide]
             fits.append(int((sign * upper).sum()))
         return float(TEETH_DROPS[fits.index(max(fits))])
+
+    def _kinds(self, mouth: _Sight, drop: float | None = None) -> Tensor:
+        """``[n, n]``: what the mesh has in the portrait's mouth, by MOUTH_PARTS, -1 for none of them."""
+        portrait = self.portrait if drop is None else self._portrait(drop)
+        target = mouth.box.to_box(portrait[:, mouth.region.vertices])
+        raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
+        return torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
 
     def _face_colours(self) -> Tensor:
         """``[p, 3]``: the portrait where the mesh covers it."""
@@ -585,16 +617,32 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
     wave = 0.3 * (x * 75).cos()
-    gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.35) / 0.02 + wave) * lower
-    gaps = 1 - 0.15 * (-((x * 37.5).sin() / 0.12).square()).exp() * (upper | lower)
-    colours = tones[kinds.clamp_min(0)] * gaps[..., None]
+    gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.385) / 0.02 + wave) * lower
+    # single teeth: the mesh has one band of them, whose edge bends up to the sides
+    beside = 1 - (x * TEETH_PER_UNIT).sin().abs()
+    edge = torch.where(upper, y + 0.302 - 0.38 * x.square(), -0.277 + 0.45 * x.square() - y)
+    teeth = (upper | lower).to(rest)
+    gaps = 0.3 * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
+    corners = 0.8 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
+    colours = tones[kinds.clamp_min(0)] * (1 - teeth * torch.maximum(gaps, corners))[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
     return colours * light[..., None]
 
 
+def _lip_shadow(inside: Tensor) -> Tensor:
+    """``[F, 1, n, n]``: how much light lips leave to what lies behind them ``[F, 1, n, n]``; it comes from
+    above.
+    """
+    size = inside.shape[-1]
+    reach = max(1, size // LIP_SHADOW_REACH)
+    lowered = F.pad(inside, (0, 0, reach // 2, 0))[..., :size, :]
+    open_to_light = F.avg_pool2d(lowered, 2 * reach + 1, stride=1, padding=reach)
+    return LIP_SHADOW + (1 - LIP_SHADOW) * smoothstep((open_to_light - 0.3) / 0.6)
+
+
 def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:
     """``[5, 3]``: the lit mouth's colours in a face of colours ``[p, 3]``: as bright, as tinted, as grey.
-    Teeth whose colour ``[3]`` is known take it where it is brighter.
+    Teeth whose colour ``[3]`` is known take it.
     """
     tones = lit_mouth_colours()
     if not len(face):
@@ -605,8 +653,5 @@ def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:
     colour = ((face.amax(dim=1) - face.amin(dim=1)).mean() / COLOURED).clamp(0, 1)
     tones = torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
     if teeth is not None:
-        for name in ("upper_teeth", "lower_teeth"):
-            row = MOUTH_PARTS.index(name)
-            if teeth.mean() > tones[row].mean():
-                tones[row] = teeth
+        tones[[MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")]] = teeth
     return tones

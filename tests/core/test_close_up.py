@@ -205,7 +205,7 @@ def test_eyes_that_are_slits_in_the_portrait_stay_as_they_are(face: FaceModel) -
 def test_an_eye_that_turns_shows_its_white_where_the_portrait_hid_it(face: FaceModel) -> None:
     """An iris that lids cut above and below must not be continued over the white beside it."""
     dark = torch.tensor([0.2, 0.1, 0.05])
-    rest = motion(eyeBlinkLeft=0.35, eyeBlinkRight=0.35)
+    rest = motion(eyeBlinkLeft=0.1, eyeBlinkRight=0.1)
     picture = flat(face, *rest)
     picture[torch.isin(names(face, *rest), _numbers(face, "iris", "pupil"))] = dark
     close_ups = CloseUps(portrait(face, picture, *rest), face)
