@@ -54,7 +54,7 @@ TEETH_DARKEST = 0.7
 TEETH_DROPS = torch.arange(11) * 0.01
 """Face-model units by which a person's upper teeth may reach further down than the face model's."""
 
-TEETH_PER_UNIT, TOOTH_CORNER = 37.5, 0.02
+TEETH_PER_UNIT, TOOTH_CORNER = 37.5, 0.013
 """Radians a unit, half a wave a tooth of 8.4 mm; and how high their corners are rounded, in units."""
 
 LIP_SHADOW, LIP_SHADOW_REACH = 0.65, 40
@@ -622,8 +622,8 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     beside = 1 - (x * TEETH_PER_UNIT).sin().abs()
     edge = torch.where(upper, y + 0.302 - 0.38 * x.square(), -0.277 + 0.45 * x.square() - y)
     teeth = (upper | lower).to(rest)
-    gaps = 0.3 * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
-    corners = 0.8 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
+    gaps = 0.22 * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
+    corners = 0.45 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
     colours = tones[kinds.clamp_min(0)] * (1 - teeth * torch.maximum(gaps, corners))[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
     return colours * light[..., None]
