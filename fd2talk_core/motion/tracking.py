@@ -41,7 +41,7 @@ from .defaults import MISSING_POLICIES, MissingPolicy
 from .editing import smooth
 
 SMOOTH_POSE = 0.02
-SMOOTH_EXPRESSION = 0.015
+SMOOTH_EXPRESSION = 0.02
 """Standard deviations in seconds: what jitter is left is faster than heads and lips."""
 
 LOOK_MARGIN = 1.5

@@ -3,7 +3,8 @@
 Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is
 trained on. A row is left out, with its reason, when what it is measured on is not at hand.
 
-With ``--real`` real people are measured instead, see :mod:`training.scorecard.real`.
+With ``--real`` or ``--driven`` real people are measured instead, see :mod:`training.scorecard.real` and
+:mod:`training.scorecard.driven`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fd2talk_core.frames.reference import encode_reference
 from ..sources import load_pictures, load_speech
 from .clips import MotionSettings
 from .cost import score_cost
+from .driven import score_driven
 from .frames import score_flicker, score_frames
 from .identity import FOLDER, PACKAGE, FaceDescriptor, fetch
 from .motion import score_motion
@@ -104,6 +106,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="measure on real voices, and on the talking clips in the folder CLIPS: the first frame as the "
         "portrait, the sound as the voice",
     )
+    real.add_argument(
+        "--driven",
+        type=Path,
+        metavar="CLIPS",
+        help="measure how like themselves the talking clips in a folder are, made from their first frame and "
+        "their own motion",
+    )
     real.add_argument("--seconds", type=float, help="taken of each clip (all of it)")
     real.add_argument("--seeds", type=int, default=4, help="motions sampled for each clip")
     real.add_argument(
@@ -124,6 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         tries = tuple(MotionSettings.parse(text) for text in given.tries)
         weights = Weights.load(given.weights, given.detail)
+        if given.driven is not None:
+            print(score_driven(weights, given.driven, given.seconds, out))
+            return 0
         if given.real is not None:
             options = RealOptions(
                 clips=Path(given.real) if given.real else None,

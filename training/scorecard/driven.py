@@ -1,0 +1,220 @@
+"""Real clips driven by their own motion: the first frame is the portrait, the clip itself the driving video.
+
+Nothing here was made by the corpus's rules, and every frame has its truth. Beside each similarity stands what
+repeating the first frame scores, and what is left when the UNet's change is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.landmarks import FaceLandmarker, check_picture
+from fd2talk_core.formats.video_frames import VideoFrames
+from fd2talk_core.frames.conditioning import align_portrait
+from fd2talk_core.frames.decoding import decode_frames
+from fd2talk_core.frames.denoising import sample_latents
+from fd2talk_core.frames.portrait_motion import PortraitMotion
+from fd2talk_core.frames.reference import Reference, encode_reference
+from fd2talk_core.motion.tracking import follow_face, read_motion
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+
+from .clips import list_clips
+from .weights import Weights
+
+EVERY = 3
+"""Frames from one that is compared to the next."""
+
+MOUTH = [61, 291, 0, 17, 13, 14, 78, 308, 84, 314, 37, 267]
+EYES = [33, 133, 159, 145, 263, 362, 386, 374, 70, 300]
+REGIONS = {"face": (None, 0.1), "mouth": (MOUTH, 0.35), "eyes": (EYES, 0.1)}
+"""MediaPipe's landmarks of a region, and how much larger its box is on each side than they are."""
+
+PROBE = 0.05
+"""Brightness that is added to what the networks show, to see in how much of it a frame changes."""
+
+
+@dataclass(frozen=True)
+class DrivenClip:
+    """What was seen of one clip, by region.
+
+    Attributes:
+        made, without_unet, copied: structural similarity with the real frames (Wang et al. 2004) of what was
+            made, of the same without the UNet's change, and of the first frame repeated.
+        networks: share of the region that the networks show; the rest is the portrait moved, or drawn.
+        frames: that were compared.
+    """
+
+    name: str
+    made: dict[str, float]
+    without_unet: dict[str, float]
+    copied: dict[str, float]
+    networks: dict[str, float]
+    frames: int
+
+
+class _Brighter:
+    """An autoencoder whose pictures are all a little brighter, the portrait's too, so that nothing else
+    differs.
+    """
+
+    def __init__(self, autoencoder: FrameAutoencoder) -> None:
+        self._autoencoder = autoencoder
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._autoencoder, name)
+
+    def decode(self, latents: Tensor, reference: Tensor) -> Tensor:
+        """``[F, 3, H, W]``, brighter."""
+        return self._autoencoder.decode(latents, reference) + PROBE
+
+
+def score_driven(weights: Weights, folder: Path, seconds: float | None, out: Path) -> str:
+    """The table of all clips of a folder; also written to ``driven.json`` and ``driven.txt`` in ``out``.
+
+    Args:
+        seconds: of each clip, from its start; None takes all.
+
+    Raises:
+        FD2TalkError: when no clip can be measured.
+    """
+    landmarker, clips, left_out = FaceLandmarker(), [], []
+    for path in list_clips(folder):
+        try:
+            clips.append(drive_clip(weights, path, seconds, landmarker))
+        except FD2TalkError as error:
+            left_out.append(f"{path.name} left out: {error}")
+    if not clips:
+        raise FD2TalkError(f"No clip in {folder} can be measured. {' '.join(left_out)}")
+    text = "\n".join([driven_table(clips), *left_out])
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "driven.json").write_text(json.dumps([asdict(clip) for clip in clips], indent=2), "utf-8")
+    (out / "driven.txt").write_text(text + "\n", "utf-8")
+    return text
+
+
+def drive_clip(weights: Weights, path: Path, seconds: float | None, landmarker: FaceLandmarker) -> DrivenClip:
+    """Make one clip from its first frame and its own motion, and compare."""
+    video = VideoFrames(path, duration=seconds or 0.0)
+    real = [check_picture(frame) for frame in video]
+    motion = read_motion(follow_face(real, landmarker), video.fps, weights.face_model, missing="hold")
+    reference = encode_reference(real[0], weights.autoencoder, landmarker, weights.face_model)
+    whole = PortraitMotion.of(reference.face, motion.expression, motion.pose, "relative", weights.face_model)
+    chosen = [number for number in range(0, len(real), EVERY) if number not in motion.missing]
+    some = PortraitMotion(reference.face, whole.expression[chosen], whole.pose[chosen], weights.face_model)
+    latents = sample_latents(weights.unet, reference, some, seed=0)
+    made = _shown(weights, weights.autoencoder, latents, reference, some)
+    brighter = _shown(weights, _Brighter(weights.autoencoder), latents, reference, some)
+    share = (brighter - made).abs().mean(dim=-1, keepdim=True) / PROBE
+    without = _shown(weights, weights.autoencoder, unet_left_out(weights, reference, some), reference, some)
+    faces = list(landmarker.detect_video(real))
+    scores: dict[str, dict[str, list[float]]] = {
+        kind: {region: [] for region in REGIONS} for kind in ("made", "without_unet", "copied", "networks")
+    }
+    for index, number in enumerate(chosen):
+        if (face := faces[number]) is None:
+            continue
+        for region, (points, grow) in REGIONS.items():
+            landmarks = face.landmarks[:, :2] if points is None else face.landmarks[points, :2]
+            rows, columns = box_around(landmarks, grow, real[number].shape[:2])
+            truth = real[number][rows, columns]
+            for kind, picture in (
+                ("made", made[index]),
+                ("without_unet", without[index]),
+                ("copied", real[0]),
+            ):
+                scores[kind][region].append(similarity(truth, picture[rows, columns]))
+            scores["networks"][region].append(float(share[index][rows, columns].clamp(0, 1).mean()))
+    means = {
+        kind: {region: fmean(values) for region, values in regions.items()}
+        for kind, regions in scores.items()
+    }
+    return DrivenClip(path.stem, **means, frames=len(scores["made"]["face"]))
+
+
+@torch.no_grad()
+def unet_left_out(weights: Weights, reference: Reference, motion: PortraitMotion) -> Tensor:
+    """``[F, d, h, w]``: what the UNet is given with the noise and changes; the portrait's own latent for one
+    that is given none.
+    """
+    frames = range(motion.num_frames)
+    latent = reference.latent[None].to(weights.unet.device, weights.unet.dtype)
+    moved = align_portrait(
+        weights.unet,
+        latent,
+        reference.crop.movedim(-1, 0)[None],
+        lambda size, supersample: motion.correspondence(frames, size, supersample),
+    )
+    if moved is None:
+        return reference.latent[None].expand(motion.num_frames, -1, -1, -1).contiguous()
+    return moved[:, : latent.shape[1]].float().cpu()
+
+
+def box_around(points: Tensor, grow: float, size: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of the box around points ``[n, 2]``, larger on each side by a share of itself.
+
+    Args:
+        size: height and width of the picture, which the box does not leave.
+    """
+    low, high = points.amin(dim=0), points.amax(dim=0)
+    low, high = low - grow * (high - low), high + grow * (high - low)
+    left, top = (max(0, int(value)) for value in low.tolist())
+    right, bottom = min(int(high[0]), size[1]), min(int(high[1]), size[0])
+    return slice(top, bottom), slice(left, right)
+
+
+def similarity(truth: Tensor, picture: Tensor) -> float:
+    """SSIM of pictures ``[h, w, 3]`` in 0..1, as videos hold them: in steps of 1/255."""
+    from skimage.metrics import structural_similarity
+
+    pair = [(part.clamp(0, 1) * 255).round().to(torch.uint8).numpy() for part in (truth, picture)]
+    if min(pair[0].shape[:2]) < 7:
+        raise FD2TalkError(
+            f"The face is too small to compare: {pair[0].shape[1]} x {pair[0].shape[0]} pixels."
+        )
+    return float(np.asarray(structural_similarity(*pair, channel_axis=-1)))
+
+
+def driven_table(clips: Sequence[DrivenClip]) -> str:
+    """One line a clip, and their mean."""
+    lines = [
+        "Driven by their own motion: SSIM made / without the UNet / first frame repeated; networks' share",
+        f"{'clip':24}" + "".join(f"{region:>32}" for region in REGIONS),
+    ]
+
+    def cell(parts: Sequence[float]) -> str:
+        made, without, copied, networks = parts
+        return f"{made:11.3f} /{without:6.3f} /{copied:6.3f}{networks:5.0%}"
+
+    kinds = ("made", "without_unet", "copied", "networks")
+    for clip in clips:
+        values = [[getattr(clip, kind)[region] for kind in kinds] for region in REGIONS]
+        lines.append(f"{clip.name[:23]:24}" + "".join(map(cell, values)) + f"   {clip.frames} frames")
+    means = [[fmean(getattr(clip, kind)[region] for clip in clips) for kind in kinds] for region in REGIONS]
+    lines.append(f"{'mean':24}" + "".join(map(cell, means)))
+    return "\n".join(lines)
+
+
+def _shown(
+    weights: Weights,
+    autoencoder: FrameAutoencoder | _Brighter,
+    latents: Tensor,
+    reference: Reference,
+    motion: PortraitMotion,
+) -> Tensor:
+    """``[F, H, W, 3]``."""
+    return decode_frames(
+        autoencoder,  # type: ignore[arg-type]
+        latents,
+        reference,
+        motion=motion if weights.unet.takes_overlay else None,
+        detail=weights.detail,
+    )
