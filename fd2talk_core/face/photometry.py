@@ -93,10 +93,11 @@ class PhotometricTerm:
         self.barycentric = raster.barycentric[kept]
         self.shape = self._at_samples(neutral)
         self.expression_basis = torch.stack([self._at_samples(part) for part in face_model.expression_basis])
-        self.neutral = neutral
-        first_expression, first_pose = expression[None], pose[None]
-        self.places = self._project(*self._pose(first_expression, first_pose))[0]
-        self.seen = _seen(self._facing(first_expression, first_pose))[0]
+        first, second, third = (neutral[self.corners[:, corner]] for corner in range(3))
+        self.normals = F.normalize(torch.linalg.cross(second - first, third - first), dim=-1)
+        _, placed, rotation = self._pose(expression[None], pose[None])
+        self.places = project(placed, face_model.camera)[0, :, :2]
+        self.seen = self._seen_at(rotation)[0]
 
     @torch.no_grad()
     def at(self, looks: Looks, level: int) -> _Level:
@@ -115,15 +116,13 @@ class PhotometricTerm:
         turned = moved @ rotation.mT
         return turned, turned + pose[:, None, 3:], rotation
 
-    def _project(self, turned: Tensor, placed: Tensor, rotation: Tensor) -> Tensor:
-        return project(placed, self.face_model.camera)[..., :2]
-
-    def _facing(self, expression: Tensor, pose: Tensor) -> Tensor:
-        """``[n, S]``, cosine between the surface and the camera's axis."""
-        moved = self.neutral + torch.einsum("nd,dvx->nvx", expression, self.face_model.expression_basis)
-        first, second, third = (moved[:, self.corners[:, i]] for i in range(3))
-        normal = F.normalize(torch.linalg.cross(second - first, third - first), dim=-1)
-        return (normal @ rotation_matrix(pose[:, :3]).mT)[..., 2]
+    def _seen_at(self, rotation: Tensor) -> Tensor:
+        """``[n, S]`` in 0..1: how far the surface faces the camera. An expression turns it too little to
+        matter.
+        """
+        least, enough = ASLANT
+        facing = self.normals @ rotation[..., 2, :, None]
+        return ((facing[..., 0] - least) / (enough - least)).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +158,11 @@ class _Level:
         by_expression = torch.einsum("nsx,dsx->nsd", by_place @ rotation, self.term.expression_basis)
         by_turn = torch.linalg.cross(turned, by_place)
         jacobian = torch.cat([by_expression, by_turn, by_place], dim=-1)
-        weight = self.term.seen * _seen(self.term._facing(expression, pose))
+        weight = self.term.seen * self.term._seen_at(rotation)
         weight = weight / (1 + (residual / OUTLIER).square()).square()
         weight = weight * (INDEPENDENT_SAMPLES / BRIGHTNESS_SIGMA**2 / len(self.wanted))
         weighted = (jacobian * weight[..., None]).mT
         return (weighted @ jacobian).double(), (weighted @ residual[..., None])[..., 0].double()
-
-
-def _seen(facing: Tensor) -> Tensor:
-    least, enough = ASLANT
-    return ((facing - least) / (enough - least)).clamp(0, 1)
 
 
 def _relative_brightness(looks: Looks, size: int) -> Tensor:
