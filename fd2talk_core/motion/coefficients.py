@@ -152,7 +152,8 @@ def blend_over_rest(
     the portrait's raised brow or squint, still reaches a full blink, never leaves [0, 1], and applied twice
     (by ExpDiT for a preview, then by the sampler) it is the same. Motion that was recorded moves from a
     person's own face, and takes the portrait's as far from its own: a brow that the portrait has drawn down
-    can rise.
+    can rise. Its weights may leave [0, 1]: cut there, lips and lids that were fitted a little open in the
+    portrait would not follow small movements at all.
 
     Args:
         values: ``[F, D_β]``.
@@ -163,7 +164,7 @@ def blend_over_rest(
     keep = mouth_mask(names, values.shape[1])
     if rest is None:
         return torch.where(keep, values, torch.maximum(values, portrait.clamp(0, 1)))
-    return torch.where(keep, values, (values + portrait - rest).clamp(0, 1))
+    return torch.where(keep, values, values + portrait - rest)
 
 
 def apply_to_portrait(
@@ -218,7 +219,7 @@ def apply_to_portrait(
     values = expression.values
     if expression.rest is not None and face_model is not None:
         mouth = (portrait - expression.rest) * mouth_mask(expression.names, len(portrait))
-        values = (values + mouth * _same_mouth(mouth, face_model)).clamp(0, 1)
+        values = values + mouth * _same_mouth(mouth, face_model)
     return (
         blend_over_rest(values, portrait, expression.names, expression.rest),
         start_at_pose(pose.values, portrait_pose.cpu()),

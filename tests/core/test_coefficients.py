@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.motion.coefficients import (
     CoefficientSequence,
@@ -95,6 +96,36 @@ def test_the_mouth_is_always_absolute() -> None:
     assert torch.equal(blend_over_rest(blended, rest, ARKIT_NAMES), blended)
     full = torch.ones(1, 52)
     torch.testing.assert_close(blend_over_rest(full, rest, ARKIT_NAMES), full)
+
+
+def test_recorded_motion_moves_the_portrait_s_own_face() -> None:
+    """What the portrait has drawn down can rise, and what was fitted a little differently is no movement."""
+    brow, jaw = ARKIT_NAMES.index("browDownLeft"), ARKIT_NAMES.index("jawOpen")
+    recorded, portrait = torch.zeros(3, 52), torch.zeros(52)
+    recorded[:, brow], portrait[brow] = torch.tensor([0.4, 0.1, 0.6]), 0.5
+    recorded[:, jaw], portrait[jaw] = torch.tensor([0.05, 0.0, 0.3]), 0.02
+    expression = sequence(recorded).replace(rest=recorded[0])
+    pose, still = sequence(torch.zeros(3, 6), kind="pose"), torch.zeros(6)
+    moved, _ = apply_to_portrait(expression, pose, portrait, still, face_model=default_face_model())
+    torch.testing.assert_close(moved[0], portrait)
+    torch.testing.assert_close(moved[:, brow], torch.tensor([0.5, 0.2, 0.7]))
+    torch.testing.assert_close(moved[:, jaw], torch.tensor([0.02, -0.03, 0.27]))
+
+
+def test_a_recorded_mouth_stays_absolute_where_the_portrait_s_is_another() -> None:
+    jaw = ARKIT_NAMES.index("jawOpen")
+    recorded, portrait = torch.zeros(3, 52), torch.zeros(52)
+    recorded[:, jaw], portrait[jaw] = torch.tensor([0.0, 0.2, 0.1]), 0.6
+    expression = sequence(recorded).replace(rest=recorded[0])
+    pose, still = sequence(torch.zeros(3, 6), kind="pose"), torch.zeros(6)
+    moved, _ = apply_to_portrait(expression, pose, portrait, still, face_model=default_face_model())
+    torch.testing.assert_close(moved[:, jaw], recorded[:, jaw])
+
+
+def test_a_rest_of_another_size_or_not_finite_is_refused() -> None:
+    for rest in (torch.zeros(51), torch.full((52,), math.nan)):
+        with pytest.raises(FD2TalkError, match="52,\\) finite numbers are needed"):
+            sequence(torch.zeros(2, 52)).replace(rest=rest)
 
 
 def test_absolute_mode_is_the_papers() -> None:

@@ -84,6 +84,14 @@ def test_every_bit_comes_back(tmp_path: Path, ending: str, frames: int, fps: flo
 
 
 @pytest.mark.parametrize("ending", EXACT)
+def test_the_face_that_recorded_motion_starts_from_comes_back(tmp_path: Path, ending: str) -> None:
+    rest = torch.rand(52)
+    save_motion(tmp_path / f"take{ending}", expression(5, 25.0).replace(rest=rest), pose(5, 25.0))
+    motion = load_motion(tmp_path / f"take{ending}")
+    assert torch.equal(motion.expression.rest, rest) and motion.pose.rest is None
+
+
+@pytest.mark.parametrize("ending", EXACT)
 def test_another_face_model_keeps_its_name_and_width(tmp_path: Path, ending: str) -> None:
     flame = CoefficientSequence("expression", torch.randn(7, 100), 30.0, "flame-100")
     save_sequence(tmp_path / f"flame{ending}", flame)
