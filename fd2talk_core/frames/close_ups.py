@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from ..face.model import FaceModel, apply_pose, project
 from ..face.names import EYE_PARTS, MOUTH_PARTS
 from ..face.palette import lit_mouth_colours
 from ..face.parts import part_kinds
-from ..face.rasterizer import rasterize
+from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
 from ..imaging import pixel_centers, push_pull, smoothstep
 from .correspondence import unstretched
@@ -92,7 +93,6 @@ FOLDS = 0.05
 FOLDED = (0.2, 0.5)
 """A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
 
-
 LID_RIM = 2.0
 """Pixels of the portrait next to the lids, whose shadow and lashes lie on the eyeball and do not turn along.
 """
@@ -131,6 +131,11 @@ class _Region:
     edge: Tensor
     reach: float
     pupil: Tensor
+
+    @cached_property
+    def is_mouth(self) -> bool:
+        """Or an eye."""
+        return bool((self.kinds >= 0).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,21 +241,23 @@ class _Sight:
         region: which.
         share: of the picture's side that its close-up measures.
         box: where the portrait has it, with room around.
-        depth: ``[n, n]`` in that box, of what is nearest.
-        inner: ``[n, n]`` bool, whether that is an inner part.
+        raster: ``[1, n, n]`` in that box, of the region's triangles.
+        inner: ``[n, n]`` bool, whether what is nearest is an inner part.
         wide: ``[n, n]`` bool, whether it is one and not in a slit.
         clear: ``[n, n]`` bool, whether it is one and not next to a lid.
         stray: ``[n, n]`` bool, whether it is an outer part for the mesh only.
+        eye: its colours; None for a mouth, or where the portrait does not tell them.
     """
 
     region: _Region
     share: float
     box: _Box
-    depth: Tensor
+    raster: Raster
     inner: Tensor
     wide: Tensor
     clear: Tensor
     stray: Tensor
+    eye: _Eye | None = None
 
     @classmethod
     def of(cls, region: _Region, portrait: Tensor, focal: float, picture: int) -> _Sight:
@@ -266,11 +273,11 @@ class _Sight:
         raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
         inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
         wide = inner[0]
-        if _is_mouth(region):  # what is not believed is painted, and eyes are not
+        if region.is_mouth:  # what is not believed is painted, and eyes are not
             wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
         rim = 2 * math.ceil(LID_RIM * SAMPLES / box.size) + 1
         clear = -F.max_pool2d(-inner[:, None].float(), rim, stride=1, padding=rim // 2)[0, 0] > 0
-        return cls(region, share, box, raster.depth[0], inner[0], wide, clear, torch.zeros_like(wide))
+        return cls(region, share, box, raster, inner[0], wide, clear, torch.zeros_like(wide))
 
     def beside(self, pixels: float) -> Tensor:
         """``[n, n]`` bool: outer parts within so many of the portrait's pixels of a wide inner one."""
@@ -285,7 +292,7 @@ class _Sight:
         cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
-        near = places[..., 2] <= self.depth[row, column] + DEPTH_TOLERANCE
+        near = places[..., 2] <= self.raster.depth[0, row, column] + DEPTH_TOLERANCE
         shown = self.wide, ~self.inner & ~self.stray
         shown = within & near & torch.where(inner, *(mask[row, column] for mask in shown))
         return shown, shown & (~inner | self.clear[row, column])
@@ -318,10 +325,10 @@ class CloseUps:
             mouth = _Sight.of(regions[0], self.portrait, focal, size)
             # where mesh and picture disagree on what is a tooth, the picture would be moved as what it is not
             teeth_kinds = torch.tensor([MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")])
-            agreed = torch.isin(self._kinds(mouth), teeth_kinds) == like_teeth
+            agreed = torch.isin(_kinds_in(mouth.region, mouth.raster), teeth_kinds) == like_teeth
             self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=mouth.wide & agreed)
-        eyes = [None if _is_mouth(sight.region) else self._eye(sight) for sight in self.sights]
-        self.eyes = _as_white(eyes)
+        eyes = _as_white([self._eye(sight) for sight in self.sights])
+        self.sights = [replace(sight, eye=eye) for sight, eye in zip(self.sights, eyes, strict=True)]
 
     @torch.no_grad()
     def add_to(self, frames: Tensor, mesh: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
@@ -340,10 +347,10 @@ class CloseUps:
             return frames
         frames = frames.clone()
         places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
-        for sight, eye in zip(self.sights, self.eyes, strict=True):
+        for sight in self.sights:
             target = places[:, sight.region.vertices]
             box = _box_around(target[:, sight.region.frame], frames.shape[1], sight.share)
-            drawn, weight = self._draw(sight, eye, target, box)
+            drawn, weight = self._draw(sight, target, box)
             square = box.cut(frames)
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
@@ -368,7 +375,7 @@ class CloseUps:
         posed = apply_pose(self.face_model(face.identity[None], face.expression[None]), face.pose[None])
         return project(self._with_teeth(posed, face.pose[None], teeth_drop), self.face_model.camera)
 
-    def _draw(self, sight: _Sight, eye: _Eye | None, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
+    def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
         """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``
         ``[F, v, 3]``.
         """
@@ -387,18 +394,18 @@ class CloseUps:
         seen, clear = (shown[:, None].to(found) for shown in sight.shows(found[..., :3], inner))
         share, rest = _pool(inside, box.size), _pool(outside, box.size)
         painted = None
-        if _is_mouth(region):
+        if region.is_mouth:
             painted = _paint(found[..., 3:], region.kinds[triangle], self.tones)
             painted = painted * _lip_shadow(inside).movedim(1, -1)
-        elif eye is not None:
-            painted = eye.colours_at(found[..., 3:])
+        elif sight.eye is not None:
+            painted = sight.eye.colours_at(found[..., 3:])
             past = _mean_over(displacement, inside) - _mean_over(displacement, edge)
             least, most = TURNED
             turned = smoothstep((past.norm(dim=1) * (box.picture / 2) - least) / (most - least))
             seen = torch.lerp(seen, clear, turned[:, None, None, None])
         if painted is not None:
             painted = push_pull(_pool(painted.movedim(-1, 1) * inside, box.size), share)
-        colours = self._moved(box, displacement, outside, seen, rest, lashes=not _is_mouth(region))
+        colours = self._moved(box, displacement, outside, seen, rest, lashes=not region.is_mouth)
         within = self._moved(box, displacement, inside, seen, share, painted)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
         edge = _pool(edge, box.size)
@@ -439,20 +446,16 @@ class CloseUps:
         return torch.lerp(hidden, colours, visible)
 
     def _eye(self, sight: _Sight) -> _Eye | None:
-        """The colours of an eye; None where the portrait's is shut or too small to tell them."""
+        """The colours of an eye; None for a mouth, and where the portrait's eye is shut or too small to tell
+        them.
+        """
         region = sight.region
-        target = sight.box.to_box(self.portrait[:, region.vertices])
-        raster = rasterize(target, region.triangles, SAMPLES, cull_back_faces=True)
-        rest = raster.interpolate(self.face_model.mean[region.vertices][None], region.triangles)[0]
-        pupil = self.face_model.mean[region.pupil].mean(dim=0)
         shown = sight.clear if int(sight.clear.sum()) >= LEAST_EYE else sight.inner
-        if int(shown.sum()) < LEAST_EYE:
+        if region.is_mouth or int(shown.sum()) < LEAST_EYE:
             return None
+        rest = sight.raster.interpolate(self.face_model.mean[region.vertices][None], region.triangles)[0]
+        pupil = self.face_model.mean[region.pupil].mean(dim=0)
         return _Eye.of(rest[shown], self._colours_in(sight)[shown], pupil)
-
-    def _mouth_colours(self) -> Tensor:
-        """``[n, n, 3]``: the portrait in the box of its mouth."""
-        return self._colours_in(self.sights[0])
 
     def _colours_in(self, sight: _Sight) -> Tensor:
         """``[n, n, 3]``: the portrait in the box of a region."""
@@ -467,21 +470,22 @@ class CloseUps:
         area = float(mouth.inner.float().mean()) * (mouth.box.size / mouth.box.picture) ** 2
         if area < TEETH_AREA:
             return None
-        colours = self._mouth_colours()
+        colours = self._colours_in(mouth)
         seen = colours[mouth.inner]
-        pale = seen.amin(dim=1)
-        palest = seen[pale >= pale.quantile(TEETH_QUANTILE)].mean(dim=0)
-        return palest if _saturation(palest) < TEETH_SATURATION * self._lip_saturation() else None
+        smallest = seen.amin(dim=1)
+        palest = seen[smallest >= smallest.quantile(TEETH_QUANTILE)].mean(dim=0)
+        return palest if self._paler_than_lips(palest, colours) else None
 
-    def _lip_saturation(self) -> Tensor:
-        """What is around the inside of the portrait's mouth."""
-        return _saturation(self._mouth_colours()[self.sights[0].beside(LIP)].mean(dim=0))
+    def _paler_than_lips(self, some: Tensor, colours: Tensor) -> Tensor:
+        """``[...]`` bool of ``[..., 3]``, beside the lips in the mouth's ``colours``."""
+        lips = colours[self.sights[0].beside(LIP)].mean(dim=0)
+        return _saturation(some) < TEETH_SATURATION * _saturation(lips)
 
     def _like_teeth(self, brightness: float) -> Tensor:
         """``[n, n]`` bool: where the portrait's mouth and what is around it look like teeth so bright."""
-        colours = self._mouth_colours()
-        pale = _saturation(colours) < TEETH_SATURATION * self._lip_saturation()
-        return pale & (colours.mean(dim=-1) > TEETH_DARKEST * brightness)
+        colours = self._colours_in(self.sights[0])
+        bright = colours.mean(dim=-1) > TEETH_DARKEST * brightness
+        return bright & self._paler_than_lips(colours, colours)
 
     def _fit_teeth(self, like_teeth: Tensor) -> float:
         """Face-model units by which the portrait's upper teeth reach further down than the face model's, so
@@ -494,17 +498,12 @@ class CloseUps:
         sign = torch.where(like_teeth, 1, -1)[mouth.wide]
         fits = []
         for drop in TEETH_DROPS.tolist():
-            kinds = self._kinds(mouth, drop)
+            target = mouth.box.to_box(self._portrait(drop)[:, mouth.region.vertices])
+            raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
+            kinds = _kinds_in(mouth.region, raster)
             upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.wide]
             fits.append(int((sign * upper).sum()))
         return float(TEETH_DROPS[fits.index(max(fits))])
-
-    def _kinds(self, mouth: _Sight, drop: float | None = None) -> Tensor:
-        """``[n, n]``: what the mesh has in the portrait's mouth, by MOUTH_PARTS, -1 for none of them."""
-        portrait = self.portrait if drop is None else self._portrait(drop)
-        target = mouth.box.to_box(portrait[:, mouth.region.vertices])
-        raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
-        return torch.where(raster.covered, mouth.region.kinds[raster.triangle.clamp_min(0)], -1)[0]
 
     def _face_colours(self) -> Tensor:
         """``[p, 3]``: the portrait where the mesh covers it."""
@@ -570,8 +569,9 @@ def _box_around(points: Tensor, picture: int, share: float) -> _Box:
     return _Box(corner[:, 0], corner[:, 1], size, picture)
 
 
-def _is_mouth(region: _Region) -> bool:
-    return bool((region.kinds >= 0).any())
+def _kinds_in(region: _Region, raster: Raster) -> Tensor:
+    """``[n, n]``: what a raster ``[1, n, n]`` of a region sees of MOUTH_PARTS, -1 for none of them."""
+    return torch.where(raster.covered, region.kinds[raster.triangle.clamp_min(0)], -1)[0]
 
 
 def _mean_over(values: Tensor, weight: Tensor) -> Tensor:
@@ -616,7 +616,7 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     x, y, z = rest.unbind(-1)
     light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
-    wave = 0.3 * (x * 75).cos()
+    wave = 0.3 * (2 * TEETH_PER_UNIT * x).cos()
     gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.385) / 0.02 + wave) * lower
     # single teeth: the mesh has one band of them, whose edge bends up to the sides
     beside = 1 - (x * TEETH_PER_UNIT).sin().abs()
