@@ -58,6 +58,10 @@ class CropTransform:
         """Picture pixels ``[..., 2]`` as crop pixels."""
         return (points.double() * self.scale + self.matrix[:, 2]).to(points)
 
+    def points_to_ndc(self, points: Tensor) -> Tensor:
+        """Picture pixels ``[..., 2]`` as (u, v) in -1..1 over the crop."""
+        return self.points_to_crop(points) * (2 / self.size) - 1
+
     def points_to_picture(self, points: Tensor) -> Tensor:
         """Crop pixels ``[..., 2]`` as picture pixels."""
         return ((points.double() - self.matrix[:, 2]) / self.scale).to(points)

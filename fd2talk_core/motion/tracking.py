@@ -280,14 +280,14 @@ def _fit(track: FaceTrack, face_model: FaceModel, callback: Callback | None) -> 
     face = _face(track.landmarks[usual], track.blendshapes[usual])
     transform, _ = frame_head(face, face_model)
     spread = torch.linspace(0, seen - 1, min(seen, IDENTITY_FRAMES)).round().long().unique()
-    ndc = transform.points_to_crop(track.landmarks[spread]) * (2 / transform.size) - 1
+    ndc = transform.points_to_ndc(track.landmarks[spread])
     identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
     refine = _refinement(track, usual, transform, identity, face_model)
     expressions, poses = [], []
     together = _FITTED_TOGETHER if refine is None else _REFINED_TOGETHER
     for start in range(0, seen, together):
         part = slice(start, start + together)
-        ndc = transform.points_to_crop(track.landmarks[part]) * (2 / transform.size) - 1
+        ndc = transform.points_to_ndc(track.landmarks[part])
         fit = fit_landmarks(ndc, face_model, track.blendshapes[part], identity)
         if refine is not None:
             fit = refine(part, ndc, fit)
@@ -301,13 +301,15 @@ def _fit(track: FaceTrack, face_model: FaceModel, callback: Callback | None) -> 
 def _refinement(
     track: FaceTrack, usual: int, transform: CropTransform, identity: Tensor, face_model: FaceModel
 ) -> Callable[[slice, Tensor, FaceFit], FaceFit] | None:
-    """Fits some frames closer, by how the face looks in the usual one; None where that is not known."""
+    """Fits some frames closer, by how the face looks in the first one, or in the usual one where the first
+    is turned away from it; None where that is not known.
+    """
     if track.looks is None or not set(SURFACES) <= set(face_model.part_names):
         return None
-    centres = transform.points_to_crop(track.looks.squares[:, :2]) * (2 / transform.size) - 1
+    centres = transform.points_to_ndc(track.looks.squares[:, :2])
     sides = track.looks.squares[:, 2:] * (transform.scale * 2 / transform.size)
     looks = Looks(track.looks.brightness, torch.cat([centres, sides], dim=1))
-    ndc = transform.points_to_crop(track.landmarks[[0, usual]]) * (2 / transform.size) - 1
+    ndc = transform.points_to_ndc(track.landmarks[[0, usual]])
     known = fit_landmarks(ndc, face_model, track.blendshapes[[0, usual]], identity)
     # motion is played from its first frame on, unless that one shows too little of the face
     turned = rotation_matrix(known.pose[:1, :3]).mT @ rotation_matrix(known.pose[1:, :3])

