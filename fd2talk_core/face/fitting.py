@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from .model import FaceModel, project
+from .model import FaceModel, project, projection_slopes
 from .rotations import euler_angles, rotation_matrix
 
 NUM_LANDMARKS = 468
@@ -242,18 +242,8 @@ class _Problem:
         rotation = rotation_matrix(pose[:, :3])
         turned = self.shape(identity, expression) @ rotation.mT
         world = turned + pose[:, None, 3:]
-        x, y, z = world.unbind(-1)
-        depth = self.camera.distance - z
-        slope = self.camera.focal / depth
-        zero = torch.zeros_like(slope)
-        by_point = torch.stack(
-            [
-                torch.stack([slope, zero, slope * x / depth], dim=-1),
-                torch.stack([zero, -slope, -slope * y / depth], dim=-1),
-            ],
-            dim=-2,
-        )
-        seen = torch.stack([slope * x, -slope * y], dim=-1)
+        by_point = projection_slopes(world, self.camera)
+        seen = project(world, self.camera)[..., :2]
         return (target - seen).flatten(1), rotation, turned, by_point
 
     def motion_system(

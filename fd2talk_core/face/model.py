@@ -244,3 +244,14 @@ def project(points: Tensor, camera: Camera) -> Tensor:
     x, y, z = points.unbind(-1)
     depth = camera.distance - z
     return torch.stack([camera.focal * x / depth, -camera.focal * y / depth, depth], dim=-1)
+
+
+def projection_slopes(points: Tensor, camera: Camera) -> Tensor:
+    """How (u, v) of points ``[..., 3]`` change as the points shift, ``[..., 2, 3]``."""
+    x, y, z = points.unbind(-1)
+    depth = camera.distance - z
+    slope = camera.focal / depth
+    zero = torch.zeros_like(slope)
+    of_u = torch.stack([slope, zero, slope * x / depth], dim=-1)
+    of_v = torch.stack([zero, -slope, -slope * y / depth], dim=-1)
+    return torch.stack([of_u, of_v], dim=-2)

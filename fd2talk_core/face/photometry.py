@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from .model import FaceModel, apply_pose, project
+from .model import FaceModel, apply_pose, project, projection_slopes
 from .rasterizer import rasterize
 from .rotations import rotation_matrix
 
@@ -142,19 +142,13 @@ class _Level:
     def __call__(self, expression: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         expression, pose = expression.float(), pose.float()
         turned, placed, rotation = self.term._pose(expression, pose)
-        x, y, z = placed.unbind(dim=-1)
         camera = self.term.face_model.camera
-        depth = camera.distance - z
-        slope = camera.focal / depth
-        places = torch.stack([slope * x, -slope * y], dim=-1)
+        places = project(placed, camera)[..., :2]
         found, across, down = _sampled(self.features, self.squares, places).unbind(dim=1)
         residual = self.wanted - found
         # slopes are per half width of the look, and a look is a part of the crop
-        half = self.squares[:, None, 2] / 2
-        across, down = across / half, down / half
-        by_place = torch.stack(
-            [across * slope, -down * slope, (across * x - down * y) * slope / depth], dim=-1
-        )
+        slopes = torch.stack([across, down], dim=-1) / (self.squares[:, None, 2:] / 2)
+        by_place = (slopes[:, :, None] @ projection_slopes(placed, camera))[:, :, 0]
         by_expression = torch.einsum("nsx,dsx->nsd", by_place @ rotation, self.term.expression_basis)
         by_turn = torch.linalg.cross(turned, by_place)
         jacobian = torch.cat([by_expression, by_turn, by_place], dim=-1)
