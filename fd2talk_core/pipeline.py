@@ -4,7 +4,7 @@ voice ─── AudioEncoder ──┬── ExpDiT ──── expression β �
                          └── PoseDiT ─── pose p ────────┤
 portrait ─ encode_reference ─ reference x; α, β, p ─────┴─ PortraitMotion
                                                               │ meshes, correspondence
-    FrameUNet ── latents ── FrameDecoder: decode ─ portrait's detail ─ close-ups ─ paste ── frames
+    FrameUNet ── latents ── FrameDecoder: decode ─ blend ─ close-ups ─ paste ── frames
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ class FD2TalkPipeline:
             expression_intensity, pose_intensity: scale of the motion that is made from the voice.
             motion_mode: ``"relative"`` starts where the portrait looks, ``"absolute"`` is the paper's.
             paste_back: put the moving head back into the whole picture, or give the square crop.
-            detail: how much fine detail is taken from the portrait, and how far mouth and eyes are drawn
-                anew, 0..1.
+            detail: how far the portrait itself is shown and mouth and eyes are drawn anew, 0..1; 0 shows what
+                the diffusion painted.
             eta, noise_mode: see :func:`~fd2talk_core.frames.denoising.iter_latents`.
             margin: room around the head in the crop; the networks were trained on 1.
             size: side of the crop in pixels; None takes the checkpoint's.

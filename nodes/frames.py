@@ -193,9 +193,9 @@ class _Decoder(CheckpointNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much fine detail, which the latents lose, is taken from the portrait and "
-                    "moved along with the head; mouth and eyes are drawn anew as much. 0 shows the network's "
-                    "frames.",
+                    tooltip="How far the portrait itself is shown, moved along with the head, where the "
+                    "decoder finds that it may be; mouth and eyes are drawn anew as much. 0 shows what the "
+                    "diffusion painted, everywhere.",
                 )
             ),
         ]

@@ -57,13 +57,13 @@ def difference(here: np.ndarray, other: np.ndarray) -> tuple[int, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python scripts/compare_checkouts.py", description=__doc__)
     parser.add_argument("other", type=Path, help="a checkout of an earlier commit")
-    parser.add_argument("--detail", type=float, action="append", help="strengths to compare; 0.85 and 0")
+    parser.add_argument("--detail", type=float, action="append", help="strengths to compare; 1 and 0")
     parser.add_argument("--crop", action="store_true", help="crops instead of whole pictures")
     parser.add_argument("--rounds", type=int, default=1, help="times that each is run")
     parser.add_argument("--threads", type=int, default=1, help="of torch; rounding depends on their number")
     options = parser.parse_args()
     largest = 0
-    for detail in options.detail or [0.85, 0.0]:
+    for detail in options.detail or [1.0, 0.0]:
         seconds: list[tuple[float, float]] = []
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / f"{name}.npy" for name in ("here", "other")]

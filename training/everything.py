@@ -1,6 +1,6 @@
 """``python -m training.everything --config tiny``: from nothing to a weights folder and a talking video.
 
-Corpus, the five stages in order, the scorecard, a video. Each part is the command that a user would type, run
+Corpus, the stages in order, the scorecard, a video. Each part is the command that a user would type, run
 in a process of its own; what is done already is kept, so the same command goes on where a stopped one was.
 """
 
@@ -22,7 +22,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import NETWORKS, in_set
 
 from .stages import STAGES
-from .trainer import load_section
+from .trainer import has_section, load_section
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,7 +153,8 @@ def everything(run: Run, minutes: Mapping[str, float], portrait: Path, speech: P
     # a wav2vec 2.0 that the user put there is taken as it is
     found = in_set(run.weights, "audio_encoder")
     given = {"audio_encoder"} if found and found.is_dir() else set()
-    stages = [stage for stage in STAGES if stage not in given]
+    # the paper's plain form has no blend
+    stages = [s for s in STAGES if s not in given and has_section(run.config, s)]
     reports = {stage: train_stage(run, stage, minutes.get(stage)) for stage in stages}
     missing = [network for network in NETWORKS if in_set(run.weights, network) is None]
     if missing:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from .names import ARKIT_NAMES
+from .tflite import load_network
 
 NUM_LANDMARKS = 478
 FaceOrder = Literal["largest", "left_to_right", "top_to_bottom"]
@@ -199,7 +200,9 @@ class FaceLandmarker:
 
     def __init__(self, path: Path | str = MODEL_PATH) -> None:
         detector, mesh, blendshapes = _read_networks(Path(path))
-        self._detector, self._mesh, self._blendshapes = map(_interpreter, (detector, mesh, blendshapes))
+        self._detector, self._mesh, self._blendshapes = (
+            load_network(network, "The face landmark model") for network in (detector, mesh, blendshapes)
+        )
         self._anchors = _anchors()
 
     @classmethod
@@ -427,21 +430,6 @@ def _read_networks(path: Path) -> list[bytes]:
         ) from error
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise FD2TalkError(f"{path} is not a MediaPipe Face Landmarker file: {error}") from error
-
-
-def _interpreter(network: bytes) -> Any:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise FD2TalkError(
-            "Finding a face needs the package ai-edge-litert: run  python -m pip install ai-edge-litert"
-        ) from error
-    try:
-        interpreter = Interpreter(model_content=network, num_threads=2)
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise FD2TalkError(f"The face landmark model does not load: {error}") from error
-    return interpreter
 
 
 def _run(interpreter: Any, image: Tensor) -> list[np.ndarray]:

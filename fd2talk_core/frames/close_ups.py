@@ -334,14 +334,15 @@ class CloseUps:
     def add_to(self, frames: Tensor, mesh: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
         """
         Args:
-            frames: ``[F, N, N, 3]`` in 0..1, crops as the reference's.
+            frames: ``[F, N, N, 3]`` in 0..1, crops as the reference's; or ``[F, N, N, 4]``, the last channel
+                saying how far they cover what they will be pasted into, which what is drawn does.
             mesh: ``[F, V, 3]``, which they show, see
                 :meth:`fd2talk_core.frames.portrait_motion.PortraitMotion.mesh`.
             pose: ``[F, 6]``, the head's in them.
             strength: 0..1, how far the frames give way.
 
         Returns:
-            ``[F, N, N, 3]`` in 0..1.
+            the same in 0..1.
         """
         if not self.sights:
             return frames
@@ -352,6 +353,7 @@ class CloseUps:
             box = _box_around(target[:, sight.region.frame], frames.shape[1], sight.share)
             drawn, weight = self._draw(sight, target, box)
             square = box.cut(frames)
+            drawn = F.pad(drawn, (0, frames.shape[-1] - 3), value=1.0)
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
 

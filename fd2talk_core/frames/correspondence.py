@@ -46,10 +46,6 @@ EXTENSION_SIZE = 64
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
-TORN = (3.0, 6.0)
-"""Cells by which the displacements of neighbours differ: from a head that turns to an edge before another
-surface. An ear's own folds lie below."""
-
 
 @dataclass(frozen=True, eq=False)
 class Correspondence:
@@ -219,25 +215,6 @@ def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> 
     down, across = torch.gradient(_in_cells(grid), dim=(1, 2))
     area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]
     return ((soften(area) - least) / (enough - least)).clamp(0, 1)
-
-
-def untorn(grid: Tensor) -> Tensor:
-    """``[F, 1, h, w]``: 0 where a surface ends before another, as a jaw before the neck. Between two cells
-    that lie on either, the grid points at what is neither.
-
-    Args:
-        grid: as :func:`unstretched`.
-    """
-    displacement = _in_cells(grid - pixel_centers(grid.shape[1:3], grid))
-    torn, (slope, edge) = torch.zeros_like(grid[..., 0]), TORN
-    for axis in (1, 2):
-        step = displacement.diff(dim=axis).norm(dim=-1)
-        count = grid.shape[axis] - 1
-        for start in (0, 1):
-            side = torn.narrow(axis, start, count)
-            torch.maximum(side, step, out=side)
-    apart = ((torn - slope) / (edge - slope)).clamp(0, 1)[:, None]
-    return 1 - F.max_pool2d(apart, 3, stride=1, padding=1)
 
 
 def _in_cells(grid: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Decoding: latents become pictures, and pictures go back into the whole (FD2Talk Sec. 3.3, Eq. 13).
 
-    latents -> decode -> portrait's detail -> close-ups -> paste -> frames
+    latents -> decode -> blend -> close-ups -> paste -> frames
 
-Only the first stage is the paper's. The next two lay over a frame what the mesh knows better than a small
-autoencoder shows; they and the head mask need the clip's motion, and a network whose checkpoint says that its
-frames stand for themselves is decoded without it.
+Only the first stage is the paper's. The blend mixes a frame of what the latents show and of the portrait
+itself; close-ups draw over it what the mesh knows better. They and the mask of the paste need the clip's
+motion, and a network whose checkpoint says that its frames stand for themselves is decoded without it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..networks.autoencoder import FrameAutoencoder
 from ..progress import Callback
 from .background import Background
 from .batches import in_batches
+from .blending import BlendedPortrait
 from .close_ups import CloseUps
 from .compositing import head_mask, paste_back
 from .defaults import DEFAULT_DETAIL
-from .detail import PortraitDetail
 from .portrait_motion import PortraitMotion
 from .reference import Reference
 
@@ -67,8 +67,8 @@ def iter_decoded_frames(
         background: what they are put into in place of the portrait's own picture: one picture
             ``[1, H, W, 3]``, or one a frame, together or one at a time; so a second person speaks in the
             frames of the first.
-        detail: how much of the fine detail that the autoencoder loses is taken from the portrait, and how far
-            mouth and eyes are drawn anew, 0..1; see :class:`fd2talk_core.frames.detail.PortraitDetail` and
+        detail: how far the portrait itself is shown where the decoder's blend believes it, and how far mouth
+            and eyes are drawn anew, 0..1; see :class:`fd2talk_core.frames.blending.BlendedPortrait` and
             :class:`fd2talk_core.frames.close_ups.CloseUps`. Needs the motion.
         frames_per_batch: None goes by the device. When memory runs out, the batch is halved.
         callback: called with the frames done and to do (of chunks that are still being made: those that have
@@ -149,7 +149,7 @@ class FrameDecoder:
         self.autoencoder, self.reference, self.motion = autoencoder, reference, motion
         self.paste_back, self.background, self.strength = paste_back, background, detail
         self.latent = reference.latent[None].to(autoencoder.device, autoencoder.dtype)
-        self.detail: PortraitDetail | None = None
+        self.blended: BlendedPortrait | None = None
         self.close_ups: CloseUps | None = None
         self.last: _Drawn | None = None
 
@@ -157,10 +157,11 @@ class FrameDecoder:
     def frames(self, chunks: Iterator[Tensor], batch: int, callback: Callback | None) -> Iterator[Tensor]:
         """``[n, H, W, 3]`` at a time."""
         if self.motion is not None and self.strength:
-            self.detail = PortraitDetail.of(
-                self.autoencoder, self.reference, self.motion.face_model, self.strength, self.paste_back
-            )
-            self.close_ups = CloseUps(self.detail.reference, self.motion.face_model)
+            if self.autoencoder.portrait_blend is not None:
+                self.blended = BlendedPortrait.of(
+                    self.autoencoder, self.reference, self.strength, self.paste_back
+                )
+            self.close_ups = CloseUps(self._shown, self.motion.face_model)
         done = expected = 0
         for latents in chunks:
             _check_latents(latents, self.reference)
@@ -213,14 +214,23 @@ class FrameDecoder:
         masks = None
         if self.motion is not None:
             flow = self.motion.correspondence(frames, FIELD_SIZE)
-            if self.detail is not None and self.close_ups is not None:
-                crops = self.detail.add_to(crops, flow)
+            if self.blended is not None:
+                crops = self.blended.add_to(crops, flow)
+            if self.close_ups is not None:
                 mesh, pose = self.motion.mesh(frames), self.motion.pose[list(frames)]
                 crops = self.close_ups.add_to(crops, mesh, pose, self.strength)
-            masks = head_mask(self.reference, flow) if self.paste_back else None
+            if self.blended is not None:
+                crops, masks = crops[..., :3], crops[..., 3]
+            elif self.paste_back:
+                masks = head_mask(self.reference, flow)
         if self.paste_back and self.background is None:
             return _Drawn(latents, coefficients, self._paste(crops, masks))
         return _Drawn(latents, coefficients, crops, masks)
+
+    @property
+    def _shown(self) -> Reference:
+        """The portrait as finely as the frames show it."""
+        return self.reference if self.blended is None else self.blended.reference
 
     def _decode(self, latents: Tensor) -> Tensor:
         """𝓓([x, J]) as ``[n, S, S, 3]``."""
@@ -229,8 +239,7 @@ class FrameDecoder:
 
     def _paste(self, crops: Tensor, masks: Tensor | None, background: Tensor | None = None) -> Tensor:
         """Crops ``[n, S, S, 3]`` in the whole picture, ``[n, H, W, 3]``."""
-        reference = self.reference if self.detail is None else self.detail.reference
-        return paste_back(crops, reference, mask=masks, background=background)
+        return paste_back(crops, self._shown, mask=masks, background=background)
 
 
 def _check_latents(latents: Tensor, reference: Reference) -> None:

@@ -4,6 +4,6 @@ node's widget, needs none of the networks' imports.
 
 from __future__ import annotations
 
-DEFAULT_DETAIL = 0.85
-"""The strength with the best structural similarity on held-out heads, see
-:class:`~fd2talk_core.frames.detail.PortraitDetail`."""
+DEFAULT_DETAIL = 1.0
+"""The portrait is believed as far as the decoder's blend was trained to, see
+:class:`~fd2talk_core.frames.blending.BlendedPortrait`."""

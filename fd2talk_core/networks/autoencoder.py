@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
 
 from ..errors import FD2TalkError
+from .blend import PortraitBlend
 
 
 class FrameAutoencoder(ModelMixin, ConfigMixin):
@@ -31,6 +32,8 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
             decoder of the latent-diffusion autoencoder, as the paper (Rombach et al. 2022), one number of
             blocks for all levels.
         norm_num_groups: groups of the normalisation of ``"kl"``.
+        blend: constructor arguments of a :class:`~fd2talk_core.networks.blend.PortraitBlend`, by which the
+            decoder says how far the portrait itself may be believed; None has the latents' picture alone.
 
     The downsampling factor is f = patch_size · 2^(levels − 1).
     """
@@ -45,6 +48,7 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
         patch_size: int = 2,
         architecture: str = "compact",
         norm_num_groups: int = 32,
+        blend: Mapping | None = None,
     ) -> None:
         super().__init__()
         levels = len(block_out_channels)
@@ -59,6 +63,8 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
             architecture, 2 * latent_channels, block_out_channels, decoder_blocks, patch_size, norm_num_groups
         )
         self.downsample_factor = self.encoder.downsample_factor
+        # not named as its config value: diffusers would answer the attribute with that
+        self.portrait_blend = None if blend is None else PortraitBlend(**blend)
 
     @property
     def latent_mean(self) -> Tensor:

@@ -43,7 +43,7 @@ class CheckpointInfo:
         native_fps: frame rate it was trained at, 0 where time plays no part.
         resolution: pixels of the square crop, 0 where pictures play no part.
         steps: recommended number of sampling steps, 0 where it does not sample.
-        overlay: whether decoders lay the portrait's own detail over the frames of a UNet; None where nothing
+        overlay: whether decoders mix the portrait itself into the frames of a UNet; None where nothing
             was stated, see :attr:`fd2talk_core.networks.unet.FrameUNet.takes_overlay`.
         licence: SPDX name.
         trained_on: data, seed, steps, hours and machine, in words; ``"nothing"`` for weights from a seed.

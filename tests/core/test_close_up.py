@@ -109,6 +109,18 @@ def test_the_mouth_is_dark_within_and_teeth_are_bright(face: FaceModel, still: R
     assert made[seen == face.part_names.index("mouth_interior")].amin() < 0.3 * teeth.mean()
 
 
+def test_what_is_drawn_covers_what_the_crop_is_pasted_into(face: FaceModel, still: Reference) -> None:
+    """And the rest covers it as far as it did."""
+    moved = motion(jawOpen=0.6)
+    frames = torch.cat([flat(face, *moved), torch.full((SIZE, SIZE, 1), 0.3)], dim=-1)[None]
+    close_ups = CloseUps(still, face)
+    made = draw(close_ups, frames, *moved)
+    torch.testing.assert_close(made[..., :3], draw(close_ups, frames[..., :3], *moved))
+    cover = made[0, ..., 3]
+    assert cover[inside(parts(face, *moved) == 2)].min() > 0.9
+    assert cover.min() == cover[0, 0] == pytest.approx(0.3) and (cover > 0.31).float().mean() < 0.2
+
+
 def test_a_grey_portrait_has_a_grey_mouth(face: FaceModel, still: Reference) -> None:
     moved = motion(jawOpen=0.7)
     mouth = inside(parts(face, *moved) == 2)

@@ -16,7 +16,7 @@ from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rasterizer import rasterize
 from fd2talk_core.face.skinning import head_weight, pose_on_body
 from fd2talk_core.frames.conditioning import align_reference, paint_mouth
-from fd2talk_core.frames.correspondence import reference_flow, unstretched, untorn, warp_reference
+from fd2talk_core.frames.correspondence import reference_flow, unstretched, warp_reference
 from fd2talk_core.imaging import distance_to, pixel_centers
 from fd2talk_core.networks.unet import MASK_NAMES
 
@@ -184,12 +184,10 @@ def test_shoulders_stay_under_a_turning_head(face: FaceModel, identity: Tensor) 
     torch.testing.assert_close(pose_on_body(face, vertices, pose, pose), apply_pose(vertices, pose))
 
 
-def test_what_is_moved_as_it_is_is_neither_stretched_nor_torn() -> None:
+def test_what_is_moved_as_it_is_is_not_stretched() -> None:
     grid = pixel_centers(24, torch.zeros(1))[None]
     for moved in (grid, grid + 0.3, grid.flip(2), 0.9 * grid):
         assert unstretched(moved, 0.2, 0.5).min() == 1
-    for moved in (grid, grid + 0.3, 0.2 * grid):
-        assert untorn(moved).min() == 1
 
 
 def test_places_that_the_portrait_shows_on_less_room_are_stretched() -> None:
@@ -197,26 +195,6 @@ def test_places_that_the_portrait_shows_on_less_room_are_stretched() -> None:
     grid[..., 0] *= torch.tensor([0.15, 0.35, 0.6])[:, None, None]
     found = unstretched(grid, 0.2, 0.5)[:, 0, 12, 12]
     torch.testing.assert_close(found, torch.tensor([0.0, 0.5, 1.0]))
-
-
-@pytest.mark.parametrize(("cells", "whole"), [(2.0, 1.0), (4.5, 0.5), (8.0, 0.0)])
-def test_the_picture_is_torn_where_two_surfaces_meet(cells: float, whole: float) -> None:
-    grid = pixel_centers(24, torch.zeros(1))[None].repeat(2, 1, 1, 1)
-    grid[0, :, 12:, 0] += cells * 2 / 24
-    grid[1, 12:, :, 1] -= cells * 2 / 24
-    across, down = untorn(grid)[:, 0]
-    torch.testing.assert_close(across, down.T)
-    torch.testing.assert_close(across[:, 10:14], torch.full((24, 4), whole))
-    assert across[:, :10].min() == 1 and across[:, 14:].min() == 1
-
-
-def test_only_a_head_that_turns_is_torn_from_its_neck(face: FaceModel, identity: Tensor) -> None:
-    expression, pose = still(face, 2)
-    pose[1, 1] = 0.35
-    flow = flow_from_still(face, identity, expression, pose, 192, supersample=1)
-    whole = untorn(flow.grid)
-    assert whole[0].min() == 1
-    assert 0.002 < (whole[1] < 0.5).float().mean() < 0.03
 
 
 def test_distances_are_exact() -> None:

@@ -169,7 +169,7 @@ def person(name: str, face_index: int, voice: str, background: list | None = Non
                 "reference": at("reference"),
                 "autoencoder": SET,
                 "paste_back": True,
-                "detail": 0.85,
+                "detail": 1.0,
                 **wires,
             },
         ),

@@ -43,7 +43,7 @@ def decoding(part: dict, name: str, samples: list, reference: str = "", **inputs
             "reference": [reference or id_of_first(part, "EncodeReference"), 0],
             "autoencoder": SET,
             "paste_back": True,
-            "detail": 0.85,
+            "detail": 1.0,
             **inputs,
         },
     }
@@ -142,7 +142,7 @@ def test_decode_video_takes_motion_and_rate_from_what_is_connected(
             "reference": ["again", 0],
             "autoencoder": SET,
             "paste_back": False,
-            "detail": 0.85,
+            "detail": 1.0,
             "fps": 0.0,
             **motion_of(reloaded),
         },

@@ -23,8 +23,11 @@ from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.audio.resampling import to_mono_16k
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
+from fd2talk_core.face.state import FaceState
+from fd2talk_core.frames.reference import Reference
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.sampling import sample_joint_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -35,7 +38,7 @@ from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_closur
 from training.mouths import mouth_basis
 from training.scorecard import identity
 from training.scorecard.cost import score_cost
-from training.scorecard.frames import score_flicker, score_frames
+from training.scorecard.frames import moved_and_hidden, score_flicker, score_frames
 from training.scorecard.motion import frame_energy, mouth_of_phonemes, score_motion
 from training.scorecard.portraits import EXAMPLES, PAINTING, portraits
 from training.scorecard.speech import (
@@ -113,7 +116,7 @@ def pictures() -> PictureSet:
 
 
 def test_frames_equal_to_the_truth_and_a_copied_reference(pictures: PictureSet, tmp_path: Path) -> None:
-    def truth(reference, expression, pose, mode):
+    def truth(reference, expression, pose, mode, with_unet):
         assert mode == "absolute"  # held-out frames are made at their own coefficients
         which = [int((pictures.expression - row).abs().sum(dim=1).argmin()) for row in expression.values]
         return torch.stack([pictures.read(i) for i in which]).float() / 255
@@ -122,7 +125,7 @@ def test_frames_equal_to_the_truth_and_a_copied_reference(pictures: PictureSet, 
     assert perfect["A frames: PSNR on the face (dB)"] > 50
     assert perfect["A frames: SSIM on the face"] == pytest.approx(1, abs=1e-4)
 
-    def copy(reference, expression, pose, mode):
+    def copy(reference, expression, pose, mode, with_unet):
         return reference.crop.movedim(-1, 0).expand(expression.num_frames, -1, -1, -1)
 
     rows = score_frames(Fake(talk=copy), pictures, tmp_path)
@@ -137,6 +140,41 @@ def test_frames_equal_to_the_truth_and_a_copied_reference(pictures: PictureSet, 
     gain = perfect["A frames: PSNR on the face (dB)"] - copied["A frames: PSNR on the face (dB)"]
     assert perfect["A frames: PSNR over copying (dB)"] == pytest.approx(gain, abs=1e-4)
     assert (tmp_path / "A-frames.png").stat().st_size > 1000
+
+
+def test_what_the_unet_paints_is_scored_where_the_portrait_shows_nothing(tmp_path: Path) -> None:
+    grey = io.BytesIO()
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(grey, "PNG")
+    pose = torch.zeros(4, 6)
+    pose[1::2, 1] = 0.5
+    turned = PictureSet(
+        (grey.getvalue(),) * 4, torch.tensor([0, 0, 1, 1]), torch.zeros(4, 80), torch.zeros(4, 52), pose
+    )
+
+    def talk(reference, expression, pose, mode, with_unet):
+        level = 128 / 255 + (0.01 if with_unet else 0.1)
+        return torch.full((expression.num_frames, 3, 64, 64), level)
+
+    rows = {row.name: row for row in score_frames(Fake(talk=talk), turned, tmp_path)}
+    hidden = rows["A frames: PSNR where the portrait shows nothing (dB)"]
+    assert hidden.value == pytest.approx(40, abs=0.1) and "without the UNet: 20.00" in hidden.note
+    gain = rows["A frames: what the UNet adds there (dB)"]
+    assert gain.value == pytest.approx(20, abs=0.1) and gain.met
+
+
+def test_a_turned_head_hides_what_the_portrait_does_not_show() -> None:
+    face_model = default_face_model()
+    face = FaceState(torch.zeros(80), torch.zeros(52), torch.zeros(6), face_model.name)
+    crop = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
+    transform = CropTransform.of_square(32.0, 32.0, 64.0, 64)
+    reference = Reference(torch.zeros(16, 8, 8), face, crop, transform, crop, True)
+    pose = torch.zeros(2, 6)
+    pose[1, 1] = 0.5
+    moved, hidden = moved_and_hidden(face_model, reference, torch.zeros(2, 52), pose)
+    still, turned = hidden.float().mean(dim=(1, 2, 3))
+    assert still < 0.002 and 0.01 < turned < 0.2
+    error = (moved[0] - crop.movedim(-1, 0)).abs() * ~hidden[0]
+    assert error.max() < 1e-4
 
 
 # ---- set A: motion
@@ -396,7 +434,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     def still(features, seed):
         return pair(torch.zeros(frames, 52), torch.zeros(frames, 6))
 
-    def copy(reference, expression, pose, mode):
+    def copy(reference, expression, pose, mode, with_unet):
         return reference.crop.movedim(-1, 0).expand(frames, -1, -1, -1)
 
     found = values(score_portraits(Fake(still, copy), [("drawn", portrait)], [torch.zeros(5120)], tmp_path))

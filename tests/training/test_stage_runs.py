@@ -27,6 +27,7 @@ SMALL = {
     "motion": ["train.batch_size=4", "held_out_clips=1", "held_out_seconds=1.0"],
     "autoencoder": ["train.batch_size=4", "crop=32", "held_out_pairs=2"],
     "unet": ["train.batch_size=4", "pictures=8", "held_out_pairs=2"],
+    "blend": ["train.batch_size=4", "pictures=8", "held_out_pairs=2"],
 }
 STAGES = list(SMALL)
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
@@ -29,12 +29,19 @@ from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
 from fd2talk_core.frames.correspondence import MASK_NAMES  # noqa: E402
-from fd2talk_core.networks.checkpoint import load_checkpoint, read_header  # noqa: E402
+from fd2talk_core.networks.autoencoder import FrameAutoencoder  # noqa: E402
+from fd2talk_core.networks.checkpoint import (  # noqa: E402
+    CheckpointInfo,
+    load_checkpoint,
+    read_header,
+    save_checkpoint,
+)
 from fd2talk_core.networks.diffusion import make_scheduler  # noqa: E402
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: E402
 from training.sources import SpeechSet, load_pictures, load_speech  # noqa: E402
 from training.stages import conditions  # noqa: E402
 from training.stages.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
+from training.stages.conditions import FitErrors  # noqa: E402
 from training.stages.motion import MotionOptions  # noqa: E402
 from training.stages.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
 from training.stages.unet import choose_pairs, prepare_pairs  # noqa: E402
@@ -47,6 +54,7 @@ SMALLER = {
     "motion": ["train.steps=40", "held_out_clips=2"],
     "autoencoder": ["train.steps=30"],
     "unet": ["train.steps=50", "train.learning_rate=2.0e-3"],
+    "blend": ["train.steps=24", "pictures=16", "train.batch_size=4"],
 }
 
 
@@ -86,6 +94,7 @@ def curve(world: Path, stage: str, run: str = "default") -> list[float]:
         ("motion", 0.7, ["expression", "pose"]),
         ("autoencoder", 0.75, ["autoencoder"]),
         ("unet", 0.85, ["unet"]),
+        ("blend", 0.97, ["autoencoder"]),
     ],
 )
 def test_loss_falls_and_checkpoints_load(world: Path, stage: str, fall: float, networks: list[str]) -> None:
@@ -104,6 +113,62 @@ def test_loss_falls_and_checkpoints_load(world: Path, stage: str, fall: float, n
             assert all(file.get_slice(key).get_dtype() in ("F16", "I64") for key in file.keys())  # noqa: SIM118
     folder = world / "runs" / "default" / stage
     assert any((folder / "pictures").glob("*.png")) and (folder / "curves.png").exists()
+
+
+def test_the_blend_leaves_the_rest_of_the_autoencoder_as_it_was(world: Path, tmp_path: Path) -> None:
+    """Or the UNet, which was trained on its latents, would no longer fit."""
+    plain = load_checkpoint(world / "weights" / "autoencoder.safetensors", FrameAutoencoder)
+    plain = FrameAutoencoder.from_config({**plain.config, "blend": None})
+    save_checkpoint(plain, tmp_path / "autoencoder.safetensors", CheckpointInfo())
+    shutil.copy(world / "weights" / "unet.safetensors", tmp_path)
+    stage = built(world, "blend", "pictures=4", "held_out_pairs=1", weights=tmp_path)
+    optimizer = torch.optim.SGD(stage.networks.parameters(), lr=0.1)
+    stage(first_batch(stage))["loss"].backward()
+    optimizer.step()
+    before = load_file(tmp_path / "autoencoder.safetensors")
+    stage.export(tmp_path, "a step")
+    after = load_file(tmp_path / "autoencoder.safetensors")
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    added = {name for name in after if name not in before}
+    assert added and all(name.startswith("portrait_blend.") for name in added)
+
+
+def test_a_flipped_pair_is_the_mirror_image_of_the_frame(world: Path) -> None:
+    """Flipped or not, it has the same loss under a blend that treats left and right alike."""
+    stage = built(world, "blend", "pictures=4", "held_out_pairs=1", "colour=0")
+    for part in stage.networks["blend"].last.parameters():
+        torch.nn.init.zeros_(part)
+    flipped = {}
+    for seed in range(32):
+        sample = stage.sample(0, torch.Generator().manual_seed(seed))
+        number = int(torch.randint(len(stage.pairs), (), generator=torch.Generator().manual_seed(seed)))
+        mirrored = not torch.equal(sample["frame"], stage.pairs.pair(number, stage.pictures)["frame"])
+        flipped.setdefault(number, {})[mirrored] = sample
+    plain, mirrored = next((pair[False], pair[True]) for pair in flipped.values() if len(pair) == 2)
+    with torch.no_grad():
+        losses = [
+            float(stage({name: value[None] for name, value in sample.items()})["difference"])
+            for sample in (plain, mirrored)
+        ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_fit_errs_alike_in_a_portrait_and_in_its_frames() -> None:
+    exact = FitErrors().apply(*fits(), torch.Generator())
+    identity, (beta, pose), (frame_beta, frame_pose) = fits()
+    for given, wanted in zip(exact, (identity, beta, pose, frame_beta, frame_pose), strict=True):
+        assert torch.equal(given, wanted)
+    erring = FitErrors(0.4, 0.04, 0.02).apply(*fits(), torch.Generator().manual_seed(0))
+    assert 0.3 < float((erring[0] - identity).std()) < 0.5
+    torch.testing.assert_close(erring[3] - erring[1], frame_beta - beta)
+    torch.testing.assert_close(erring[4] - erring[2], frame_pose - pose)
+    assert not torch.equal(erring[2], pose)
+
+
+def fits() -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    draw = torch.Generator().manual_seed(1)
+    identity, *rest = (torch.randn(8, width, generator=draw) for width in (80, 52, 6, 52, 6))
+    return identity, (rest[0], rest[1]), (rest[2], rest[3])
 
 
 def built(world: Path, stage: str, *changes: str, weights: Path | None = None) -> Stage:

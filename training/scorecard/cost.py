@@ -14,6 +14,7 @@ from fd2talk_core.frames.decoding import decode_frames
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 from fd2talk_core.networks.flops import count_flops
+from fd2talk_core.networks.unet import MASK_NAMES
 
 from .table import Row
 from .weights import Weights
@@ -52,7 +53,12 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
         "UNet": lambda: unet(latent, 500, None, latent, aligned, cache),
         "decoder": lambda: autoencoder.decode(latent, latent),
     }
-    share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0}
+    share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0, "blend": 1.0}
+    if autoencoder.portrait_blend is not None:
+        crop = reference.crop.movedim(-1, 0)[None]
+        size = crop.shape[-1] // 2
+        maps = [torch.zeros(1, channels, size, size) for channels in (2, len(MASK_NAMES))]
+        parts["blend"] = lambda: autoencoder.portrait_blend(crop, crop[:, :1], crop, *maps)
     work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
     times = {name: _seconds(call) * share[name] for name, call in parts.items()}
     if unet.config.reference_alignment == "warp_image":

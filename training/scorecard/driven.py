@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -19,13 +19,13 @@ from torch import Tensor
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker, check_picture
 from fd2talk_core.formats.video_frames import VideoFrames
-from fd2talk_core.frames.conditioning import align_portrait
 from fd2talk_core.frames.decoding import decode_frames
 from fd2talk_core.frames.denoising import sample_latents
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference, encode_reference
 from fd2talk_core.motion.tracking import follow_face, read_motion
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.blend import Blend
 
 from .clips import list_clips
 from .weights import Weights
@@ -62,9 +62,7 @@ class DrivenClip:
 
 
 class _Brighter:
-    """An autoencoder whose pictures are all a little brighter, the portrait's too, so that nothing else
-    differs.
-    """
+    """An autoencoder whose pictures are all a little brighter where they are shown, and nothing else."""
 
     def __init__(self, autoencoder: FrameAutoencoder) -> None:
         self._autoencoder = autoencoder
@@ -73,8 +71,14 @@ class _Brighter:
         return getattr(self._autoencoder, name)
 
     def decode(self, latents: Tensor, reference: Tensor) -> Tensor:
-        """``[F, 3, H, W]``, brighter."""
-        return self._autoencoder.decode(latents, reference) + PROBE
+        """``[F, 3, H, W]``; a blend must not see that they are brighter."""
+        decoded = self._autoencoder.decode(latents, reference)
+        return decoded if self._autoencoder.portrait_blend is not None else decoded + PROBE
+
+    def portrait_blend(self, *inputs: Tensor) -> Blend:
+        """The autoencoder's, with brighter colours."""
+        blend = self._autoencoder.portrait_blend(*inputs)
+        return replace(blend, colours=blend.colours + PROBE)
 
 
 def score_driven(weights: Weights, folder: Path, seconds: float | None, out: Path) -> str:
@@ -105,7 +109,8 @@ def drive_clip(weights: Weights, path: Path, seconds: float | None, landmarker: 
     """Make one clip from its first frame and its own motion, and compare."""
     video = VideoFrames(path, duration=seconds or 0.0)
     real = [check_picture(frame) for frame in video]
-    motion = read_motion(follow_face(real, landmarker), video.fps, weights.face_model, missing="hold")
+    track = follow_face(real, landmarker)
+    motion = read_motion(track, video.fps, weights.face_model, missing="hold")
     reference = encode_reference(real[0], weights.autoencoder, landmarker, weights.face_model)
     whole = PortraitMotion.of(reference.face, motion.expression, motion.pose, "relative", weights.face_model)
     chosen = [number for number in range(0, len(real), EVERY) if number not in motion.missing]
@@ -114,16 +119,15 @@ def drive_clip(weights: Weights, path: Path, seconds: float | None, landmarker: 
     made = _shown(weights, weights.autoencoder, latents, reference, some)
     brighter = _shown(weights, _Brighter(weights.autoencoder), latents, reference, some)
     share = (brighter - made).abs().mean(dim=-1, keepdim=True) / PROBE
-    without = _shown(weights, weights.autoencoder, unet_left_out(weights, reference, some), reference, some)
-    faces = list(landmarker.detect_video(real))
+    without = _shown(weights, weights.autoencoder, weights.without_unet(reference, some), reference, some)
+    seen_before = track.found.long().cumsum(0) - 1
     scores: dict[str, dict[str, list[float]]] = {
         kind: {region: [] for region in REGIONS} for kind in ("made", "without_unet", "copied", "networks")
     }
     for index, number in enumerate(chosen):
-        if (face := faces[number]) is None:
-            continue
+        whole_face = track.landmarks[seen_before[number]]
         for region, (points, grow) in REGIONS.items():
-            landmarks = face.landmarks[:, :2] if points is None else face.landmarks[points, :2]
+            landmarks = whole_face if points is None else whole_face[points]
             rows, columns = box_around(landmarks, grow, real[number].shape[:2])
             truth = real[number][rows, columns]
             for kind, picture in (
@@ -138,24 +142,6 @@ def drive_clip(weights: Weights, path: Path, seconds: float | None, landmarker: 
         for kind, regions in scores.items()
     }
     return DrivenClip(path.stem, **means, frames=len(scores["made"]["face"]))
-
-
-@torch.no_grad()
-def unet_left_out(weights: Weights, reference: Reference, motion: PortraitMotion) -> Tensor:
-    """``[F, d, h, w]``: what the UNet is given with the noise and changes; the portrait's own latent for one
-    that is given none.
-    """
-    frames = range(motion.num_frames)
-    latent = reference.latent[None].to(weights.unet.device, weights.unet.dtype)
-    moved = align_portrait(
-        weights.unet,
-        latent,
-        reference.crop.movedim(-1, 0)[None],
-        lambda size, supersample: motion.correspondence(frames, size, supersample),
-    )
-    if moved is None:
-        return reference.latent[None].expand(motion.num_frames, -1, -1, -1).contiguous()
-    return moved[:, : latent.shape[1]].float().cpu()
 
 
 def box_around(points: Tensor, grow: float, size: Sequence[int]) -> tuple[slice, slice]:

@@ -13,6 +13,7 @@ from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.frames.conditioning import align_portrait
 from fd2talk_core.frames.decoding import DEFAULT_DETAIL, decode_frames
 from fd2talk_core.frames.denoising import sample_latents
 from fd2talk_core.frames.portrait_motion import PortraitMotion
@@ -79,12 +80,37 @@ class Weights:
         )
 
     def talk(
-        self, reference: Reference, expression: CoefficientSequence, pose: CoefficientSequence, mode: str
+        self,
+        reference: Reference,
+        expression: CoefficientSequence,
+        pose: CoefficientSequence,
+        mode: str,
+        with_unet: bool = True,
     ) -> Tensor:
         """Frames ``[F, 3, S, S]`` in 0..1 of the crop."""
         motion = PortraitMotion.of(reference.face, expression, pose, mode, self.face_model)
-        latents = sample_latents(self.unet, reference, motion, seed=0)
+        if with_unet:
+            latents = sample_latents(self.unet, reference, motion, seed=0)
+        else:
+            latents = self.without_unet(reference, motion)
         frames = decode_frames(
             self.autoencoder, latents, reference, motion=motion, paste_back=False, detail=self.detail
         )
         return frames.movedim(-1, 1)
+
+    @torch.no_grad()
+    def without_unet(self, reference: Reference, motion: PortraitMotion) -> Tensor:
+        """``[F, d, h, w]``: what the UNet is given with the noise and changes; the portrait's own latent for
+        one that is given none.
+        """
+        frames = range(motion.num_frames)
+        latent = reference.latent[None].to(self.unet.device, self.unet.dtype)
+        moved = align_portrait(
+            self.unet,
+            latent,
+            reference.crop.movedim(-1, 0)[None],
+            lambda size, supersample: motion.correspondence(frames, size, supersample),
+        )
+        if moved is None:
+            return reference.latent[None].expand(motion.num_frames, -1, -1, -1).contiguous()
+        return moved[:, : latent.shape[1]].float().cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +21,56 @@ from fd2talk_core.networks.unet import FrameUNet
 from ..sources import PictureSet, load_speech, need_weights
 
 
+@dataclass(frozen=True)
+class FitErrors:
+    """Standard deviations of what a fit gets wrong.
+
+    Attributes:
+        identity: in α.
+        expression: in β.
+        pose: in p, radians and face-model units.
+    """
+
+    identity: float = 0.0
+    expression: float = 0.0
+    pose: float = 0.0
+
+    def apply(
+        self,
+        identity: Tensor,
+        reference: tuple[Tensor, Tensor],
+        frame: tuple[Tensor, Tensor],
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Coefficients as a user has them: fitted to the reference, and changed from there by a motion. So
+        both pictures share one error.
+
+        Args:
+            identity: ``[n, D_α]``.
+            reference, frame: β ``[n, D_β]`` and p ``[n, 6]``.
+
+        Returns:
+            α, β and p of the references, β and p of the frames.
+        """
+        (beta, pose), (frame_beta, frame_pose) = reference, frame
+        errors = (
+            deviation * torch.randn(values.shape, generator=generator)
+            for deviation, values in (
+                (self.identity, identity),
+                (self.expression, beta),
+                (self.pose, pose),
+            )
+        )
+        of_alpha, of_beta, of_pose = errors
+        return (
+            identity + of_alpha,
+            beta + of_beta,
+            pose + of_pose,
+            frame_beta + of_beta,
+            frame_pose + of_pose,
+        )
+
+
 @torch.no_grad()
 def align_pairs(
     unet: FrameUNet,
@@ -29,6 +80,8 @@ def align_pairs(
     reference: Tensor,
     frame: Tensor,
     motion: Tensor,
+    errors: FitErrors,
+    generator: torch.Generator,
 ) -> Tensor:
     """The aligned reference of pairs of pictures, as the sampler would make it.
 
@@ -36,6 +89,7 @@ def align_pairs(
         latents: ``[N, d, h, w]``, of all pictures.
         reference, frame: ``[n]``, numbers of pictures.
         motion: ``[N, D_β + 6]``, what each picture is conditioned on.
+        errors: of the fits.
 
     Returns:
         ``[n, d + k, h, w]`` float16 on the CPU.
@@ -44,17 +98,13 @@ def align_pairs(
     if unet.config.reference_alignment == "warp_image":
         crops = torch.stack([pictures.read(int(i)) for i in reference]).float() / 255
     expression, pose = motion[frame].split([motion.shape[1] - 6, 6], dim=1)
-    aligned = align_reference(
-        unet,
-        face_model,
-        latents[reference].float(),
-        crops,
+    fitted = errors.apply(
         pictures.identity[reference],
-        pictures.expression[reference],
-        pictures.pose[reference],
-        expression,
-        pose,
+        (pictures.expression[reference], pictures.pose[reference]),
+        (expression, pose),
+        generator,
     )
+    aligned = align_reference(unet, face_model, latents[reference].float(), crops, *fitted)
     return aligned.half().cpu()
 
 

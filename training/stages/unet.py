@@ -27,14 +27,14 @@ from fd2talk_core.networks.diffusion import (
     make_scheduler,
     sampling_timesteps,
 )
-from fd2talk_core.networks.unet import MASK_NAMES, RESIDUAL_REGIONS, FrameUNet
+from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FrameUNet, named_masks
 
 from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..regions import face_region
 from ..sources import PictureSet, fingerprint, load_pictures, save_whole
 from ..trainer import Stage, draw_timestep, stage_main, stage_options
-from .conditions import align_pairs, estimate_motion, load_autoencoder
+from .conditions import FitErrors, align_pairs, estimate_motion, load_autoencoder
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,12 @@ class UNetOptions:
             uniform.
         reference_noise: noise on the reference latent and its warped form, in standard deviations, so that
             the network does not trust every detail of them.
-        face_weight, mouth_eyes_weight: how much more the error counts in cells that the face covers, and
-            further in those of the mouth's inside and the eyeballs, where the reference cannot just be moved.
-            They need alignment, whose masks say where that is.
+        identity_error, expression_error, pose_error: of the fits by which references are moved, see
+            :class:`~training.stages.conditions.FitErrors`.
+        face_weight, mouth_eyes_weight, hidden_weight: how much more the error counts in cells that the face
+            covers, further in those of the mouth's inside and the eyeballs, where the reference cannot just
+            be moved, and in those of surface that the reference does not show. They need alignment, whose
+            masks say where that is.
         residual_region: of the checkpoint, see :class:`~fd2talk_core.networks.unet.FrameUNet`; the network
             learns to change everything, since what it learns beside the face also serves in it.
         held_out_pairs: what the validation looks at.
@@ -66,8 +69,12 @@ class UNetOptions:
     steps: int = 6
     visited: float = 0.5
     reference_noise: float = 0.0
+    identity_error: float = 0.0
+    expression_error: float = 0.0
+    pose_error: float = 0.0
     face_weight: float = 0.0
     mouth_eyes_weight: float = 0.0
+    hidden_weight: float = 0.0
     residual_region: str = "everywhere"
     held_out_pairs: int = 48
 
@@ -77,6 +84,11 @@ class UNetOptions:
             raise FD2TalkError(f"residual_region is {self.residual_region!r}, but it is one of: {names}.")
         if self.condition not in ("true", "estimated"):
             raise FD2TalkError(f"condition is {self.condition!r}, but it is one of: true, estimated.")
+
+    @property
+    def errors(self) -> FitErrors:
+        """Of the fits."""
+        return FitErrors(self.identity_error, self.expression_error, self.pose_error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,35 +198,20 @@ class UNetStage(Stage):
     def _weights(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Of the cells, ``[B, 1, h, w]`` with mean 1 over a picture."""
         options = self.options
-        if "warped" not in batch or not (options.face_weight or options.mouth_eyes_weight):
+        shares = (options.face_weight, options.mouth_eyes_weight, options.hidden_weight)
+        if "warped" not in batch or not any(shares):
             return None
-        masks = dict(zip(MASK_NAMES, batch["warped"][:, batch["frame"].shape[1] :].unbind(1), strict=True))
-        inner = torch.maximum(masks["mouth"], masks["eyes"])
-        weights = 1 + options.face_weight * masks["coverage"] + options.mouth_eyes_weight * inner
+        masks = named_masks(batch["warped"][:, batch["frame"].shape[1] :])
+        parts = (masks["coverage"], torch.maximum(masks["mouth"], masks["eyes"]), masks["hidden"])
+        weights = 1 + sum(share * part[:, 0] for share, part in zip(shares, parts, strict=True))
         return (weights / weights.mean(dim=(1, 2), keepdim=True))[:, None]
 
     @torch.no_grad()
     def sample_frames(self, indices: list[int]) -> Tensor:
         """Sampled latents of held-out pairs, ``[n, d, h, w]``."""
-        unet = self.networks["unet"]
-        device = unet.device
-        batch = {
-            name: torch.stack(values).to(device)
-            for name, values in _columns([self.held_out.pair(i) for i in indices]).items()
-        }
-        cache = unet.make_cache(batch["motion"], batch["reference"])
-        noise = frame_noise(0, range(len(indices)), batch["frame"].shape[1:], "shared").to(device)
-
-        def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
-            return unet(
-                sample,
-                timestep,
-                reference_latent=batch["reference"],
-                warped=batch.get("warped"),
-                cache=cache,
-            )
-
-        return ddim_sample(denoise, noise, steps=self.options.steps)
+        return sample_pairs(
+            self.networks["unet"], [self.held_out.pair(i) for i in indices], self.options.steps
+        )
 
     def _held_out_truth(self) -> tuple[Tensor, Tensor, Tensor]:
         """References, true frames and face regions of the held-out pairs, uint8 and bool; made once."""
@@ -280,6 +277,21 @@ class UNetStage(Stage):
         save_checkpoint(self.networks["unet"], weights / "unet.safetensors", info)
 
 
+@torch.no_grad()
+def sample_pairs(unet: FrameUNet, pairs: list[dict[str, Tensor]], steps: int) -> Tensor:
+    """What a UNet makes of pairs as :meth:`EncodedPairs.pair` gives them, ``[n, d, h, w]``."""
+    batch = {name: torch.stack(values).to(unet.device) for name, values in _columns(pairs).items()}
+    cache = unet.make_cache(batch["motion"], batch["reference"])
+    noise = frame_noise(0, range(len(pairs)), batch["reference"].shape[1:], "shared").to(unet.device)
+
+    def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
+        return unet(
+            sample, timestep, reference_latent=batch["reference"], warped=batch.get("warped"), cache=cache
+        )
+
+    return ddim_sample(denoise, noise, steps=steps)
+
+
 def _columns(rows: list[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -316,6 +328,8 @@ def encode_pairs(
     unet: FrameUNet,
     autoencoder: FrameAutoencoder,
     face_model: FaceModel,
+    errors: FitErrors,
+    seed: int,
     batch: int = 8,
 ) -> EncodedPairs:
     """Encode the pictures that occur in pairs, and the references as they are moved to the frames.
@@ -338,10 +352,15 @@ def encode_pairs(
     warped = torch.zeros(0)
     if unet.config.reference_alignment != "none":
         parts = []
+        generator = torch.Generator().manual_seed(seed)
         numbers = torch.arange(len(reference))
         for part in tqdm(numbers.split(batch), desc="moving references", mininterval=2.0):
             parts.append(
-                align_pairs(unet, face_model, pictures, latents, reference[part], frame[part], motion)
+                align_pairs(
+                    *(unet, face_model, pictures, latents, reference[part], frame[part], motion),
+                    errors,
+                    generator,
+                )
             )
         warped = torch.cat(parts)
     return EncodedPairs(latents, motion, reference, frame, warped)
@@ -364,13 +383,16 @@ def prepare_pairs(
         autoencoder.state_dict(),
         unet.config.reference_alignment,
         face_model.digest,
+        repr(options.errors),
         *(motion, reference, frame, pictures.identity, pictures.expression, pictures.pose),
         *pictures.encoded,
     )
     path = cache.with_name(f"{cache.name}-{key}.safetensors")
     if path.exists():
         return EncodedPairs(**load_file(path))
-    pairs = encode_pairs(pictures, reference, frame, motion, unet, autoencoder, face_model)
+    pairs = encode_pairs(
+        pictures, reference, frame, motion, unet, autoencoder, face_model, options.errors, seed
+    )
     for old in cache.parent.glob(f"{cache.name}-*.safetensors"):
         old.unlink()
     save_whole({name: value.contiguous() for name, value in vars(pairs).items()}, path)

@@ -4,7 +4,7 @@ from .command import stage_main
 from .devices import gathered
 from .loop import Trainer, schedule, train
 from .samples import sample_seed
-from .settings import TrainSettings, load_section, stage_options, train_settings
+from .settings import TrainSettings, has_section, load_section, stage_options, train_settings
 from .stage import Stage, draw_timestep
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Trainer",
     "draw_timestep",
     "gathered",
+    "has_section",
     "load_section",
     "sample_seed",
     "schedule",

@@ -72,6 +72,18 @@ def load_section(config: Path | str, stage: str) -> dict[str, Any]:
     Args:
         config: a path, or the name of a file in ``training/configs``.
     """
+    content = _read_config(config)
+    if not isinstance(content.get(stage), dict):
+        raise FD2TalkError(f"The configuration {config} has no section {stage!r}.")
+    return {**content[stage], "size": content.get("size", "tiny")}
+
+
+def has_section(config: Path | str, stage: str) -> bool:
+    """Whether a configuration, as :func:`load_section` takes it, says how to train a stage."""
+    return stage in _read_config(config)
+
+
+def _read_config(config: Path | str) -> dict[str, Any]:
     path = Path(config)
     if not path.exists() and (CONFIGS / f"{config}.yaml").exists():
         path = CONFIGS / f"{config}.yaml"
@@ -82,9 +94,7 @@ def load_section(config: Path | str, stage: str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise FD2TalkError(f"{path} is not valid YAML ({error}).") from error
-    if not isinstance(content, dict) or not isinstance(content.get(stage), dict):
-        raise FD2TalkError(f"{path} has no section {stage!r}.")
-    return {**content[stage], "size": content.get("size", "tiny")}
+    return content if isinstance(content, dict) else {}
 
 
 def train_settings(section: Mapping[str, Any], **changes: Any) -> TrainSettings:

@@ -1,0 +1,105 @@
+"""Frames mixed of the moved portrait, the portrait as it stands, and what the latents show (FD2Talk Eq. 13).
+
+The decoder's blend says which, pixel by pixel, at the latents' resolution
+(:class:`fd2talk_core.networks.blend.PortraitBlend`); here it is applied to the portrait at its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import FD2TalkError
+from ..face.crop import CropTransform
+from ..face.matte import person_matte
+from ..imaging import pixel_centers
+from ..networks.autoencoder import FrameAutoencoder
+from ..networks.blend import PortraitBlend, enlarge
+from .correspondence import Correspondence
+from .reference import Reference
+
+LARGEST_SIDE = 768
+"""Side in pixels of the finest crop that is moved: more costs as much as rendering the frame."""
+
+_LEAST_COVER = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class BlendedPortrait:
+    """A portrait ready to be moved.
+
+    Attributes:
+        blend: the decoder's.
+        reference: the portrait, its crop as fine as the picture is but for :data:`LARGEST_SIDE`.
+        coarse: ``[1, 3, S, S]``, the crop as the latents have it.
+        matte: ``[1, 1, S, S]``, where it shows its person.
+        strength: 0..1, how far the latents' pictures give way.
+        pasted: whether the crops are pasted back into a picture.
+    """
+
+    blend: PortraitBlend
+    reference: Reference
+    coarse: Tensor
+    matte: Tensor
+    strength: float
+    pasted: bool
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, autoencoder: FrameAutoencoder, reference: Reference, strength: float, pasted: bool = True
+    ) -> BlendedPortrait:
+        """
+        Args:
+            autoencoder: the one that made the reference's latent.
+            pasted: the crops go back into the picture: take the crop anew, as fine as that is; otherwise stay
+                at the autoencoder's resolution.
+
+        Raises:
+            FD2TalkError: when the autoencoder has no blend.
+        """
+        blend = autoencoder.portrait_blend
+        if blend is None:
+            raise FD2TalkError("This autoencoder has no blend, so the portrait's own detail cannot be used.")
+        coarse = reference.crop.movedim(-1, 0)[None].float().to(autoencoder.device)
+        matte = person_matte(reference.crop)[None, None].to(coarse)
+        shown = _finer(reference) if pasted else reference
+        return cls(blend, shown, coarse, matte, strength, pasted)
+
+    @torch.no_grad()
+    def add_to(self, frames: Tensor, flow: Correspondence) -> Tensor:
+        """
+        Args:
+            frames: ``[F, S, S, 3]``, what the latents show.
+            flow: of the same frames.
+
+        Returns:
+            ``[F, N, N, 4]`` in 0..1: crops of :attr:`reference`, and how far they cover what they are pasted
+            into. That is all of it where they are not pasted; else the portrait as it stands is left out, and
+            the picture, or what is given in its place, shows through.
+        """
+        made = frames.movedim(-1, 1).to(self.coarse)
+        displacement = (flow.grid - pixel_centers(flow.grid.shape[1], flow.grid)).movedim(-1, 1).to(made)
+        blend = self.blend(self.coarse, self.matte, made, displacement, flow.masks.to(made))
+        crop = self.reference.crop.movedim(-1, 0)[None].to(made)
+        front, of_still = blend.front(crop, displacement)
+        front = torch.lerp(enlarge(made, front.shape[-1]), front, self.strength)
+        of_still = self.strength * of_still
+        if self.pasted:
+            cover = 1 - of_still
+            front = front / cover.clamp_min(_LEAST_COVER)
+        else:
+            cover = torch.ones_like(of_still)
+            front = front + of_still * crop
+        return torch.cat([front, cover], dim=1).clamp(0, 1).movedim(1, -1).cpu()
+
+
+def _finer(reference: Reference) -> Reference:
+    left, top, right, bottom = reference.crop_transform.box
+    size = min(round(right - left), LARGEST_SIDE)
+    if size <= reference.crop_transform.size:
+        return reference
+    transform = CropTransform.of_square((left + right) / 2, (top + bottom) / 2, right - left, size)
+    return replace(reference, crop=transform.to_crop(reference.picture), crop_transform=transform)

@@ -1,0 +1,152 @@
+"""The second half of the decoder 𝓓 (FD2Talk Eq. 13): where a frame's pixels come from.
+
+A latent of a small autoencoder keeps no hair, lashes or pores; the portrait has them. So the decoder says
+beside its colours how far the portrait may be believed: at each pixel it mixes the portrait moved with the
+head, the portrait as it stands, and what the latents show (the occlusion map of DAWN, Eq. 3 and 4, with a
+third source); and it corrects the mesh's displacement, which errs where the fit does and knows no hair. Its
+maps are of the latents' picture; the portrait is taken at its own resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from torch import Tensor, nn
+
+from ..imaging import pixel_centers
+
+SOURCES = ("moved", "still", "made")
+"""The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
+
+_PATCH = 4
+_CHANNELS_IN = 3 + 3 + 3 + 1 + 1 + 5 + 2
+_SHIFT = 0.05
+"""Half widths of the picture that an output of 1 moves the portrait."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """Where the pixels of F frames come from.
+
+    Attributes:
+        shift: ``[F, 2, h, w]``, half widths of the picture added to the mesh's displacement.
+        weights: ``[F, 3, S, S]`` in 0..1, of :data:`SOURCES`; their sum is 1.
+        colours: ``[F, 3, S, S]``, what the latents show.
+    """
+
+    shift: Tensor
+    weights: Tensor
+    colours: Tensor
+
+    def picture(self, portrait: Tensor, displacement: Tensor) -> Tensor:
+        """The frames.
+
+        Args:
+            portrait: ``[1 or F, 3, N, N]`` in 0..1, at any size.
+            displacement: ``[F, 2, m, m]``, of the mesh, in half widths of the picture.
+
+        Returns:
+            ``[F, 3, N, N]``.
+        """
+        front, of_still = self.front(portrait, displacement)
+        return front + of_still * portrait
+
+    def front(self, portrait: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames without the portrait as it stands, as :meth:`picture` adds it: colours times their share
+        ``[F, 3, N, N]``, and the share that is left to it, ``[F, 1, N, N]``.
+        """
+        size = portrait.shape[-1]
+        moved = move(portrait.expand(len(displacement), -1, -1, -1), displacement, self.shift)
+        of_moved, of_still, of_made = enlarge(self.weights, size).split(1, dim=1)
+        return of_moved * moved + of_made * enlarge(self.colours, size), of_still
+
+
+class PortraitBlend(nn.Module):
+    """Mixes a frame of its sources.
+
+    Args:
+        channels: by level, from fine to coarse; the finest has a quarter of the picture's side.
+        blocks: residual blocks by level, on the way down and again on the way up.
+    """
+
+    def __init__(self, channels: Sequence[int] = (48, 96, 128), blocks: Sequence[int] = (1, 1, 2)) -> None:
+        super().__init__()
+        self.down, self.up, self.joins = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.first = nn.Conv2d(_CHANNELS_IN * _PATCH**2, channels[0], 3, padding=1)
+        for level, width in enumerate(channels):
+            layers: list[nn.Module] = []
+            if level:
+                layers.append(nn.Conv2d(channels[level - 1], width, 3, stride=2, padding=1))
+            layers += [AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level])]
+            self.down.append(nn.Sequential(*layers))
+        for level in reversed(range(len(channels) - 1)):
+            width = channels[level]
+            self.joins.append(nn.Conv2d(channels[level + 1], width, 1))
+            self.up.append(
+                nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level])))
+            )
+        maps = 2 + (len(SOURCES) + 3) * _PATCH**2
+        self.last = nn.Conv2d(channels[0], maps, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(
+        self, portrait: Tensor, matte: Tensor, made: Tensor, displacement: Tensor, masks: Tensor
+    ) -> Blend:
+        """
+        Args:
+            portrait: ``[1 or F, 3, S, S]`` in 0..1, S as the latents' pictures have it.
+            matte: ``[1 or F, 1, S, S]`` in 0..1, where the portrait shows its person.
+            made: ``[F, 3, S, S]``, what the latents show.
+            displacement, masks: ``[F, 2, m, m]`` and ``[F, 5, m, m]``, of a correspondence.
+
+        All in float32, as the maps that are returned: half precision would move the portrait in steps.
+        """
+        size = made.shape[-1]
+        both = torch.cat([portrait, matte], dim=1).expand(len(made), -1, -1, -1)
+        moved = move(both, displacement)
+        place = enlarge(torch.cat([masks, displacement / _SHIFT], dim=1), size)
+        seen = F.pixel_unshuffle(torch.cat([moved, both, made, place], dim=1), _PATCH)
+        hidden = self.first(seen.to(self.first.weight.dtype))
+        skips = []
+        for layer in self.down:
+            hidden = layer(hidden)
+            skips.append(hidden)
+        for join, layer, skip in zip(self.joins, self.up, reversed(skips[:-1]), strict=True):
+            hidden = layer(skip + F.interpolate(join(hidden), size=skip.shape[-2:], mode="nearest"))
+        shift, maps = self.last(hidden).float().tensor_split([2], dim=1)
+        logits, change = F.pixel_shuffle(maps, _PATCH).split([len(SOURCES), 3], dim=1)
+        # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
+        prior = _prior(enlarge(masks, size))
+        return Blend(_SHIFT * shift, (logits + prior).softmax(dim=1), made + change)
+
+
+def move(portrait: Tensor, displacement: Tensor, shift: Tensor | None = None) -> Tensor:
+    """``[F, C, N, N]``: portraits ``[F, C, N, N]`` moved by ``[F, 2, m, m]`` half widths, and by a shift
+    more.
+    """
+    size = portrait.shape[-1]
+    whole = enlarge(displacement, size)
+    if shift is not None:
+        whole = whole + enlarge(shift, size)
+    grid = pixel_centers(size, whole) + whole.movedim(1, -1)
+    return F.grid_sample(portrait, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def enlarge(maps: Tensor, size: int) -> Tensor:
+    """``[F, C, size, size]``, bilinear; averaged where that is smaller."""
+    if maps.shape[-1] == size:
+        return maps
+    shrinks = maps.shape[-1] > size
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def _prior(masks: Tensor) -> Tensor:
+    """``[F, 3, S, S]``: logits of :data:`SOURCES` by the masks alone."""
+    coverage, visible = masks[:, :1], masks[:, 1:2]
+    made = 4 * (coverage - visible).clamp(0, 1)
+    return torch.cat([torch.full_like(made, 2.0), 1 - coverage, made - 1], dim=1)

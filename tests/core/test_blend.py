@@ -1,0 +1,220 @@
+"""Frames are mixed of the moved portrait, the portrait as it stands, and what the latents show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import fd2talk_core.face.matte as matte_module
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
+from fd2talk_core.face.matte import person_matte
+from fd2talk_core.face.model import default_face_model
+from fd2talk_core.face.state import FaceState
+from fd2talk_core.frames.blending import BlendedPortrait
+from fd2talk_core.frames.correspondence import Correspondence
+from fd2talk_core.frames.decoding import decode_frames
+from fd2talk_core.frames.portrait_motion import PortraitMotion
+from fd2talk_core.frames.reference import Reference
+from fd2talk_core.imaging import pixel_centers, read_image
+from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.blend import SOURCES, Blend, PortraitBlend
+from fd2talk_core.networks.unet import MASK_NAMES
+
+SIZE = 32
+EXAMPLES = Path(__file__).parents[2] / "example_inputs"
+BLEND = {"channels": (8, 8), "blocks": (1, 1)}
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> FrameAutoencoder:
+    torch.manual_seed(0)
+    return FrameAutoencoder(4, (8, 8), (1, 1), (1, 1), patch_size=1, blend=BLEND).train(False)
+
+
+@pytest.fixture(scope="module")
+def reference(autoencoder: FrameAutoencoder) -> Reference:
+    """The crop shows, at half the resolution, the left half of a picture."""
+    picture = torch.rand(64, 128, 3, generator=torch.Generator().manual_seed(1))
+    transform = CropTransform.of_square(32.0, 32.0, 64.0, SIZE)
+    crop = transform.to_crop(picture)
+    with torch.no_grad():
+        latent = autoencoder.encode(crop.movedim(-1, 0)[None])[0]
+    model = default_face_model()
+    face = FaceState(
+        torch.zeros(model.identity_dim), torch.zeros(model.expression_dim), torch.zeros(6), model.name
+    )
+    return Reference(latent, face, crop, transform, picture, True)
+
+
+def flow(shift: float = 0.0, covered: float = 0.0, visible: float = 0.0, size: int = SIZE) -> Correspondence:
+    """Every place comes from ``shift`` half widths further right."""
+    grid = pixel_centers(size, torch.zeros(1))[None] + torch.tensor([shift, 0.0])
+    masks = torch.zeros(1, len(MASK_NAMES), size, size)
+    masks[:, 0], masks[:, 1] = covered, visible
+    return Correspondence(grid, masks, torch.zeros(1, 4, size, size))
+
+
+def reconstruction(autoencoder: FrameAutoencoder, reference: Reference) -> Tensor:
+    with torch.no_grad():
+        shown = autoencoder.decode(reference.latent[None], reference.latent[None])
+    return shown.clamp(0, 1).movedim(1, -1)
+
+
+def only(source: str, size: int = SIZE, **parts: Tensor) -> Blend:
+    """All pixels from one source."""
+    weights = torch.zeros(1, 3, size, size)
+    weights[:, SOURCES.index(source)] = 1
+    whole = {"shift": torch.zeros(1, 2, 8, 8), "weights": weights, "colours": torch.zeros(1, 3, size, size)}
+    return Blend(**{**whole, **parts})
+
+
+def displaced(shift: float = 0.0, size: int = SIZE) -> Tensor:
+    return torch.tensor([shift, 0.0]).view(1, 2, 1, 1).expand(1, 2, size, size)
+
+
+def test_each_source_is_shown_where_it_has_all_the_weight() -> None:
+    portrait = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    colours = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    cells = 4
+    displacement = displaced(2 * cells / SIZE)
+    still = only("still").picture(portrait, displacement)
+    torch.testing.assert_close(still, portrait)
+    moved = only("moved").picture(portrait, displacement)
+    inside = slice(0, 64 - 2 * cells)  # the portrait is twice as fine as the maps
+    torch.testing.assert_close(
+        moved[..., inside], portrait.roll(-2 * cells, dims=-1)[..., inside], atol=1e-5, rtol=0
+    )
+    made = only("made", colours=colours).picture(portrait, displacement)
+    torch.testing.assert_close(made, F.interpolate(colours, size=64, mode="bilinear"))
+
+
+def test_the_shift_corrects_the_displacement() -> None:
+    portrait = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    shift = displaced(-4 / SIZE, 8)
+    corrected = only("moved", shift=shift).picture(portrait, displaced(4 / SIZE))
+    torch.testing.assert_close(corrected, portrait, atol=1e-5, rtol=0)
+
+
+def test_an_untrained_blend_believes_the_mesh(autoencoder: FrameAutoencoder, reference: Reference) -> None:
+    """The moved portrait where the portrait shows the surface, the latents' colours where it does not."""
+    portrait = reference.crop.movedim(-1, 0)[None]
+    made, matte = torch.rand(1, 3, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE)
+    for visible, most in ((1.0, "moved"), (0.0, "made")):
+        masks = flow(covered=1.0, visible=visible).masks
+        with torch.no_grad():
+            blend = autoencoder.portrait_blend(portrait, matte, made, displaced(), masks)
+        assert blend.weights.mean(dim=(0, 2, 3)).argmax() == SOURCES.index(most)
+        torch.testing.assert_close(blend.weights.sum(dim=1), torch.ones(1, SIZE, SIZE))
+        torch.testing.assert_close(blend.colours, made)
+
+
+def test_the_portrait_is_taken_as_finely_as_the_picture_is(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    shown = reconstruction(autoencoder, reference)
+    fine, coarse = (BlendedPortrait.of(autoencoder, reference, 1.0, pasted) for pasted in (True, False))
+    assert fine.reference.crop.shape == (64, 64, 3) and coarse.reference is reference
+    picture, cover = fine.add_to(shown, flow(covered=1.0, visible=1.0)).split([3, 1], dim=-1)
+    assert picture.shape == (1, 64, 64, 3)
+    truth = reference.picture[:, :64]
+    pasted = torch.lerp(truth, picture[0], cover[0])
+    smooth = F.interpolate(shown.movedim(-1, 1), size=64, mode="bilinear").movedim(1, -1)
+    assert (pasted - truth).abs().mean() < 0.2 * (smooth[0] - truth).abs().mean()
+
+
+def test_a_pasted_crop_and_what_it_is_pasted_into_make_the_blend_s_picture(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    shown = reconstruction(autoencoder, reference)
+    field = flow(shift=0.1, covered=0.5, visible=0.3)
+    whole = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=False).add_to(shown, field)
+    assert whole[..., 3].min() == 1
+    front = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=True)
+    front = replace(front, reference=reference).add_to(shown, field)
+    assert 0.05 < front[..., 3].mean() < 0.95
+    pasted = torch.lerp(reference.crop, front[0, ..., :3], front[0, ..., 3:])
+    torch.testing.assert_close(pasted, whole[0, ..., :3], atol=1e-5, rtol=0)
+
+
+def test_an_autoencoder_without_a_blend_shows_its_own_pictures(reference: Reference) -> None:
+    torch.manual_seed(0)
+    plain = FrameAutoencoder(4, (8, 8), (1, 1), (1, 1), patch_size=1).train(False)
+    with pytest.raises(FD2TalkError, match="has no blend"):
+        BlendedPortrait.of(plain, reference, 1.0)
+
+
+def test_a_person_is_told_from_what_is_behind() -> None:
+    matte = person_matte(read_image(EXAMPLES / "portrait.png"))
+    height, width = matte.shape
+    assert matte[height // 2, width // 2] > 0.9 and matte[: height // 20, : width // 20].mean() < 0.2
+
+
+def test_a_missing_segmentation_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(matte_module, "MODEL_PATH", tmp_path / "gone.tflite")
+    with pytest.raises(FD2TalkError, match=r"gone\.tflite is missing: install the package again"):
+        person_matte(torch.rand(64, 64, 3))
+
+
+def test_decoding_takes_the_motion_and_the_strength(
+    autoencoder: FrameAutoencoder, reference: Reference
+) -> None:
+    model = default_face_model()
+    still = [
+        CoefficientSequence(kind, torch.zeros(1, width), 25.0, model.name)
+        for kind, width in (("expression", model.expression_dim), ("pose", 6))
+    ]
+    motion = PortraitMotion.of(reference.face, *still)
+    latents = reference.latent[None]
+    crop = {"paste_back": False}
+    plain = decode_frames(autoencoder, latents, reference, **crop)
+    torch.testing.assert_close(
+        decode_frames(autoencoder, latents, reference, motion=motion, detail=0, **crop), plain
+    )
+    error = [
+        (
+            decode_frames(autoencoder, latents, reference, motion=motion, detail=strength, **crop)[0]
+            - reference.crop
+        )
+        .abs()
+        .mean()
+        for strength in (0, 0.5, 1.0)
+    ]
+    assert error[0] > error[1] > error[2]
+    pasted = decode_frames(autoencoder, latents, reference, motion=motion, detail=1.0)
+    assert pasted.shape == (1, 64, 128, 3) and torch.equal(pasted[0, :, 64:], reference.picture[:, 64:])
+    with pytest.raises(FD2TalkError, match=r"detail is 1\.5"):
+        decode_frames(autoencoder, latents, reference, motion=motion, detail=1.5)
+    renamed = PortraitMotion.of(reference.face, *still, face_model=_renamed(model))
+    with pytest.raises(FD2TalkError, match="'bfm'"):
+        decode_frames(autoencoder, latents, reference, motion=renamed)
+
+
+def _renamed(model: object) -> object:
+    from copy import copy
+
+    other = copy(model)
+    other.name = "bfm"
+    return other
+
+
+@pytest.mark.parametrize("size", [32, 40, 64])
+def test_a_blend_fits_pictures_of_any_size_and_the_host_s_half_precision(size: int) -> None:
+    torch.manual_seed(0)
+    blend = PortraitBlend((8, 8, 8), (1, 1, 1)).to(torch.bfloat16)
+    portrait, matte = torch.rand(1, 3, size, size), torch.ones(1, 1, size, size)
+    made, displacement = torch.rand(2, 3, size, size), torch.full((2, 2, 16, 16), 0.003)
+    masks = torch.rand(2, 5, 16, 16, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        found = blend(portrait, matte, made, displacement, masks)
+        picture = found.picture(portrait, displacement)
+    assert picture.shape == (2, 3, size, size) and picture.dtype == torch.float32
+    # a displacement far finer than half precision has steps near the picture's edge still counts
+    still = found.picture(portrait, torch.zeros_like(displacement))
+    assert (picture - still).abs().mean() > 1e-4

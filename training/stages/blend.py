@@ -1,0 +1,371 @@
+"""Stage 6: the decoder learns where a frame's pixels come from (FD2Talk Eq. 13, DAWN Eq. 3 and 4).
+
+Encoder, decoder and UNet are frozen. For every pair of a reference and a frame the UNet makes the frame as it
+would for a user: with a face that was fitted to the reference, which errs as fits do. The mesh's displacement
+and the UNet's picture stay in memory; a step then costs the blend alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fd2talk_core import configs
+from fd2talk_core.face.matte import person_matte
+from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.frames.conditioning import move_picture
+from fd2talk_core.frames.correspondence import reference_flow
+from fd2talk_core.imaging import pixel_centers
+from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
+from fd2talk_core.networks.blend import SOURCES, Blend, enlarge
+from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fd2talk_core.networks.unet import FrameUNet
+
+from ..drawing import save_grid
+from ..measures import psnr, ssim
+from ..sources import PictureSet, fingerprint, load_pictures, need_weights, save_whole
+from ..trainer import Stage, stage_main, stage_options
+from .autoencoder import random_colour
+from .conditions import FitErrors, load_autoencoder
+from .perceptual import perceptual_features
+from .unet import choose_pairs, sample_pairs
+
+_FIELD = 128
+"""Cells a side of the correspondence."""
+
+
+@dataclass(frozen=True)
+class BlendOptions:
+    """The section ``blend`` of a configuration; the blend's own form stands in its ``network``.
+
+    Attributes:
+        references: references tried for every picture.
+        pictures: how many of the data's pictures are frames, 0 for all.
+        identity_error, expression_error, pose_error: standard deviations of a fit's errors in α, in β and in
+            p (radians, face-model units), which reference and frame share: the frame's coefficients are the
+            fitted ones, changed by a motion.
+        difference_weight, structure_weight, perceptual_weight: of the mean absolute difference, of 1 - SSIM,
+            and of L_per (Eq. 14).
+        face_weight: how much more the difference counts where the mesh is.
+        made_weight: of the share that the latents' colours have: where they and the portrait are equally
+            right, the portrait is to be shown, which is finer than training sees.
+        smoothness: weight of the squared steps of the shift between neighbouring cells.
+        colour: strength of random changes of colour, the same for all pictures of a pair.
+        perceptual: a safetensors file with VGG-16's weights; empty for features that need no file.
+        held_out_pairs: what the validation looks at.
+    """
+
+    references: int = 1
+    pictures: int = 0
+    identity_error: float = 0.4
+    expression_error: float = 0.04
+    pose_error: float = 0.025
+    difference_weight: float = 5.0
+    structure_weight: float = 0.5
+    perceptual_weight: float = 1.0
+    face_weight: float = 2.0
+    made_weight: float = 0.03
+    smoothness: float = 0.05
+    colour: float = 0.2
+    perceptual: str = ""
+    held_out_pairs: int = 48
+
+    @property
+    def errors(self) -> FitErrors:
+        """Of the fits."""
+        return FitErrors(self.identity_error, self.expression_error, self.pose_error)
+
+
+@dataclass(frozen=True, eq=False)
+class MadePairs:
+    """Pairs of a reference and a frame of one person, with what the networks make of them.
+
+    Attributes:
+        reference, frame: ``[P]``, numbers of pictures.
+        mattes: ``[N, 1, S, S]`` uint8, of the pictures that are references.
+        made: ``[P, 3, S, S]`` uint8, the UNet's frames.
+        unpainted: the same without the UNet: what the decoder shows of the moved portrait. ``[0]`` where
+            that was not asked for.
+        displacement: ``[P, 2, m, m]`` float16; masks: ``[P, 5, m, m]`` uint8, of the correspondence.
+    """
+
+    reference: Tensor
+    frame: Tensor
+    mattes: Tensor
+    made: Tensor
+    unpainted: Tensor
+    displacement: Tensor
+    masks: Tensor
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def pair(self, index: int, pictures: PictureSet) -> dict[str, Tensor]:
+        """One pair in float32."""
+        reference = int(self.reference[index])
+        pair = {
+            "portrait": pictures.read(reference).float() / 255,
+            "frame": pictures.read(int(self.frame[index])).float() / 255,
+            "matte": self.mattes[reference].float() / 255,
+            "made": self.made[index].float() / 255,
+            "displacement": self.displacement[index].float(),
+            "masks": self.masks[index].float() / 255,
+        }
+        if len(self.unpainted):
+            pair["unpainted"] = self.unpainted[index].float() / 255
+        return pair
+
+
+class BlendStage(Stage):
+    """The blend, trained on the picture that results.
+
+    Args:
+        autoencoder: its blend is trained, the rest is frozen.
+        pictures, held_out_pictures: that the pairs are of.
+        features: φ of Eq. 14.
+    """
+
+    name, score = "blend", "psnr"
+
+    def __init__(
+        self,
+        autoencoder: FrameAutoencoder,
+        pictures: PictureSet,
+        pairs: MadePairs,
+        held_out_pictures: PictureSet,
+        held_out: MadePairs,
+        features: nn.Module,
+        options: BlendOptions,
+        face_model_name: str = "",
+    ) -> None:
+        autoencoder.requires_grad_(False)
+        blend = autoencoder.portrait_blend.requires_grad_(True).to(memory_format=torch.channels_last)
+        super().__init__({"blend": blend})
+        self.autoencoder = autoencoder
+        self.pictures, self.pairs = pictures, pairs
+        self.held_out_pictures, self.held_out = held_out_pictures, held_out
+        self.features, self.options, self.face_model_name = features, options, face_model_name
+
+    def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        number = int(torch.randint(len(self.pairs), (), generator=generator))
+        pair = self.pairs.pair(number, self.pictures)
+        shown = torch.stack([pair.pop(name) for name in ("portrait", "frame", "made")])
+        shown = random_colour(shown, self.options.colour, generator)
+        pair |= dict(zip(("portrait", "frame", "made"), shown, strict=True))
+        if torch.rand((), generator=generator) < 0.5:
+            pair = {name: value.flip(-1) for name, value in pair.items()}
+            pair["displacement"][0].neg_()
+        return pair
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        options, frame = self.options, batch["frame"]
+        blend = self._blend(batch, batch["made"])
+        shown = blend.picture(batch["portrait"], batch["displacement"])
+        weight = 1 + options.face_weight * enlarge(batch["masks"][:, :1], frame.shape[-1])
+        difference = ((shown - frame).abs() * (weight / weight.mean())).mean()
+        structure = _dissimilarity(shown, frame)
+        per = perceptual_loss(frame, shown, self.features)
+        rough = sum(blend.shift.diff(dim=axis).square().mean() for axis in (-1, -2))
+        loss = (
+            options.difference_weight * difference
+            + options.structure_weight * structure
+            + options.perceptual_weight * per
+            + options.made_weight * blend.weights[:, SOURCES.index("made")].mean()
+            + options.smoothness * rough
+        )
+        return {"loss": loss, "difference": difference, "structure": structure, "per_loss": per}
+
+    def _blend(self, batch: dict[str, Tensor], made: Tensor) -> Blend:
+        network = self.networks["blend"]
+        return network(batch["portrait"], batch["matte"], made, batch["displacement"], batch["masks"])
+
+    @torch.no_grad()
+    def validate(self, folder: Path | None) -> dict[str, float]:
+        device = next(self.networks.parameters()).device
+        measured: dict[str, list[Tensor]] = {}
+        rows = []
+        for number in range(len(self.held_out)):
+            pair = self.held_out.pair(number, self.held_out_pictures)
+            pair = {name: value[None].to(device) for name, value in pair.items()}
+            frame = pair["frame"]
+            blend = self._blend(pair, pair["made"])
+            shown = blend.picture(pair["portrait"], pair["displacement"]).clamp(0, 1)
+            face = enlarge(pair["masks"][:, :1], frame.shape[-1])
+            values = {
+                "psnr": psnr(shown, frame),
+                "ssim": ssim(shown, frame),
+                "face_psnr": psnr(shown, frame, face),
+                "face_ssim": ssim(shown, frame, face),
+                "made_psnr": psnr(pair["made"], frame),
+                "made_ssim": ssim(pair["made"], frame),
+                **{
+                    f"share_{name}": share.mean(dim=(1, 2))
+                    for name, share in zip(SOURCES, blend.weights.unbind(1), strict=True)
+                },
+            }
+            for name, value in values.items():
+                measured.setdefault(name, []).append(value.cpu())
+            if number % 6 == 0:
+                row = [pair["portrait"], frame, pair["made"], shown, blend.weights]
+                rows.append(torch.cat(row).cpu())
+        if folder is not None:
+            save_grid(rows, folder / "blends.png")
+        return {name: float(torch.cat(values).mean()) for name, values in measured.items()}
+
+    def checkpoints(self) -> dict[str, nn.Module]:
+        """The blend is a part of the autoencoder's file."""
+        return {"autoencoder": self.autoencoder}
+
+    def export(self, weights: Path, trained_on: str) -> None:
+        info = CheckpointInfo(
+            face_model=self.face_model_name, resolution=self.pictures.size, trained_on=trained_on
+        )
+        save_checkpoint(self.autoencoder, weights / "autoencoder.safetensors", info)
+
+
+def _dissimilarity(shown: Tensor, truth: Tensor, window: int = 7) -> Tensor:
+    """1 - SSIM (Wang et al. 2004) over square windows, which cost less than Gaussian ones."""
+
+    def mean(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, window, stride=2)
+
+    a, b = mean(shown), mean(truth)
+    spread = mean(shown.square()) - a.square() + mean(truth.square()) - b.square()
+    shared = mean(shown * truth) - a * b
+    first, second = 0.01**2, 0.03**2
+    similarity = (2 * a * b + first) * (2 * shared + second)
+    return 1 - (similarity / ((a.square() + b.square() + first) * (spread + second))).mean()
+
+
+@torch.no_grad()
+def make_pairs(
+    pictures: PictureSet,
+    unet: FrameUNet,
+    autoencoder: FrameAutoencoder,
+    face_model: FaceModel,
+    options: BlendOptions,
+    seed: int,
+    limit: int,
+    unpainted: bool = False,
+    batch: int = 4,
+) -> MadePairs:
+    """What the networks make of up to ``limit`` pictures as frames, each with references of its person.
+
+    Args:
+        limit: 0 for all.
+        unpainted: also make the frames without the UNet.
+    """
+    from tqdm import tqdm
+
+    reference, frame = choose_pairs(pictures, options.references, seed, limit)
+    size = pictures.size
+    mattes = torch.zeros(len(pictures), 1, size, size, dtype=torch.uint8)
+    made, plain, displacements, masks = [], [], [], []
+    device, steps = unet.device, unet.info.steps
+    generator = torch.Generator().manual_seed(seed)
+    for part in tqdm(torch.arange(len(reference)).split(batch), desc="making frames", mininterval=2.0):
+        sources, targets = reference[part], frame[part]
+        crops = torch.stack([pictures.read(int(i)) for i in sources]).float() / 255
+        for source, crop in zip(sources.tolist(), crops, strict=True):
+            if not mattes[source].any():
+                mattes[source, 0] = _bytes(person_matte(crop.movedim(0, -1)))
+        face = options.errors.apply(
+            pictures.identity[sources],
+            (pictures.expression[sources], pictures.pose[sources]),
+            (pictures.expression[targets], pictures.pose[targets]),
+            generator,
+        )
+        flow = reference_flow(face_model, *face, _FIELD)
+        latents = autoencoder.encode(crops.to(device))
+        warped = unet.align(*move_picture(crops, flow))
+        motion = torch.cat([face[3], face[4]], dim=1)
+        rows = [
+            {"reference": x, "motion": m, "warped": w}
+            for x, m, w in zip(latents, motion.to(device), warped, strict=True)
+        ]
+        frames = sample_pairs(unet, rows, steps)
+        made.append(_bytes(autoencoder.decode(frames, latents).cpu()))
+        if unpainted:
+            moved = warped[:, : latents.shape[1]]
+            plain.append(_bytes(autoencoder.decode(moved, latents).cpu()))
+        displacements.append((flow.grid - pixel_centers(_FIELD, flow.grid)).movedim(-1, 1).half())
+        masks.append(_bytes(flow.masks))
+    return MadePairs(
+        reference,
+        frame,
+        mattes,
+        torch.cat(made),
+        torch.cat(plain) if plain else torch.zeros(0, dtype=torch.uint8),
+        torch.cat(displacements),
+        torch.cat(masks),
+    )
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def prepare_pairs(
+    pictures: PictureSet,
+    unet: FrameUNet,
+    autoencoder: FrameAutoencoder,
+    face_model: FaceModel,
+    options: BlendOptions,
+    seed: int,
+    cache: Path,
+    limit: int,
+) -> MadePairs:
+    """:func:`make_pairs` of a set, read from ``cache`` if a run has made it before."""
+    key = fingerprint(
+        autoencoder.encoder.state_dict(),
+        autoencoder.decoder.state_dict(),
+        unet.state_dict(),
+        face_model.digest,
+        *(seed, limit, options.references, repr(options.errors)),
+        *pictures.encoded,
+    )
+    path = cache.with_name(f"{cache.name}-{key}.safetensors")
+    if path.exists():
+        return MadePairs(**load_file(path))
+    pairs = make_pairs(pictures, unet, autoencoder, face_model, options, seed, limit)
+    for old in cache.parent.glob(f"{cache.name}-*.safetensors"):
+        old.unlink()
+    save_whole({name: value.contiguous() for name, value in vars(pairs).items()}, path)
+    return pairs
+
+
+def with_blend(autoencoder: FrameAutoencoder, section: dict, seed: int) -> FrameAutoencoder:
+    """The autoencoder with a blend: its own, or an untrained one where it has none."""
+    config = {k: v for k, v in autoencoder.config.items() if not k.startswith("_")}
+    blend = {**(config.get("blend") or {}), **section.get("network", {})}
+    whole = configs.build("autoencoder", section["size"], seed, **{**config, "blend": blend})
+    given = autoencoder.state_dict()
+    own = whole.state_dict()
+    kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    whole.load_state_dict({**own, **kept})
+    return whole
+
+
+def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[BlendStage, str]:
+    """The stage from its configuration, a data folder and the weights of the stages before it."""
+    options = stage_options(section, BlendOptions())
+    face_model = default_face_model()
+    autoencoder = with_blend(load_autoencoder(weights), section, seed)
+    unet = load_checkpoint(need_weights(weights, "unet", "training.unet"), FrameUNet)
+    train, held_out, words = load_pictures(data, face_model)
+    common = (unet, autoencoder, face_model, options, seed)
+    pairs = prepare_pairs(train, *common, folder / "pairs", options.pictures)
+    validation = prepare_pairs(held_out, *common, folder / "held-out", options.held_out_pairs)
+    features = perceptual_features(options.perceptual)
+    stage = BlendStage(autoencoder, train, pairs, held_out, validation, features, options, face_model.name)
+    return stage, words
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return stage_main("blend", build, __doc__.splitlines()[0], arguments)
