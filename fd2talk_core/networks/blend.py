@@ -3,8 +3,7 @@
 A latent of a small autoencoder keeps no hair, lashes or pores; the portrait has them. So the decoder says
 beside its colours how far the portrait may be believed: at each pixel it mixes the portrait moved with the
 head, the portrait as it stands, and what the latents show (the occlusion map of DAWN, Eq. 3 and 4, with a
-third source); and it corrects the mesh's displacement, which errs where the fit does and knows no hair. Its
-maps are of the latents' picture; the portrait is taken at its own resolution.
+third source). Its maps are of the latents' picture; the portrait is taken at its own resolution.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SOURCES = ("moved", "still", "made")
 _PATCH = 4
 _CHANNELS_IN = 3 + 3 + 3 + 1 + 1 + 5 + 2
 _SHIFT = 0.05
-"""Half widths of the picture that an output of 1 moves the portrait."""
+"""Half widths of the picture by which displacements are measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +32,10 @@ class Blend:
     """Where the pixels of F frames come from.
 
     Attributes:
-        shift: ``[F, 2, h, w]``, half widths of the picture added to the mesh's displacement.
         weights: ``[F, 3, S, S]`` in 0..1, of :data:`SOURCES`; their sum is 1.
         colours: ``[F, 3, S, S]``, what the latents show.
     """
 
-    shift: Tensor
     weights: Tensor
     colours: Tensor
 
@@ -60,7 +57,7 @@ class Blend:
         ``[F, 3, N, N]``, and the share that is left to it, ``[F, 1, N, N]``.
         """
         size = portrait.shape[-1]
-        moved = move(portrait.expand(len(displacement), -1, -1, -1), displacement, self.shift)
+        moved = move(portrait.expand(len(displacement), -1, -1, -1), displacement)
         of_moved, of_still, of_made = enlarge(self.weights, size).split(1, dim=1)
         return of_moved * moved + of_made * enlarge(self.colours, size), of_still
 
@@ -89,8 +86,7 @@ class PortraitBlend(nn.Module):
             self.up.append(
                 nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level])))
             )
-        maps = 2 + (len(SOURCES) + 3) * _PATCH**2
-        self.last = nn.Conv2d(channels[0], maps, 3, padding=1)
+        self.last = nn.Conv2d(channels[0], (len(SOURCES) + 3) * _PATCH**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -118,21 +114,17 @@ class PortraitBlend(nn.Module):
             skips.append(hidden)
         for join, layer, skip in zip(self.joins, self.up, reversed(skips[:-1]), strict=True):
             hidden = layer(skip + F.interpolate(join(hidden), size=skip.shape[-2:], mode="nearest"))
-        shift, maps = self.last(hidden).float().tensor_split([2], dim=1)
-        logits, change = F.pixel_shuffle(maps, _PATCH).split([len(SOURCES), 3], dim=1)
+        maps = F.pixel_shuffle(self.last(hidden).float(), _PATCH)
+        logits, change = maps.split([len(SOURCES), 3], dim=1)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
         prior = _prior(enlarge(masks, size))
-        return Blend(_SHIFT * shift, (logits + prior).softmax(dim=1), made + change)
+        return Blend((logits + prior).softmax(dim=1), made + change)
 
 
-def move(portrait: Tensor, displacement: Tensor, shift: Tensor | None = None) -> Tensor:
-    """``[F, C, N, N]``: portraits ``[F, C, N, N]`` moved by ``[F, 2, m, m]`` half widths, and by a shift
-    more.
-    """
+def move(portrait: Tensor, displacement: Tensor) -> Tensor:
+    """``[F, C, N, N]``: portraits ``[F, C, N, N]`` moved by ``[F, 2, m, m]`` half widths."""
     size = portrait.shape[-1]
     whole = enlarge(displacement, size)
-    if shift is not None:
-        whole = whole + enlarge(shift, size)
     grid = pixel_centers(size, whole) + whole.movedim(1, -1)
     return F.grid_sample(portrait, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -71,7 +71,7 @@ def only(source: str, size: int = SIZE, **parts: Tensor) -> Blend:
     """All pixels from one source."""
     weights = torch.zeros(1, 3, size, size)
     weights[:, SOURCES.index(source)] = 1
-    whole = {"shift": torch.zeros(1, 2, 8, 8), "weights": weights, "colours": torch.zeros(1, 3, size, size)}
+    whole = {"weights": weights, "colours": torch.zeros(1, 3, size, size)}
     return Blend(**{**whole, **parts})
 
 
@@ -93,13 +93,6 @@ def test_each_source_is_shown_where_it_has_all_the_weight() -> None:
     )
     made = only("made", colours=colours).picture(portrait, displacement)
     torch.testing.assert_close(made, F.interpolate(colours, size=64, mode="bilinear"))
-
-
-def test_the_shift_corrects_the_displacement() -> None:
-    portrait = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    shift = displaced(-4 / SIZE, 8)
-    corrected = only("moved", shift=shift).picture(portrait, displaced(4 / SIZE))
-    torch.testing.assert_close(corrected, portrait, atol=1e-5, rtol=0)
 
 
 def test_an_untrained_blend_believes_the_mesh(autoencoder: FrameAutoencoder, reference: Reference) -> None:
