@@ -532,7 +532,7 @@ def test_a_descriptor_that_is_missing_or_another_is_a_sentence(
         (tmp_path / name).write_bytes(b"another")
     with pytest.raises(FD2TalkError, match="not the file of @vladmandic/face-api"):
         identity.FaceDescriptor.load(tmp_path)
-    monkeypatch.setattr(identity.shutil, "which", lambda _: None)
+    monkeypatch.setattr(identity.npm.shutil, "which", lambda _: None)
     identity.fetch(tmp_path)  # there already
     with pytest.raises(FD2TalkError, match="no npm here"):
         identity.fetch(tmp_path / "empty")

