@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fd2talk_core import configs
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import NATIVE_FPS
 from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from training.scorecard import whisper
 from training.sources import SpeechClip, SpeechSet
 from training.stages.audio_encoder import AudioEncoderOptions, AudioEncoderStage, start_as_mel_filters
+from training.stages.disturbance import among, in_room, over_line
+from training.teacher import HOP, Teacher, states
 
 
 def test_the_first_convolution_starts_as_bands_evenly_spaced_in_mel() -> None:
@@ -87,6 +92,106 @@ def test_formants_and_colour_make_another_voice_that_says_the_same(stage: AudioE
         AudioEncoderOptions(formants=1.0)
     with pytest.raises(FD2TalkError, match="colour is -1"):
         AudioEncoderOptions(colour=-1.0)
+
+
+def test_the_lesson_is_that_of_the_instants_that_the_outputs_stand_for(stage: AudioEncoderStage) -> None:
+    ramp = torch.arange(200.0)[:, None] * HOP  # a state tells the sample that it stands for
+    options = AudioEncoderOptions(seconds=1.0, speed=0.2, teacher=1.0)
+    taught = AudioEncoderStage(
+        stage.encoder, stage.speech, stage.held_out, options, Teacher({"one": ramp.half()})
+    )
+    for seed in range(4):
+        sample = taught.sample(0, torch.Generator().manual_seed(seed))
+        numbers = (sample["lesson"][:, 0] / SAMPLE_RATE * 10).long()
+        known = (sample["targets"] >= 0) & ((sample["lesson"][:, 0] / 1600).frac() - 0.5).abs().lt(0.4)
+        said = torch.tensor([taught.number["a" if n % 2 else "b"] for n in numbers.tolist()])
+        assert known.sum() > 30 and torch.equal(said[known], sample["targets"][known])
+    batch = {name: part[None] for name, part in sample.items()}
+    batch["lesson"] = torch.ones_like(batch["lesson"])
+    with torch.no_grad():
+        told = taught(batch)
+    assert told["teacher"] > 0.1 and 0.2 < float(told["loss"] - told["teacher"]) < 1.5
+
+
+def test_the_anchor_is_the_distance_to_the_encoder_at_the_start(
+    stage: AudioEncoderStage, tmp_path: Path
+) -> None:
+    save_checkpoint(stage.encoder, tmp_path / "audio_encoder.safetensors", CheckpointInfo(native_fps=25.0))
+    options = AudioEncoderOptions(seconds=1.0, noise=0.0, gain=0.0, anchor=1.0)
+    held = AudioEncoderStage(encoder_of(3), stage.speech, stage.held_out, options)
+    held.start_from(tmp_path)
+    batch = {k: v[None] for k, v in held.sample(0, torch.Generator().manual_seed(0)).items()}
+    assert held(batch)["anchor"] < 1e-8
+    noise = 0.3 * torch.randn(batch["waveform"].shape, generator=torch.Generator().manual_seed(1))
+    assert held({**batch, "waveform": batch["waveform"] + noise})["anchor"] > 1e-3
+    assert not any(name.startswith("earlier") for name in held.networks.state_dict())
+    assert all(not value.requires_grad for value in held.earlier.parameters())
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.25, 1.0])
+def test_what_is_written_keeps_a_share_of_the_start(
+    stage: AudioEncoderStage, tmp_path: Path, kept: float
+) -> None:
+    save_checkpoint(encoder_of(1), tmp_path / "audio_encoder.safetensors", CheckpointInfo(native_fps=25.0))
+    options = AudioEncoderOptions(seconds=1.0, kept=kept)
+    tuned = AudioEncoderStage(encoder_of(3), stage.speech, stage.held_out, options)
+    tuned.start_from(tmp_path)
+    trained = encoder_of(2)
+    tuned.encoder.load_state_dict(trained.state_dict())
+    tuned.export(tmp_path, "")
+    written = load_checkpoint(tmp_path / "audio_encoder.safetensors", AudioEncoder).state_dict()
+    start, end = encoder_of(1).state_dict(), trained.state_dict()
+    for name, value in written.items():
+        torch.testing.assert_close(value, torch.lerp(end[name], start[name], kept), atol=2e-3, rtol=0)
+    torch.testing.assert_close(tuned.encoder.state_dict(), end)
+
+
+def test_a_room_keeps_the_direct_sound_and_a_line_its_band() -> None:
+    generator = torch.Generator().manual_seed(0)
+    click = F.one_hot(torch.tensor(4000), SAMPLE_RATE).float()
+    for _ in range(5):
+        heard = in_room(click, generator)
+        assert heard[:4000].abs().max() < 1e-5 and abs(heard[4000] - 1) < 1e-5
+        assert 0.1 < heard[4001:].norm() < 1.1
+    time = torch.arange(SAMPLE_RATE) / SAMPLE_RATE
+    low, middle, high = (torch.sin(2 * torch.pi * hertz * time) for hertz in (20, 1000, 7900))
+    for _ in range(5):
+        heard = over_line(low + middle + high, generator)
+        passed = [float((heard * tone).mean() / (tone * tone).mean()) for tone in (low, middle, high)]
+        assert passed[0] < 0.3 and abs(passed[1] - 1) < 0.05 and abs(passed[2]) < 0.05
+
+
+def test_voices_beside_speech_are_as_loud_as_told() -> None:
+    speech, other = torch.randn(2, SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    added = among(speech, 7 * other, 12.0) - speech
+    assert 20 * torch.log10(speech.std() / added.std()) == pytest.approx(12.0, abs=0.01)
+
+
+def test_the_teacher_hears_every_clip_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher whose state is the loudness of its 20 ms says of each clip what that clip's loudness is."""
+
+    class Loudness:
+        calls = 0
+
+        def feature_extractor(self, sound: np.ndarray) -> np.ndarray:
+            return np.pad(sound, (0, HOP)).reshape(-1, HOP // 2).std(axis=1)[None]
+
+        def encode(self, spectrogram: np.ndarray) -> np.ndarray:
+            self.calls += 1
+            assert spectrogram.shape == (1, 3000)
+            return spectrogram[:, ::2, None]
+
+    model = Loudness()
+    monkeypatch.setattr(whisper, "load_model", lambda: model)
+    generator = torch.Generator().manual_seed(0)
+    seconds = (3.013, 28.0, 31.0, 5.5, 6.0)
+    clips = [(k + 1) * torch.randn(int(s * SAMPLE_RATE), generator=generator) for k, s in enumerate(seconds)]
+    heard = states(clips)
+    assert model.calls == 4  # the last two are heard at once
+    for clip, found in zip(clips, heard, strict=True):
+        blocks = F.pad(clip[: 29 * SAMPLE_RATE], (0, HOP)).unfold(0, HOP, HOP)[: len(found), : HOP // 2]
+        assert len(found) == -(-min(len(clip), 29 * SAMPLE_RATE) // HOP)
+        np.testing.assert_allclose(found[:-1, 0], blocks.std(dim=1, correction=0)[:-1], rtol=2e-3)
 
 
 def encoder_of(seed: int, **changes: int) -> AudioEncoder:

@@ -7,6 +7,7 @@ away after.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
 from ..corpus.augment import shift_formants
 from ..sources import SpeechClip, SpeechSet, load_speech
+from ..teacher import Teacher
 from ..trainer import Stage, stage_main, stage_options
+from .disturbance import among, in_room, over_line, uniform
 
 _COLOUR_BANDS = 8
 
@@ -47,6 +50,14 @@ class AudioEncoderOptions:
             (Jaitly & Hinton 2013, "Vocal tract length perturbation").
         colour: dB by which the loudness of each of eight bands varies, as one deviation (Nam et al. 2022,
             "FilterAugment").
+        room, line, babble: parts of the clips that are heard in a room, over a telephone line, and among
+            other voices, 3 to 25 dB under the speech.
+        teacher: weight of telling Whisper's states, which hears the clip as it is, see
+            :class:`~training.teacher.Teacher`; 0 for no teacher.
+        anchor: weight of the distance to the features that the encoder had at the start, for the sound
+            before throat, room, line, voices and noise: what was learned on its features goes on working.
+        kept: share of the weights at the start in those that are written, which keeps what fine-tuning
+            forgets (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
         held_out_seconds: taken of each held-out clip.
         held_out_clips: how many are taken.
         filters: how the first convolution starts: ``random``, or ``mel``, see :func:`start_as_mel_filters`.
@@ -59,6 +70,12 @@ class AudioEncoderOptions:
     tone: float = 0.0
     formants: float = 0.0
     colour: float = 0.0
+    room: float = 0.0
+    line: float = 0.0
+    babble: float = 0.0
+    teacher: float = 0.0
+    anchor: float = 0.0
+    kept: float = 0.0
     held_out_seconds: float = 6.0
     held_out_clips: int = 32
     filters: str = "random"
@@ -72,6 +89,8 @@ class AudioEncoderOptions:
             raise FD2TalkError(
                 f"formants is {self.formants}, but a share of at least 0 and under 1 is needed."
             )
+        if not 0 <= self.kept <= 1:
+            raise FD2TalkError(f"kept is {self.kept}, but a share from 0 to 1 is needed.")
         if self.colour < 0:
             raise FD2TalkError(f"colour is {self.colour}, but at least 0 dB is needed.")
         if self.filters not in ("random", "mel"):
@@ -79,12 +98,13 @@ class AudioEncoderOptions:
 
 
 class _Classifier(nn.Module):
-    """The encoder and the head that is thrown away: one module, averaged and saved together."""
+    """The encoder and the heads that are thrown away: one module, averaged and saved together."""
 
-    def __init__(self, encoder: AudioEncoder, num_phonemes: int) -> None:
+    def __init__(self, encoder: AudioEncoder, num_phonemes: int, lesson_size: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.feature_dim, num_phonemes)
+        self.pupil = nn.Linear(encoder.feature_dim, lesson_size) if lesson_size else None
 
     def forward(self, waveform: Tensor) -> Tensor:
         """``[B, N]`` at 16 kHz to logits ``[B, n, phonemes]`` at 50 Hz."""
@@ -97,19 +117,28 @@ class AudioEncoderStage(Stage):
     Args:
         encoder: is trained.
         speech, held_out: with phoneme times.
+        teacher: what is to be told beside the phonemes, with the weight in ``options``.
     """
 
     name, score = "audio_encoder", "frame_accuracy"
 
     def __init__(
-        self, encoder: AudioEncoder, speech: SpeechSet, held_out: SpeechSet, options: AudioEncoderOptions
+        self,
+        encoder: AudioEncoder,
+        speech: SpeechSet,
+        held_out: SpeechSet,
+        options: AudioEncoderOptions,
+        teacher: Teacher | None = None,
     ) -> None:
         self.phonemes = sorted(
             {p[0] for part in (speech, held_out) for clip in part.clips for p in clip.phonemes}
         )
         if not self.phonemes:
             raise FD2TalkError("The data has no phoneme times, which the audio encoder is trained on.")
-        super().__init__({"classifier": _Classifier(encoder, len(self.phonemes))})
+        lesson_size = teacher.size if teacher else 0
+        super().__init__({"classifier": _Classifier(encoder, len(self.phonemes), lesson_size)})
+        self.teacher = teacher
+        self.earlier: AudioEncoder | None = None
         self.number = {name: i for i, name in enumerate(self.phonemes)}
         self.speech, self.held_out, self.options = speech, held_out, options
         self.windows = speech.windows(max(2, round(options.seconds * speech.fps)))
@@ -124,6 +153,11 @@ class AudioEncoderStage(Stage):
 
     def grown(self, earlier: AudioEncoder, network: AudioEncoder) -> dict[str, Tensor]:
         return with_layers_of(network, earlier)
+
+    def start_from(self, weights: Path) -> None:
+        super().start_from(weights)
+        if self.options.anchor or self.options.kept:
+            self.earlier = copy.deepcopy(self.encoder).requires_grad_(False)
 
     def targets(self, clip: SpeechClip, first: int, num_samples: int, speed: float = 1.0) -> Tensor:
         """Phoneme numbers at the instants that the encoder's outputs stand for, -100 where none is known.
@@ -142,10 +176,13 @@ class AudioEncoderStage(Stage):
         level, noisy, gain, change, tone = torch.rand(5, generator=generator).tolist()
         speed = 1 + options.speed * (2 * change - 1)
         heard = round(self.num_samples * speed)
-        waveform = clip.waveform[first : first + heard].float()
-        waveform = F.pad(waveform, (0, heard - waveform.shape[0]))
-        if heard != self.num_samples:
-            waveform = F.interpolate(waveform[None, None], self.num_samples, mode="linear")[0, 0]
+        waveform = self._cut(clip, first, heard)
+        sample = {"targets": self.targets(clip, first, self.num_samples, speed)}
+        if self.teacher:
+            instants = first + feature_instants(self.encoder, self.num_samples) * speed
+            sample["lesson"] = self.teacher.at(clip.name, instants)
+        if self.options.anchor:
+            sample["undisturbed"] = waveform
         if options.formants or options.colour:
             share = options.formants * (2 * torch.rand((), generator=generator) - 1)
             bands = options.colour * torch.randn(_COLOUR_BANDS, generator=generator)
@@ -153,17 +190,49 @@ class AudioEncoderStage(Stage):
         if options.tone:
             weight = options.tone * (2 * tone - 1)
             waveform = (waveform + weight * F.pad(waveform, (1, -1))) / (1 + weight**2) ** 0.5
+        if options.babble or options.room or options.line:
+            waveform = self._elsewhere(waveform, generator)
         if noisy < options.noise:
             noise = torch.randn(self.num_samples, generator=generator)
             waveform = waveform + noise * waveform.std() * 10 ** (-(5 + 35 * level) / 20)
         waveform = waveform * 10 ** (options.gain * (2 * gain - 1) / 20)
-        return {"waveform": waveform, "targets": self.targets(clip, first, self.num_samples, speed)}
+        return {"waveform": waveform, **sample}
+
+    def _cut(self, clip: SpeechClip, first: int, heard: int) -> Tensor:
+        """``heard`` samples of a clip from ``first`` on, played in the time of a training sample."""
+        waveform = clip.waveform[first : first + heard].float()
+        waveform = F.pad(waveform, (0, heard - waveform.shape[0]))
+        if heard != self.num_samples:
+            waveform = F.interpolate(waveform[None, None], self.num_samples, mode="linear")[0, 0]
+        return waveform
+
+    def _elsewhere(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
+        """The sound among others, in a room, over a line: each by chance."""
+        babble, room, line = torch.rand(3, generator=generator).tolist()
+        if babble < self.options.babble:
+            other, start = self.windows.draw(generator)
+            other = self._cut(other, round(start / other.fps * SAMPLE_RATE), self.num_samples)
+            waveform = among(waveform, other, uniform(3, 25, generator))
+        if room < self.options.room:
+            waveform = in_room(waveform, generator)
+        return over_line(waveform, generator) if line < self.options.line else waveform
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        logits = self.networks["classifier"](batch["waveform"]).float()
+        classifier, options = self.networks["classifier"], self.options
+        features = classifier.encoder(batch["waveform"])
+        logits = classifier.head(features).float()
         loss = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
         right = (logits.argmax(dim=-1) == batch["targets"]).sum() / (batch["targets"] >= 0).sum().clamp_min(1)
-        return {"loss": loss, "accuracy": right}
+        parts = {"accuracy": right}
+        if classifier.pupil is not None:
+            parts["teacher"] = F.mse_loss(classifier.pupil(features).float(), batch["lesson"].float())
+            loss = loss + options.teacher * parts["teacher"]
+        if options.anchor and self.earlier is not None:
+            with torch.no_grad():
+                kept = self.earlier(batch["undisturbed"]).float()
+            parts["anchor"] = F.mse_loss(features.float(), kept) / kept.var()
+            loss = loss + options.anchor * parts["anchor"]
+        return {"loss": loss, **parts}
 
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:
@@ -189,7 +258,12 @@ class AudioEncoderStage(Stage):
 
     def export(self, weights: Path, trained_on: str) -> None:
         info = CheckpointInfo(native_fps=NATIVE_FPS, trained_on=trained_on)
-        save_checkpoint(self.encoder, weights / "audio_encoder.safetensors", info)
+        written = copy.deepcopy(self.encoder)
+        if self.earlier is not None:
+            with torch.no_grad():
+                for value, before in zip(written.parameters(), self.earlier.parameters(), strict=True):
+                    value.lerp_(before.to(value), self.options.kept)
+        save_checkpoint(written, weights / "audio_encoder.safetensors", info)
 
 
 def feature_instants(encoder: AudioEncoder, num_samples: int) -> Tensor:
@@ -305,7 +379,9 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     encoder = configs.build("audio_encoder", section["size"], seed, **section.get("network", {}))
     if options.filters == "mel":
         start_as_mel_filters(encoder)
-    return AudioEncoderStage(encoder, train, held_out, options), words
+    teacher = Teacher.of(train, kept=folder) if options.teacher else None
+    words += "; taught by Whisper base" if teacher else ""
+    return AudioEncoderStage(encoder, train, held_out, options, teacher), words
 
 
 def main(arguments: list[str] | None = None) -> int:
