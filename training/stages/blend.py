@@ -55,8 +55,6 @@ class BlendOptions:
         face_weight: how much more the difference counts where the mesh is.
         made_weight: of the share that the latents' colours have: where they and the portrait are equally
             right, the portrait is to be shown, which is finer than training sees.
-        mixture_weight: of how far pixels are of more than one source (the mean of 1 - the sum of squared
-            weights): a mixture shows double, and softly, which costs less in the mean than to be wrong.
         colour: strength of random changes of colour, the same for all pictures of a pair.
         perceptual: a safetensors file with VGG-16's weights; empty for features that need no file.
         held_out_pairs: what the validation looks at.
@@ -72,7 +70,6 @@ class BlendOptions:
     perceptual_weight: float = 1.0
     face_weight: float = 2.0
     made_weight: float = 0.03
-    mixture_weight: float = 0.15
     colour: float = 0.2
     perceptual: str = ""
     held_out_pairs: int = 48
@@ -172,16 +169,13 @@ class BlendStage(Stage):
         difference = ((shown - frame).abs() * (weight / weight.mean())).mean()
         structure = _dissimilarity(shown, frame)
         per = perceptual_loss(frame, shown, self.features)
-        mixture = 1 - blend.weights.square().sum(dim=1).mean()
         loss = (
             options.difference_weight * difference
             + options.structure_weight * structure
             + options.perceptual_weight * per
             + options.made_weight * blend.weights[:, SOURCES.index("made")].mean()
-            + options.mixture_weight * mixture
         )
-        parts = {"difference": difference, "structure": structure, "per_loss": per, "mixture": mixture}
-        return {"loss": loss, **parts}
+        return {"loss": loss, "difference": difference, "structure": structure, "per_loss": per}
 
     def _blend(self, batch: dict[str, Tensor], made: Tensor) -> Blend:
         network = self.networks["blend"]
