@@ -26,6 +26,9 @@ _CHANNELS_IN = 3 + 3 + 3 + 1 + 1 + 5 + 2
 _SHIFT = 0.05
 """Half widths of the picture by which displacements are measured."""
 
+_SURENESS = 1.5
+"""Of the masks' own opinion of where pixels come from."""
+
 
 @dataclass(frozen=True, eq=False)
 class Blend:
@@ -141,4 +144,4 @@ def _prior(masks: Tensor) -> Tensor:
     """``[F, 3, S, S]``: logits of :data:`SOURCES` by the masks alone."""
     coverage, visible = masks[:, :1], masks[:, 1:2]
     made = 4 * (coverage - visible).clamp(0, 1)
-    return torch.cat([torch.full_like(made, 2.0), 1 - coverage, made - 1], dim=1)
+    return _SURENESS * torch.cat([torch.full_like(made, 2.0), 1 - coverage, made - 1], dim=1)
