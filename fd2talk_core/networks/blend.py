@@ -23,7 +23,7 @@ SOURCES = ("moved", "still", "made")
 
 _PATCH = 4
 _CHANNELS_IN = 3 + 3 + 3 + 1 + 1 + 5 + 2
-_SHIFT = 0.05
+_STEP = 0.05
 """Half widths of the picture by which displacements are measured."""
 
 _SURENESS = 1.5
@@ -108,7 +108,7 @@ class PortraitBlend(nn.Module):
         size = made.shape[-1]
         both = torch.cat([portrait, matte], dim=1).expand(len(made), -1, -1, -1)
         moved = move(both, displacement)
-        place = enlarge(torch.cat([masks, displacement / _SHIFT], dim=1), size)
+        place = enlarge(torch.cat([masks, displacement / _STEP], dim=1), size)
         seen = F.pixel_unshuffle(torch.cat([moved, both, made, place], dim=1), _PATCH)
         hidden = self.first(seen.to(self.first.weight.dtype))
         skips = []

@@ -434,7 +434,7 @@ def test_a_portrait_that_stays_as_it_is_keeps_its_identity(
     def still(features, seed):
         return pair(torch.zeros(frames, 52), torch.zeros(frames, 6))
 
-    def copy(reference, expression, pose, mode, with_unet):
+    def copy(reference, expression, pose, mode):
         return reference.crop.movedim(-1, 0).expand(frames, -1, -1, -1)
 
     found = values(score_portraits(Fake(still, copy), [("drawn", portrait)], [torch.zeros(5120)], tmp_path))
