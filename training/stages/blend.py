@@ -166,7 +166,7 @@ class BlendStage(Stage):
         blend = self._blend(batch, batch["made"])
         shown = blend.picture(batch["portrait"], batch["displacement"])
         weight = 1 + options.face_weight * enlarge(batch["masks"][:, :1], frame.shape[-1])
-        difference = ((shown - frame).abs() * (weight / weight.mean())).mean()
+        difference = ((shown - frame).abs() * (weight / weight.mean(dim=(1, 2, 3), keepdim=True))).mean()
         structure = _dissimilarity(shown, frame)
         per = perceptual_loss(frame, shown, self.features)
         loss = (
