@@ -14,7 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULES = [
-    *(f"training.{name}" for name in ("audio_encoder", "lip_expert", "motion", "autoencoder", "unet")),
+    *(
+        f"training.{name}"
+        for name in ("audio_encoder", "lip_expert", "motion", "autoencoder", "unet", "blend")
+    ),
     "transformers.models.wav2vec2.modeling_wav2vec2",
     "matplotlib.backends.backend_agg",
     "kornia.metrics",

@@ -337,14 +337,13 @@ def prepare_pairs(
 
 
 def with_blend(autoencoder: FrameAutoencoder, section: dict, seed: int) -> FrameAutoencoder:
-    """The autoencoder with a blend: its own, or an untrained one where it has none."""
+    """The autoencoder with an untrained blend, also where it has one: ``--start`` begins with that."""
     config = {k: v for k, v in autoencoder.config.items() if not k.startswith("_")}
-    blend = {**(config.get("blend") or {}), **section.get("network", {})}
-    whole = configs.build("autoencoder", section["size"], seed, **{**config, "blend": blend})
-    given = autoencoder.state_dict()
-    own = whole.state_dict()
-    kept = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-    whole.load_state_dict({**own, **kept})
+    whole = configs.build(
+        "autoencoder", section["size"], seed, **{**config, "blend": section.get("network", {})}
+    )
+    for part in ("encoder", "decoder"):
+        getattr(whole, part).load_state_dict(getattr(autoencoder, part).state_dict())
     return whole
 
 
