@@ -39,6 +39,28 @@ def pixel_centers(size: int | tuple[int, int], like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(u, v, indexing="xy"), dim=-1)
 
 
+def resize(pictures: Tensor, size: int) -> Tensor:
+    """``[F, C, size, size]`` of square pictures or masks, bilinear; averaged where that is smaller."""
+    if pictures.shape[-1] == size:
+        return pictures
+    shrinks = pictures.shape[-1] > size
+    return F.interpolate(pictures, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+
+
+def displace(pictures: Tensor, displacement: Tensor) -> Tensor:
+    """Pictures ``[F, C, H, W]`` moved: each place shows what lies ``[F, 2, h, w]`` half widths and heights
+    from it. A displacement of another size is enlarged; beyond the border the nearest pixel is repeated.
+    """
+    if displacement.shape[-2:] != pictures.shape[-2:]:
+        displacement = F.interpolate(
+            displacement, size=pictures.shape[-2:], mode="bilinear", align_corners=False
+        )
+    grid = pixel_centers(pictures.shape[-2:], displacement) + displacement.movedim(1, -1)
+    return F.grid_sample(
+        pictures, grid.to(pictures), mode="bilinear", padding_mode="border", align_corners=False
+    )
+
+
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..imaging import resize
 from .tflite import load_network
 
 MODEL_PATH = Path(__file__).parent.parent / "weights" / "selfie_segmentation.tflite"
@@ -32,15 +32,8 @@ def person_matte(crop: Tensor) -> Tensor:
         raise FD2TalkError(
             f"The person segmentation model {MODEL_PATH} is missing: install the package again."
         ) from error
-    picture = _resized(crop.movedim(-1, 0)[None].float().cpu(), _SIZE).clamp(0, 1)
+    picture = resize(crop.movedim(-1, 0)[None].float().cpu(), _SIZE).clamp(0, 1)
     network.set_tensor(network.get_input_details()[0]["index"], picture.movedim(1, -1).contiguous().numpy())
     network.invoke()
     matte = torch.from_numpy(network.get_tensor(network.get_output_details()[0]["index"]).copy())
-    return _resized(matte.movedim(-1, 1), size).clamp(0, 1)[0, 0]
-
-
-def _resized(pictures: Tensor, size: int) -> Tensor:
-    if pictures.shape[-1] == size:
-        return pictures
-    shrinks = pictures.shape[-1] > size
-    return F.interpolate(pictures, size=(size, size), mode="bilinear", antialias=shrinks)
+    return resize(matte.movedim(-1, 1), size).clamp(0, 1)[0, 0]

@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
 from ..face.matte import person_matte
-from ..imaging import pixel_centers
+from ..imaging import resize
 from ..networks.autoencoder import FrameAutoencoder
-from ..networks.blend import PortraitBlend, enlarge
+from ..networks.blend import PortraitBlend
 from .correspondence import Correspondence
 from .reference import Reference
 
@@ -33,6 +33,7 @@ class BlendedPortrait:
     Attributes:
         blend: the decoder's.
         reference: the portrait, its crop as fine as the picture is but for :data:`LARGEST_SIDE`.
+        portrait: ``[1, 3, N, N]``, that crop, where the blend computes.
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
         strength: 0..1, how far the latents' pictures give way.
@@ -41,6 +42,7 @@ class BlendedPortrait:
 
     blend: PortraitBlend
     reference: Reference
+    portrait: Tensor
     coarse: Tensor
     matte: Tensor
     strength: float
@@ -63,10 +65,12 @@ class BlendedPortrait:
         blend = autoencoder.portrait_blend
         if blend is None:
             raise FD2TalkError("This autoencoder has no blend, so the portrait's own detail cannot be used.")
-        coarse = reference.crop.movedim(-1, 0)[None].float().to(autoencoder.device)
-        matte = person_matte(reference.crop)[None, None].to(coarse)
         shown = _finer(reference) if pasted else reference
-        return cls(blend, shown, coarse, matte, strength, pasted)
+        portrait, coarse = (
+            part.crop.movedim(-1, 0)[None].float().to(autoencoder.device) for part in (shown, reference)
+        )
+        matte = person_matte(reference.crop)[None, None].to(coarse)
+        return cls(blend, shown, portrait, coarse, matte, strength, pasted)
 
     @torch.no_grad()
     def add_to(self, frames: Tensor, flow: Correspondence) -> Tensor:
@@ -81,18 +85,17 @@ class BlendedPortrait:
             the picture, or what is given in its place, shows through.
         """
         made = frames.movedim(-1, 1).to(self.coarse)
-        displacement = (flow.grid - pixel_centers(flow.grid.shape[1], flow.grid)).movedim(-1, 1).to(made)
+        displacement = flow.displacement.to(made)
         blend = self.blend(self.coarse, self.matte, made, displacement, flow.masks.to(made))
-        crop = self.reference.crop.movedim(-1, 0)[None].to(made)
-        front, of_still = blend.front(crop, displacement)
-        front = torch.lerp(enlarge(made, front.shape[-1]), front, self.strength)
+        front, of_still = blend.front(self.portrait, displacement)
+        front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still
         if self.pasted:
             cover = 1 - of_still
             front = front / cover.clamp_min(_LEAST_COVER)
         else:
             cover = torch.ones_like(of_still)
-            front = front + of_still * crop
+            front = front + of_still * self.portrait
         return torch.cat([front, cover], dim=1).clamp(0, 1).movedim(1, -1).cpu()
 
 

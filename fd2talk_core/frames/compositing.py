@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
-from ..imaging import pixel_centers, smoothstep
+from ..imaging import smoothstep
 from .correspondence import Correspondence
 from .reference import Reference
 
@@ -93,9 +93,7 @@ def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
     size = flow.grid.shape[1]
     if not reference.face_found:
         return torch.ones(len(flow.grid), size, size)
-    displaced = (flow.grid - pixel_centers(size, flow.grid)).norm(dim=-1) * (
-        reference.crop_transform.size / 2
-    )
+    displaced = flow.displacement.norm(dim=1) * (reference.crop_transform.size / 2)
     least, most = _VISIBLE_DISPLACEMENT
     moved = ((displaced - least) / (most - least)).clamp(0, 1)
     return torch.maximum(moved, _widened(flow.masks[:, 0]))

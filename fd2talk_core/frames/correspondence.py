@@ -24,7 +24,7 @@ from ..face.parts import part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
-from ..imaging import distance_to, pixel_centers, push_pull, smoothstep, soften
+from ..imaging import displace, distance_to, pixel_centers, push_pull, smoothstep, soften
 from ..networks.unet import MASK_NAMES
 
 HEAD_MARGIN = 0.15
@@ -61,6 +61,11 @@ class Correspondence:
     grid: Tensor
     masks: Tensor
     hidden_mouth: Tensor
+
+    @property
+    def displacement(self) -> Tensor:
+        """``[F, 2, h, w]``, from the cells to their places in the portrait, half widths and heights."""
+        return _displacement(self.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,16 +195,8 @@ def warp_reference(picture: Tensor, grid: Tensor) -> Tensor:
     Returns:
         ``[F, C, H, W]``.
     """
-    height, width = picture.shape[-2:]
-    if grid.shape[1:3] != (height, width):
-        # the displacement is enlarged, not the grid: it continues beyond the outermost cells' centres
-        displacement = (grid - pixel_centers(grid.shape[1:3], grid)).movedim(-1, 1)
-        displacement = F.interpolate(displacement, size=(height, width), mode="bilinear", align_corners=False)
-        grid = pixel_centers((height, width), grid) + displacement.movedim(1, -1)
-    picture = picture.expand(grid.shape[0], -1, -1, -1)
-    return F.grid_sample(
-        picture, grid.to(picture), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    # the displacement is enlarged, not the grid: it continues beyond the outermost cells' centres
+    return displace(picture.expand(grid.shape[0], -1, -1, -1), _displacement(grid))
 
 
 def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> Tensor:
@@ -215,6 +212,10 @@ def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> 
     down, across = torch.gradient(_in_cells(grid), dim=(1, 2))
     area = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]).abs()[:, None]
     return ((soften(area) - least) / (enough - least)).clamp(0, 1)
+
+
+def _displacement(grid: Tensor) -> Tensor:
+    return (grid - pixel_centers(grid.shape[1:3], grid)).movedim(-1, 1)
 
 
 def _in_cells(grid: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from torch import Tensor, nn
 
-from ..imaging import pixel_centers
+from ..imaging import displace, resize
 
 SOURCES = ("moved", "still", "made")
 """The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
@@ -60,9 +60,9 @@ class Blend:
         ``[F, 3, N, N]``, and the share that is left to it, ``[F, 1, N, N]``.
         """
         size = portrait.shape[-1]
-        moved = move(portrait.expand(len(displacement), -1, -1, -1), displacement)
-        of_moved, of_still, of_made = enlarge(self.weights, size).split(1, dim=1)
-        return of_moved * moved + of_made * enlarge(self.colours, size), of_still
+        moved = displace(portrait.expand(len(displacement), -1, -1, -1), displacement)
+        of_moved, of_still, of_made = resize(self.weights, size).split(1, dim=1)
+        return of_moved * moved + of_made * resize(self.colours, size), of_still
 
 
 class PortraitBlend(nn.Module):
@@ -107,8 +107,8 @@ class PortraitBlend(nn.Module):
         """
         size = made.shape[-1]
         both = torch.cat([portrait, matte], dim=1).expand(len(made), -1, -1, -1)
-        moved = move(both, displacement)
-        place = enlarge(torch.cat([masks, displacement / _STEP], dim=1), size)
+        moved, masks = displace(both, displacement), resize(masks, size)
+        place = torch.cat([masks, resize(displacement, size) / _STEP], dim=1)
         seen = F.pixel_unshuffle(torch.cat([moved, both, made, place], dim=1), _PATCH)
         hidden = self.first(seen.to(self.first.weight.dtype))
         skips = []
@@ -120,24 +120,7 @@ class PortraitBlend(nn.Module):
         maps = F.pixel_shuffle(self.last(hidden).float(), _PATCH)
         logits, change = maps.split([len(SOURCES), 3], dim=1)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
-        prior = _prior(enlarge(masks, size))
-        return Blend((logits + prior).softmax(dim=1), made + change)
-
-
-def move(portrait: Tensor, displacement: Tensor) -> Tensor:
-    """``[F, C, N, N]``: portraits ``[F, C, N, N]`` moved by ``[F, 2, m, m]`` half widths."""
-    size = portrait.shape[-1]
-    whole = enlarge(displacement, size)
-    grid = pixel_centers(size, whole) + whole.movedim(1, -1)
-    return F.grid_sample(portrait, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def enlarge(maps: Tensor, size: int) -> Tensor:
-    """``[F, C, size, size]``, bilinear; averaged where that is smaller."""
-    if maps.shape[-1] == size:
-        return maps
-    shrinks = maps.shape[-1] > size
-    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False, antialias=shrinks)
+        return Blend((logits + _prior(masks)).softmax(dim=1), made + change)
 
 
 def _prior(masks: Tensor) -> Tensor:

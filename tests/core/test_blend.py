@@ -130,7 +130,7 @@ def test_a_pasted_crop_and_what_it_is_pasted_into_make_the_blend_s_picture(
     whole = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=False).add_to(shown, field)
     assert whole[..., 3].min() == 1
     front = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=True)
-    front = replace(front, reference=reference).add_to(shown, field)
+    front = replace(front, portrait=front.coarse).add_to(shown, field)
     assert 0.05 < front[..., 3].mean() < 0.95
     pasted = torch.lerp(reference.crop, front[0, ..., :3], front[0, ..., 3:])
     torch.testing.assert_close(pasted, whole[0, ..., :3], atol=1e-5, rtol=0)

@@ -21,9 +21,9 @@ from fd2talk_core.face.matte import person_matte
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.frames.conditioning import move_picture
 from fd2talk_core.frames.correspondence import reference_flow
-from fd2talk_core.imaging import pixel_centers
+from fd2talk_core.imaging import resize
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
-from fd2talk_core.networks.blend import SOURCES, Blend, enlarge
+from fd2talk_core.networks.blend import SOURCES, Blend
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.unet import FrameUNet
 
@@ -165,7 +165,7 @@ class BlendStage(Stage):
         options, frame = self.options, batch["frame"]
         blend = self._blend(batch, batch["made"])
         shown = blend.picture(batch["portrait"], batch["displacement"])
-        weight = 1 + options.face_weight * enlarge(batch["masks"][:, :1], frame.shape[-1])
+        weight = 1 + options.face_weight * resize(batch["masks"][:, :1], frame.shape[-1])
         difference = ((shown - frame).abs() * (weight / weight.mean(dim=(1, 2, 3), keepdim=True))).mean()
         structure = _dissimilarity(shown, frame)
         per = perceptual_loss(frame, shown, self.features)
@@ -192,7 +192,7 @@ class BlendStage(Stage):
             frame = pair["frame"]
             blend = self._blend(pair, pair["made"])
             shown = blend.picture(pair["portrait"], pair["displacement"]).clamp(0, 1)
-            face = enlarge(pair["masks"][:, :1], frame.shape[-1])
+            face = resize(pair["masks"][:, :1], frame.shape[-1])
             values = {
                 "psnr": psnr(shown, frame),
                 "ssim": ssim(shown, frame),
@@ -290,7 +290,7 @@ def make_pairs(
         if unpainted:
             moved = warped[:, : latents.shape[1]]
             plain.append(_bytes(autoencoder.decode(moved, latents).cpu()))
-        displacements.append((flow.grid - pixel_centers(_FIELD, flow.grid)).movedim(-1, 1).half())
+        displacements.append(flow.displacement.half())
         masks.append(_bytes(flow.masks))
     return MadePairs(
         reference,
