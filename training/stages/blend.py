@@ -7,13 +7,11 @@ and the UNet's picture stay in memory; a step then costs the blend alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fd2talk_core import configs
@@ -29,7 +27,7 @@ from fd2talk_core.networks.unet import FrameUNet
 
 from ..drawing import save_grid
 from ..measures import psnr, ssim
-from ..sources import PictureSet, fingerprint, load_pictures, need_weights, save_whole
+from ..sources import PictureSet, fingerprint, kept_between_runs, load_pictures, need_weights
 from ..trainer import Stage, stage_main, stage_options
 from .autoencoder import random_colour
 from .conditions import FitErrors, load_autoencoder
@@ -88,8 +86,6 @@ class MadePairs:
         reference, frame: ``[P]``, numbers of pictures.
         mattes: ``[N, 1, S, S]`` uint8, of the pictures that are references.
         made: ``[P, 3, S, S]`` uint8, the UNet's frames.
-        unpainted: the same without the UNet: what the decoder shows of the moved portrait. ``[0]`` where
-            that was not asked for.
         displacement: ``[P, 2, m, m]`` float16; masks: ``[P, 5, m, m]`` uint8, of the correspondence.
     """
 
@@ -97,7 +93,6 @@ class MadePairs:
     frame: Tensor
     mattes: Tensor
     made: Tensor
-    unpainted: Tensor
     displacement: Tensor
     masks: Tensor
 
@@ -107,7 +102,7 @@ class MadePairs:
     def pair(self, index: int, pictures: PictureSet) -> dict[str, Tensor]:
         """One pair in float32."""
         reference = int(self.reference[index])
-        pair = {
+        return {
             "portrait": pictures.read(reference).float() / 255,
             "frame": pictures.read(int(self.frame[index])).float() / 255,
             "matte": self.mattes[reference].float() / 255,
@@ -115,9 +110,6 @@ class MadePairs:
             "displacement": self.displacement[index].float(),
             "masks": self.masks[index].float() / 255,
         }
-        if len(self.unpainted):
-            pair["unpainted"] = self.unpainted[index].float() / 255
-        return pair
 
 
 class BlendStage(Stage):
@@ -163,7 +155,7 @@ class BlendStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, frame = self.options, batch["frame"]
-        blend = self._blend(batch, batch["made"])
+        blend = self._blend(batch)
         shown = blend.picture(batch["portrait"], batch["displacement"])
         weight = 1 + options.face_weight * resize(batch["masks"][:, :1], frame.shape[-1])
         difference = ((shown - frame).abs() * (weight / weight.mean(dim=(1, 2, 3), keepdim=True))).mean()
@@ -177,9 +169,9 @@ class BlendStage(Stage):
         )
         return {"loss": loss, "difference": difference, "structure": structure, "per_loss": per}
 
-    def _blend(self, batch: dict[str, Tensor], made: Tensor) -> Blend:
-        network = self.networks["blend"]
-        return network(batch["portrait"], batch["matte"], made, batch["displacement"], batch["masks"])
+    def _blend(self, batch: dict[str, Tensor]) -> Blend:
+        names = ("portrait", "matte", "made", "displacement", "masks")
+        return self.networks["blend"](*(batch[name] for name in names))
 
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:
@@ -190,7 +182,7 @@ class BlendStage(Stage):
             pair = self.held_out.pair(number, self.held_out_pictures)
             pair = {name: value[None].to(device) for name, value in pair.items()}
             frame = pair["frame"]
-            blend = self._blend(pair, pair["made"])
+            blend = self._blend(pair)
             shown = blend.picture(pair["portrait"], pair["displacement"]).clamp(0, 1)
             face = resize(pair["masks"][:, :1], frame.shape[-1])
             values = {
@@ -248,21 +240,19 @@ def make_pairs(
     options: BlendOptions,
     seed: int,
     limit: int,
-    unpainted: bool = False,
     batch: int = 4,
 ) -> MadePairs:
     """What the networks make of up to ``limit`` pictures as frames, each with references of its person.
 
     Args:
         limit: 0 for all.
-        unpainted: also make the frames without the UNet.
     """
     from tqdm import tqdm
 
     reference, frame = choose_pairs(pictures, options.references, seed, limit)
     size = pictures.size
     mattes = torch.zeros(len(pictures), 1, size, size, dtype=torch.uint8)
-    made, plain, displacements, masks = [], [], [], []
+    made, displacements, masks = [], [], []
     device, steps = unet.device, unet.info.steps
     generator = torch.Generator().manual_seed(seed)
     for part in tqdm(torch.arange(len(reference)).split(batch), desc="making frames", mininterval=2.0):
@@ -287,9 +277,6 @@ def make_pairs(
         ]
         frames = sample_pairs(unet, rows, steps)
         made.append(_bytes(autoencoder.decode(frames, latents).cpu()))
-        if unpainted:
-            moved = warped[:, : latents.shape[1]]
-            plain.append(_bytes(autoencoder.decode(moved, latents).cpu()))
         displacements.append(flow.displacement.half())
         masks.append(_bytes(flow.masks))
     return MadePairs(
@@ -297,7 +284,6 @@ def make_pairs(
         frame,
         mattes,
         torch.cat(made),
-        torch.cat(plain) if plain else torch.zeros(0, dtype=torch.uint8),
         torch.cat(displacements),
         torch.cat(masks),
     )
@@ -326,14 +312,12 @@ def prepare_pairs(
         *(seed, limit, options.references, repr(options.errors)),
         *pictures.encoded,
     )
-    path = cache.with_name(f"{cache.name}-{key}.safetensors")
-    if path.exists():
-        return MadePairs(**load_file(path))
-    pairs = make_pairs(pictures, unet, autoencoder, face_model, options, seed, limit)
-    for old in cache.parent.glob(f"{cache.name}-*.safetensors"):
-        old.unlink()
-    save_whole({name: value.contiguous() for name, value in vars(pairs).items()}, path)
-    return pairs
+    return kept_between_runs(
+        lambda: make_pairs(pictures, unet, autoencoder, face_model, options, seed, limit),
+        MadePairs,
+        cache,
+        key,
+    )
 
 
 def with_blend(autoencoder: FrameAutoencoder, section: dict, seed: int) -> FrameAutoencoder:
@@ -362,5 +346,5 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     return stage, words
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     return stage_main("blend", build, __doc__.splitlines()[0], arguments)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fd2talk_core import configs
@@ -32,7 +31,7 @@ from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FrameUNet, named_masks
 from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..regions import face_region
-from ..sources import PictureSet, fingerprint, load_pictures, save_whole
+from ..sources import PictureSet, fingerprint, kept_between_runs, load_pictures
 from ..trainer import Stage, draw_timestep, stage_main, stage_options
 from .conditions import FitErrors, align_pairs, estimate_motion, load_autoencoder
 
@@ -387,16 +386,14 @@ def prepare_pairs(
         *(motion, reference, frame, pictures.identity, pictures.expression, pictures.pose),
         *pictures.encoded,
     )
-    path = cache.with_name(f"{cache.name}-{key}.safetensors")
-    if path.exists():
-        return EncodedPairs(**load_file(path))
-    pairs = encode_pairs(
-        pictures, reference, frame, motion, unet, autoencoder, face_model, options.errors, seed
+    return kept_between_runs(
+        lambda: encode_pairs(
+            pictures, reference, frame, motion, unet, autoencoder, face_model, options.errors, seed
+        ),
+        EncodedPairs,
+        cache,
+        key,
     )
-    for old in cache.parent.glob(f"{cache.name}-*.safetensors"):
-        old.unlink()
-    save_whole({name: value.contiguous() for name, value in vars(pairs).items()}, path)
-    return pairs
 
 
 def build_unet(
