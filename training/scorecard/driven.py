@@ -7,7 +7,7 @@ repeating the first frame scores, and what is left when the UNet's change is lef
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -75,10 +75,15 @@ class _Brighter:
         decoded = self._autoencoder.decode(latents, reference)
         return decoded if self._autoencoder.portrait_blend is not None else decoded + PROBE
 
-    def portrait_blend(self, *inputs: Tensor) -> Blend:
-        """The autoencoder's, with brighter colours."""
-        blend = self._autoencoder.portrait_blend(*inputs)
-        return replace(blend, colours=blend.colours + PROBE)
+    @property
+    def portrait_blend(self) -> Callable[..., Blend] | None:
+        """The autoencoder's, with brighter colours; None where it has none."""
+        blend = self._autoencoder.portrait_blend
+        return None if blend is None else lambda *inputs: _brighter(blend(*inputs))
+
+
+def _brighter(blend: Blend) -> Blend:
+    return replace(blend, colours=blend.colours + PROBE)
 
 
 def score_driven(weights: Weights, folder: Path, seconds: float | None, out: Path) -> str:
