@@ -119,7 +119,7 @@ def test_the_blend_leaves_the_rest_of_the_autoencoder_as_it_was(world: Path, tmp
     """Or the UNet, which was trained on its latents, would no longer fit."""
     plain = load_checkpoint(world / "weights" / "autoencoder.safetensors", FrameAutoencoder)
     plain = FrameAutoencoder.from_config({**plain.config, "blend": None})
-    save_checkpoint(plain, tmp_path / "autoencoder.safetensors", CheckpointInfo())
+    save_checkpoint(plain, tmp_path / "autoencoder.safetensors", CheckpointInfo(trained_on="faces"))
     shutil.copy(world / "weights" / "unet.safetensors", tmp_path)
     stage = built(world, "blend", "pictures=4", "held_out_pairs=1", weights=tmp_path)
     optimizer = torch.optim.SGD(stage.networks.parameters(), lr=0.1)
@@ -131,6 +131,9 @@ def test_the_blend_leaves_the_rest_of_the_autoencoder_as_it_was(world: Path, tmp
     assert all(torch.equal(after[name], value) for name, value in before.items())
     added = {name for name in after if name not in before}
     assert added and all(name.startswith("portrait_blend.") for name in added)
+    assert read_header(tmp_path / "autoencoder.safetensors")[2].trained_on == "faces; blend: a step"
+    built(world, "blend", "pictures=4", "held_out_pairs=1", weights=tmp_path).export(tmp_path, "two")
+    assert read_header(tmp_path / "autoencoder.safetensors")[2].trained_on == "faces; blend: two"
 
 
 def test_a_flipped_pair_is_the_mirror_image_of_the_frame(world: Path) -> None:

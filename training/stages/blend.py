@@ -7,7 +7,7 @@ and the UNet's picture stay in memory; a step then costs the blend alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from fd2talk_core.frames.correspondence import reference_flow
 from fd2talk_core.imaging import resize
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
 from fd2talk_core.networks.blend import SOURCES, Blend
-from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from fd2talk_core.networks.checkpoint import load_checkpoint, save_checkpoint
 from fd2talk_core.networks.unet import FrameUNet
 
 from ..drawing import save_grid
@@ -36,6 +36,9 @@ from .unet import choose_pairs, sample_pairs
 
 _FIELD = 128
 """Cells a side of the correspondence."""
+
+_BLEND_WORDS = "; blend: "
+"""In what a checkpoint says of its training, between the autoencoder's and the blend's."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,6 @@ class BlendStage(Stage):
         held_out: MadePairs,
         features: nn.Module,
         options: BlendOptions,
-        face_model_name: str = "",
     ) -> None:
         autoencoder.requires_grad_(False)
         blend = autoencoder.portrait_blend.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -140,7 +142,7 @@ class BlendStage(Stage):
         self.autoencoder = autoencoder
         self.pictures, self.pairs = pictures, pairs
         self.held_out_pictures, self.held_out = held_out_pictures, held_out
-        self.features, self.options, self.face_model_name = features, options, face_model_name
+        self.features, self.options = features, options
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         number = int(torch.randint(len(self.pairs), (), generator=generator))
@@ -211,9 +213,9 @@ class BlendStage(Stage):
         return {"autoencoder": self.autoencoder}
 
     def export(self, weights: Path, trained_on: str) -> None:
-        info = CheckpointInfo(
-            face_model=self.face_model_name, resolution=self.pictures.size, trained_on=trained_on
-        )
+        info = self.autoencoder.info
+        rest = info.trained_on.partition(_BLEND_WORDS)[0]
+        info = replace(info, trained_on=f"{rest}{_BLEND_WORDS}{trained_on}")
         save_checkpoint(self.autoencoder, weights / "autoencoder.safetensors", info)
 
 
@@ -328,6 +330,7 @@ def with_blend(autoencoder: FrameAutoencoder, section: dict, seed: int) -> Frame
     )
     for part in ("encoder", "decoder"):
         getattr(whole, part).load_state_dict(getattr(autoencoder, part).state_dict())
+    whole.info = autoencoder.info
     return whole
 
 
@@ -342,7 +345,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     pairs = prepare_pairs(train, *common, folder / "pairs", options.pictures)
     validation = prepare_pairs(held_out, *common, folder / "held-out", options.held_out_pairs)
     features = perceptual_features(options.perceptual)
-    stage = BlendStage(autoencoder, train, pairs, held_out, validation, features, options, face_model.name)
+    stage = BlendStage(autoencoder, train, pairs, held_out, validation, features, options)
     return stage, words
 
 
