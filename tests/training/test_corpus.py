@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load
+from scipy import signal
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
@@ -28,7 +29,15 @@ from training.corpus import kokoro_voices, speech
 from training.corpus.__main__ import main as corpus_command
 from training.corpus.augment import SAMPLE_RATE, record, shift_formants
 from training.corpus.clips import make_clip, write_clip_shard
-from training.corpus.motion import FPS, Style, closures, frame_instants, synthesise
+from training.corpus.motion import (
+    FPS,
+    Style,
+    closures,
+    expected_mouth,
+    frame_instants,
+    spectral_balance,
+    synthesise,
+)
 from training.corpus.phonemes import BILABIALS, OPEN_VOWELS, PHONEMES, Phone, from_arpabet, merge_ipa
 from training.corpus.shards import read_samples
 from training.corpus.texts import invented_word, passage
@@ -402,6 +411,66 @@ def test_lips_close_at_bilabials_and_open_at_open_vowels() -> None:
                 assert expression[nearest, ARKIT_NAMES.index("mouthRollLower")] > 0.25
         middles = [int((p.start + p.end) / 2 * FPS) for p in phones if p.name in OPEN_VOWELS]
         assert opening[middles].mean() > at_rest + 0.04
+
+
+def _noise(low: float, high: float, seconds: float) -> np.ndarray:
+    """Noise of one band at 16 kHz, of the same power whatever the band."""
+    noise = np.random.default_rng(0).standard_normal(int(seconds * 16000))
+    filters = signal.butter(4, [low, high], "bandpass", fs=16000, output="sos")
+    noise = signal.sosfilt(filters, noise)
+    return 0.1 * noise / noise.std()
+
+
+def _bright_and_dark(change: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+    """Two seconds that change every ``change`` seconds between what parted and rounded lips let through, with
+    a second of silence behind; and which frames lie in the middle of a bright part (1) and a dark one (-1).
+    """
+    bright, dark = _noise(2200, 3800, 2.0), _noise(300, 700, 2.0)
+    part = (np.arange(len(bright)) / 16000 / change).astype(int)
+    sound = np.where(part % 2, bright + 0.1 * dark, dark + 0.1 * bright)
+    place = frame_instants(75) / change
+    middle = (np.abs(place % 1 - 0.5) < 0.25) & (frame_instants(75) < 2)
+    return np.pad(sound, (0, 16000)), np.where(middle, np.where(place.astype(int) % 2, 1, -1), 0)
+
+
+def test_the_spectrum_says_how_far_lips_part() -> None:
+    sound, where = _bright_and_dark()
+    balance = spectral_balance(sound, 16000, 75)
+    assert (balance[where == 1] > 0.5).all() and (balance[where == -1] < -0.5).all()
+    assert np.abs(balance[55:]).max() < 0.05, "nobody speaks there"
+    np.testing.assert_allclose(spectral_balance(0.01 * sound, 16000, 75), balance, atol=1e-6)
+    # the microphone's own colour is everywhere the same
+    coloured = signal.lfilter([1, -0.6], [1], sound)
+    assert np.abs(spectral_balance(coloured, 16000, 75) - balance)[:50].max() < 0.25
+
+
+def test_the_mouth_opens_as_the_spectrum_says_but_in_sibilants() -> None:
+    model = default_face_model()
+    sound, where = _bright_and_dark()
+    for phone, least in (("ah", 0.02), ("s", -1.0)):
+        phones = [Phone(phone, 0.0, 2.0), Phone("sil", 2.0, 3.0)]
+        expression = torch.from_numpy(expected_mouth(phones, sound, 16000, 75))
+        opening = model.mouth_opening(model(torch.zeros(1, model.identity_dim), expression))
+        difference = opening[where == 1].mean() - opening[where == -1].mean()
+        assert difference > least if phone == "ah" else abs(difference) < 0.002, (phone, difference)
+
+
+def test_lips_stay_apart_in_a_short_pause() -> None:
+    model = default_face_model()
+    openings = []
+    for pause in (0.12, 0.8):
+        phones = [
+            Phone("ah", 0.0, 0.6),
+            Phone("sil", 0.6, 0.6 + pause),
+            Phone("ah", 0.6 + pause, 1.2 + pause),
+        ]
+        frames = int((1.2 + pause) * FPS)
+        hum = np.sin(2 * np.pi * 120 * np.arange(int((1.2 + pause) * 16000)) / 16000)
+        expression = torch.from_numpy(expected_mouth(phones, hum, 16000, frames))
+        shape = model(torch.zeros(1, model.identity_dim), expression)
+        openings.append(float(model.mouth_opening(shape)[int((0.6 + pause / 2) * FPS)]))
+    at_rest = float(model.mouth_opening(model.mean[None]))
+    assert openings[0] > at_rest + 0.02 and openings[1] < at_rest + 0.005, (openings, at_rest)
 
 
 def test_every_bilabial_has_a_closed_frame() -> None:

@@ -2,8 +2,9 @@
 
 Visemes blend by dominance functions (Cohen & Massaro 1993, "Modeling coarticulation in synthetic visual
 speech"): each phone pulls the mouth towards its target with a strength that decays around its centre. Lips
-that the phone closes (p, b, m) or brings to the teeth (f, v) get there whatever the neighbours pull at. Frame
-``i`` is the instant ``(i + 0.5) / fps``.
+that the phone closes (p, b, m) or brings to the teeth (f, v) get there whatever the neighbours pull at. How
+far the lips part besides is heard in the spectrum (:func:`spectral_balance`); no phone tells it.
+Frame ``i`` is the instant ``(i + 0.5) / fps``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import signal
+from scipy.ndimage import gaussian_filter1d
 
 from fd2talk_core.face.names import ARKIT_NAMES
 
@@ -86,6 +88,7 @@ _CONSONANTS = {
     "b": {"jaw": 0.02, "press": 0.22, "rollLower": 0.10, "rollUpper": 0.10},
     "m": {"jaw": 0.02, "press": 0.25, "rollLower": 0.10, "rollUpper": 0.10},
     "sil": {},
+    "pause": {"jaw": 0.15},
 }
 _TARGETS = {**_VOWELS, **_CONSONANTS}
 
@@ -100,6 +103,7 @@ _WEAK = {
     "l": 0.6,
     "ax": 0.6,
     "sil": 0.7,
+    "pause": 0.7,
 }
 _STRONG = {
     "w": 1.8,
@@ -184,8 +188,44 @@ def prosody(
     return loud, np.where(voiced, np.clip(centred, -0.7, 0.7), 0.0)
 
 
+_ROUNDED_BAND, _OPEN_BAND = (300.0, 700.0), (2200.0, 3800.0)  # Hz
+_FLOOR = 1e-4  # of the loudest frames' power: what lies below is taken for noise
+
+
+def spectral_balance(waveform: np.ndarray, sample_rate: int, frames: int, fps: float = FPS) -> np.ndarray:
+    """How far the power of 2.2 to 3.8 kHz lies over that of 300 to 700 Hz, beside what is usual around.
+
+    Lips that are rounded or nearly shut damp what lies above the first formant, and lips that part let it
+    through (Fant 1960, "Acoustic theory of speech production"); most of a speaking face is in the spectrum
+    (Yehia et al. 1998, "Quantitative association of vocal-tract and facial behavior"). So this tells what no
+    list of phones does: how far the speaker opened the lips this time.
+
+    Returns:
+        ``[F]`` natural logarithm of the ratio, less its mean over the speech of 1.5 s around; 0 in silence.
+    """
+    size, span = 2048, int(0.064 * sample_rate)
+    centres = (frame_instants(frames, fps) * sample_rate).astype(int) + size
+    offsets = np.arange(-span // 2, span - span // 2)
+    padded = np.pad(waveform, size)
+    windows = padded[np.clip(centres[:, None] + offsets, 0, len(padded) - 1)] * np.hanning(span)
+    power = np.abs(np.fft.rfft(windows, size, axis=1)) ** 2
+    frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
+    floor = _FLOOR * np.percentile(power.sum(axis=1), 95) + 1e-12
+
+    def level(low: float, high: float) -> np.ndarray:
+        return np.log(power[:, (frequencies >= low) & (frequencies < high)].sum(axis=1) + floor)
+
+    speech = np.clip((level(60, 7500) - np.log(floor)) / 2, 0, 1)
+    balance = level(*_OPEN_BAND) - level(*_ROUNDED_BAND)
+    around = round(0.75 * fps)
+    usual = _smooth(speech * balance, around) / (_smooth(speech, around) + 1e-6)
+    return gaussian_filter1d(speech * (balance - usual), 0.07 * fps)
+
+
 def _parts(phones: Sequence[Phone]) -> list[tuple[str, float, float]]:
-    """Diphthongs as their two vowels, a long pause as its two ends so that the mouth rests in between."""
+    """Diphthongs as their two vowels, a long pause as its two ends so that the mouth rests in between. In a
+    short one the lips stay apart: people do not shut them between two words.
+    """
     parts = []
     for phone in phones:
         middle = (phone.start + phone.end) / 2
@@ -196,7 +236,8 @@ def _parts(phones: Sequence[Phone]) -> list[tuple[str, float, float]]:
             parts += [("sil", phone.start, phone.start + 0.15), ("sil", phone.start + 0.1, phone.end - 0.1)]
             parts += [("sil", phone.end - 0.12, phone.end)]
         else:
-            parts.append((phone.name, phone.start, phone.end))
+            name = "pause" if phone.name == "sil" else phone.name
+            parts.append((name, phone.start, phone.end))
     return parts
 
 
@@ -236,6 +277,15 @@ def closures(phones: Sequence[Phone], times: np.ndarray) -> tuple[np.ndarray, np
     return shut, bite
 
 
+def _lasting(phones: Sequence[Phone], times: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """[F] 1 while one of these phones lasts, else 0."""
+    lasting = np.zeros_like(times)
+    for phone in phones:
+        if phone.name in names:
+            lasting[(times >= phone.start) & (times < phone.end)] = 1
+    return lasting
+
+
 def synthesise(
     phones: Sequence[Phone],
     waveform: np.ndarray,
@@ -258,7 +308,8 @@ def synthesise(
     loud, pitch = prosody(waveform, sample_rate, frames)
     pose = _head(times, loud, pitch, phones, style, rng)
     expression = np.zeros((frames, len(ARKIT_NAMES)))
-    _mouth(expression, phones, times, loud, style, rng)
+    balance = spectral_balance(waveform, sample_rate, frames)
+    _mouth(expression, phones, times, loud, balance, style, rng)
     _feelings(expression, times, style, rng)
     _close_lips(expression, phones, times, style)
     _eyes(expression, times, pose, style, rng)
@@ -281,14 +332,26 @@ def expected_mouth(
         gaze_range=0.0, brow=0.0, nod=0.0, sway=0.0, emotion=0.0, rest=(0.0, 0.0, 0.0),
     )  # fmt: skip
     expression = np.zeros((frames, len(ARKIT_NAMES)))
-    _mouth(expression, phones, times, loud, average, np.random.default_rng(0))
+    balance = spectral_balance(waveform, sample_rate, frames)
+    _mouth(expression, phones, times, loud, balance, average, np.random.default_rng(0))
     _feelings(expression, times, average, np.random.default_rng(0))
     _close_lips(expression, phones, times, average)
     return np.clip(expression, 0, 1).astype(np.float32)
 
 
-def _mouth(expression, phones, times, loud, style: Style, rng) -> None:
+_HEARD = {"jaw": 0.12, "lowerDown": 0.15, "upperUp": 0.12}
+"""How far the mouth opens for each unit of :func:`spectral_balance`: so that lips move as far as people's."""
+
+_SIBILANTS = ("s", "z", "sh", "zh", "ch", "jh")
+
+
+def _mouth(expression, phones, times, loud, balance, style: Style, rng) -> None:
     tracks = viseme_tracks(phones, times, style.spread)
+    # a sibilant's noise arises at the teeth, and says nothing of the lips
+    heard = balance * (1 - _smooth(_lasting(phones, times, _SIBILANTS), 1))
+    for channel, amount in _HEARD.items():
+        values = tracks[:, _CHANNELS.index(channel)]
+        values[:] = np.maximum(values + amount * heard, 0)
     energy = 1 + style.loudness * (_smooth(loud, 3) - 0.7)
     for channel, values in zip(_CHANNELS, tracks.T, strict=True):
         gain = style.jaw * energy if channel == "jaw" else style.lips * (0.5 + 0.5 * energy)
