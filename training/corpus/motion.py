@@ -151,8 +151,8 @@ class Style:
             blink_rate=float(rng.uniform(0.12, 0.5)),
             gaze_range=float(rng.uniform(0.05, 0.35)),
             brow=float(rng.uniform(0.2, 1.0)),
-            nod=float(rng.uniform(0.4, 1.6)),
-            sway=float(rng.uniform(0.4, 1.5)),
+            nod=float(rng.uniform(0.5, 2.0)),
+            sway=float(rng.uniform(0.5, 2.0)),
             emotion=float(rng.uniform(0.0, 1.0)),
             rest=tuple((rng.normal(0, 1, 3) * np.array([4.0, 7.0, 3.0]) * degrees).tolist()),
         )
@@ -247,9 +247,8 @@ def viseme_tracks(phones: Sequence[Phone], times: np.ndarray, spread: float = 1.
     targets = np.array([[_TARGETS[name].get(channel, 0.0) for channel in _CHANNELS] for name, _, _ in parts])
     strength = np.array([_WEAK.get(name, _STRONG.get(name, 1.0)) for name, _, _ in parts])
     start, end = (np.array([part[i] for part in parts]) for i in (1, 2))
-    tau = spread * np.array(
-        [0.050 if c == "jaw" else 0.075 if c in ("funnel", "pucker") else 0.055 for c in _CHANNELS]
-    )
+    slow = ("jaw", "funnel", "pucker")
+    tau = spread * np.array([0.075 if channel in slow else 0.055 for channel in _CHANNELS])
     # The lips are on their way before the sound is heard.
     outside = np.maximum(np.maximum(start - 0.02 - times[:, None], times[:, None] - end + 0.01), 0.0)
     inside = np.abs(times[:, None] - (start + end) / 2) / np.maximum(end - start, 0.03)
@@ -339,7 +338,7 @@ def expected_mouth(
     return np.clip(expression, 0, 1).astype(np.float32)
 
 
-_HEARD = {"jaw": 0.12, "lowerDown": 0.15, "upperUp": 0.12}
+_HEARD = {"jaw": 0.08, "lowerDown": 0.25, "upperUp": 0.30}
 """How far the mouth opens for each unit of :func:`spectral_balance`: so that lips move as far as people's."""
 
 _SIBILANTS = ("s", "z", "sh", "zh", "ch", "jh")
@@ -470,9 +469,10 @@ def _blinks(times, style: Style, rng) -> np.ndarray:
 
 def _brows(expression, loud, pitch, style: Style, rng) -> None:
     accent = _smooth(np.maximum(pitch, 0) * 1.5 + 0.5 * np.maximum(_smooth(loud, 2) - 0.8, 0), 3)
-    raised = style.brow * np.clip(accent, 0, 0.8) + 0.12 * np.maximum(
-        _wander(np.arange(len(loud)) / FPS, rng, 0.2), 0
-    )
+    mood = 0.25 * _wander(np.arange(len(loud)) / FPS, rng, 0.2)
+    raised = style.brow * np.clip(accent, 0, 0.8) + np.maximum(mood, 0)
+    for name in ("browDownLeft", "browDownRight"):
+        expression[:, _INDEX[name]] += np.maximum(-mood, 0)
     for name, gain in (("browInnerUp", 1.0), ("browOuterUpLeft", 0.8), ("browOuterUpRight", 0.8)):
         tilt = 1 + style.asymmetry * (1 if name.endswith("Left") else -1)
         expression[:, _INDEX[name]] += raised * gain * tilt
