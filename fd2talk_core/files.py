@@ -1,8 +1,12 @@
-"""Writing files so that nothing is lost: what stood in a file's place stays until the new one is whole."""
+"""Files: which may be read, what the system says of them, and writing so that nothing is lost.
+
+What stood in a file's place stays until the new one is whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -10,13 +14,116 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from .checks import shown
 from .errors import FD2TalkError
 
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the file systems in use."""
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 """``http://``, ``file:/``; a single letter before the colon is a Windows drive."""
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "this is not permitted",
+    errno.EPERM: "this is not permitted",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of its path is no folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+    errno.EFBIG: "the file system takes no file so large",
+    errno.EIO: "the disk does not answer",
+    errno.ENOMEM: "there is not enough memory",
+}
+_RUST_ERROR = re.compile(r"Os \{ code: (\d+)")
+"""How safetensors tells what the system told it."""
+
+
+def system_error(error: BaseException) -> int | None:
+    """The system's number of what went wrong, by whichever library it is told; None for errors of others."""
+    number = getattr(error, "errno", None)
+    if number is None and (told := _RUST_ERROR.search(str(error))):
+        number = int(told[1])
+    return number
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong with a file, in words: the one place that knows the system's own errors."""
+    number = system_error(error)
+    if number in _REASONS:
+        return _REASONS[number]
+    if isinstance(error, UnicodeError):
+        return "its name holds characters that no file's name can hold"
+    if isinstance(error, MemoryError):
+        return _REASONS[errno.ENOMEM]
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def check_path(path: Any, what: str) -> Path:
+    """A path of whatever type names one.
+
+    Args:
+        what: what a message calls it, such as ``"The picture"``.
+
+    Raises:
+        FD2TalkError: when it is a number, a list or nothing.
+    """
+    name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(name, str):
+        raise FD2TalkError(f"{what} is {shown(path)}, but the name of a file is needed.")
+    return Path(name)
+
+
+def check_input(path: Any, what: str) -> Path:
+    """A file that holds something to read. A pipe or a device would be waited for, and may never end.
+
+    Args:
+        what: what a message calls it, such as ``"picture"``.
+
+    Raises:
+        FD2TalkError: when there is none, or it is a folder, a pipe or a device.
+    """
+    path = check_path(path, f"The {what}")
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FD2TalkError(f"There is no {what} {shown_path(path)}.") from error
+    except (OSError, ValueError) as error:
+        raise FD2TalkError(f"The {what} {shown_path(path)} cannot be read: {reason_of(error)}.") from error
+    if not stat.S_ISREG(kind):
+        found = "a folder" if stat.S_ISDIR(kind) else "a pipe or a device"
+        raise FD2TalkError(f"The {what} {shown_path(path)} cannot be read: it is {found}, not a file.")
+    return path
+
+
+def shown_path(path: Path | str) -> str:
+    """A path in a sentence, whatever bytes its name is made of, and however long it is."""
+    text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+    return text if len(text) <= 200 else f"{text[:120]}...{text[-60:]}"
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Give what the system says while a file is written its name.
+
+    Raises:
+        FD2TalkError: in the place of an error of the system or of a writer of files.
+    """
+    try:
+        yield
+    except FD2TalkError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and system_error(error) is None:
+            raise
+        raise FD2TalkError(f"{shown_path(name)} cannot be written ({reason_of(error)}).") from error
 
 
 @contextmanager
@@ -32,9 +139,14 @@ def replacing(path: Path | str, alone: bool = False) -> Iterator[Path]:
         alone: no other process writes this file now, so what killed ones have left of it is removed.
 
     Raises:
-        OSError: from the file system.
+        FD2TalkError: for what the file system says, as :func:`writing` tells it.
     """
-    target = Path(os.path.realpath(path))
+    with writing(Path(path).name), _beside(Path(os.path.realpath(path)), alone) as partial:
+        yield partial
+
+
+@contextmanager
+def _beside(target: Path, alone: bool) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     start = f".{target.stem[:32]}."
     if alone:
@@ -80,6 +192,7 @@ def check_output(path: Path | str, endings: Collection[str], inputs: Iterable[Pa
         FD2TalkError: when it is an address, a folder, a device, of another ending, in a place that cannot be
             written to, or one of the inputs (by a link as well).
     """
+    check_path(path, "The output")
     name, path = os.fspath(path), Path(path)
     if _ADDRESS.match(name):
         raise FD2TalkError(f"The output {name!r} is an address, but a file on this machine is written.")
@@ -87,8 +200,9 @@ def check_output(path: Path | str, endings: Collection[str], inputs: Iterable[Pa
         _check_place(name)
         same = [given for given in inputs if path.exists() and Path(given).exists() and path.samefile(given)]
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FD2TalkError(f"The output {name!r} cannot be written ({reason}).") from error
+        raise FD2TalkError(
+            f"The output '{shown_path(name)}' cannot be written ({reason_of(error)})."
+        ) from error
     if same:
         raise FD2TalkError(
             f"The output {name!r} is the input {os.fspath(same[0])!r}, which it would replace."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .checks import check_amount
 from .errors import FD2TalkError
+from .files import check_input, reason_of, shown_path
 
 
 def soften(mask: Tensor) -> Tensor:
@@ -132,23 +135,63 @@ PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM"
 """Pillow's names of formats that hold pixels; others (EPS) are programs, which Pillow lets others run."""
 
 
+MAX_PIXELS = 50_000_000
+"""Of a picture: a camera's 48 megapixels. As float32 that is 600 MB, and a file of 50 KB can ask for it."""
+_DEEP_GREY = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+"""Pillow's grey modes of more than 8 bits, whose white its own conversion to RGB takes to be 255."""
+
+
 def open_picture(source: Path | str | BinaryIO) -> Image.Image:
     """A picture of one of :data:`PICTURE_FORMATS`, whatever its name ends in: all files of users pass here.
 
     Raises:
         OSError: when it is of another format, or none.
+        FD2TalkError: when its header says that it is larger than :data:`MAX_PIXELS`; nothing is unpacked.
     """
     Image.init()
-    return Image.open(source, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound below is lower
+        picture = Image.open(source, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+    name = shown_path(Path(picture.filename).name) if picture.filename else "The picture"
+    check_amount(picture.width * picture.height, MAX_PIXELS, f"{name} has {{}} pixels", "make it smaller")
+    return picture
 
 
 def read_image(path: Path | str) -> Tensor:
-    """A picture file as ``[H, W, 3]`` in 0..1, turned upright as its EXIF orientation says."""
+    """A picture file as ``[H, W, 3]`` in 0..1, turned upright as its EXIF orientation says.
+
+    Whole numbers of a grey picture are those of 16 bits; floating-point ones lie in 0..1.
+
+    Raises:
+        FD2TalkError: naming the file, when it is none that can be read.
+    """
     from PIL import ImageOps
 
+    path = check_input(path, "picture")
     try:
         with open_picture(path) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FD2TalkError(f"{Path(path).name} cannot be read as a picture ({error}).") from error
-    return torch.from_numpy(np.asarray(upright, dtype=np.float32) / 255)
+            upright = ImageOps.exif_transpose(picture)
+            pixels = _grey(upright) if upright.mode in _DEEP_GREY else _colours(upright)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, FD2TalkError):
+            raise
+        raise FD2TalkError(
+            f"{shown_path(path.name)} cannot be read as a picture ({reason_of(error)})."
+        ) from error
+    return pixels
+
+
+def _colours(picture: Image.Image) -> Tensor:
+    """``[H, W, 3]`` in 0..1, in one copy of that size."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).float().div_(255)
+
+
+def _grey(picture: Image.Image) -> Tensor:
+    """A grey picture of more than 8 bits."""
+    values = torch.from_numpy(np.asarray(picture).astype(np.float32))
+    if not torch.isfinite(values).all():
+        raise ValueError("it holds values that are not numbers")
+    low, high, white = float(values.min()), float(values.max()), 1 if picture.mode == "F" else 65535
+    if not -0.01 * white <= low <= high <= 1.01 * white:
+        raise ValueError(f"its values go from {low:g} to {high:g}, but 0 to {white} is needed")
+    return (values / white).clamp(0, 1)[..., None].expand(-1, -1, 3).contiguous()

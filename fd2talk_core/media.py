@@ -15,6 +15,8 @@ from pathlib import Path
 
 import av
 
+from .files import check_input
+
 DEMUXERS = (
     *("aac", "ac3", "aiff", "amr", "ape", "asf", "au", "avi", "caf", "dts", "dv", "eac3", "flac", "flv"),
     *("gif", "gsm", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov", "mp3", "mpc", "mpc8", "mpeg"),
@@ -29,6 +31,7 @@ def open_media(source: Path | str | io.BytesIO) -> Iterator[av.container.InputCo
     """A container to read from; a path is the name of a file and nothing else.
 
     Raises:
+        FD2TalkError: when the path is none of a file.
         av.FFmpegError, OSError: when it cannot be opened or is none of :data:`DEMUXERS`.
     """
     options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none"}
@@ -37,5 +40,5 @@ def open_media(source: Path | str | io.BytesIO) -> Iterator[av.container.InputCo
         with av.open(source, options=options) as container:
             yield container
     else:
-        with open(source, "rb") as file, av.open(file, options=options) as container:
+        with open(check_input(source, "file"), "rb") as file, av.open(file, options=options) as container:
             yield container

@@ -254,6 +254,7 @@ class FD2TalkPipeline:
             no_face=no_face,
             margin=margin,
             size=size,
+            callback=report("portrait"),
         )
         moving = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
         latents = iter_latents(

@@ -194,6 +194,7 @@ class EncodeReference(CheckpointNode):
             mask=face_mask,
             margin=margin,
             no_face=NO_FACE[no_face],
+            callback=host.Progress(),
         )
         return io.NodeOutput(reference, host.to_host(reference.crop[None]))
 

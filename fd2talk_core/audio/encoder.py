@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import FD2TalkError
+from ..files import check_input, check_path, reason_of, shown_path
+from ..networks.building import check_weights, outline_of, state_shapes
 from ..timing import check_fps, frame_count
+from ..waveforms import check_waveform
 from .features import NATIVE_FPS, AudioFeatures
 from .front import ConvolutionFront, feature_count, receptive_field_of, stride_of
-from .reading import check_waveform
 from .resampling import SAMPLE_RATE, to_mono_16k
 
 if TYPE_CHECKING:
+    from transformers import Wav2Vec2Config
+
     from ..progress import Callback
 
 
@@ -81,7 +85,7 @@ class AudioEncoder(nn.Module):
         self.model = Wav2Vec2Model(hf_config)
         self.do_normalize = bool(do_normalize)
         self.name = name
-        self.stride, self.receptive_field = stride_of(hf_config), receptive_field_of(hf_config)
+        self.stride, self.receptive_field = _check_front(hf_config, name)
 
     # -- files --
 
@@ -110,7 +114,7 @@ class AudioEncoder(nn.Module):
         Raises:
             FD2TalkError: naming what is missing or wrong.
         """
-        path = Path(path)
+        path = check_path(path, "The audio encoder")
         if path.is_dir():
             return cls._from_folder(path)
         from ..networks.checkpoint import load_checkpoint
@@ -146,11 +150,20 @@ class AudioEncoder(nn.Module):
                 f"{folder.name} expects audio at {preprocessor['sampling_rate']} Hz, but 16000 is supported."
             )
         try:
+            weights = _weights_of(folder)
+            outline = outline_of(
+                lambda: cls(config, preprocessor["do_normalize"], folder.name), weights.shapes
+            )
+            weights.check(outline.model)
             encoder = cls(config, preprocessor["do_normalize"], folder.name)
             wanted = encoder.model.state_dict()
-            found = _fitting(_read_weights(folder), wanted)
-        except (OSError, SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise FD2TalkError(f"{folder.name} cannot be loaded as a wav2vec 2.0 model ({error}).") from error
+            found = {name: weights.read(name) for name in weights.places}
+        except FD2TalkError as error:
+            raise FD2TalkError(f"{shown_path(folder.name)}: {error}") from error
+        except Exception as error:  # a stranger's values reach every line of a constructor
+            raise FD2TalkError(
+                f"{shown_path(folder.name)} cannot be loaded as a wav2vec 2.0 model ({reason_of(error)})."
+            ) from error
         # absent from models fine-tuned without masking, and unused outside pre-training
         missing = sorted(wanted.keys() - found.keys() - {"masked_spec_embed"})
         if missing:
@@ -262,30 +275,80 @@ class AudioEncoder(nn.Module):
         return out
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of ``model.safetensors``, or of its parts ``model-00001-of-00002.safetensors``."""
+def _check_front(config: Wav2Vec2Config, name: str) -> tuple[int, int]:
+    """Stride and receptive field of the convolutions, in samples.
+
+    Raises:
+        FD2TalkError: when they step by nothing, or by more than a second.
+    """
+    steps = [*config.conv_stride, *config.conv_kernel]
+    if min(steps, default=0) < 1:
+        raise FD2TalkError(f"The convolutions of {name!r} have a stride or kernel under 1: {steps}.")
+    stride, field = stride_of(config), receptive_field_of(config)
+    if max(stride, field) > SAMPLE_RATE:
+        raise FD2TalkError(
+            f"The convolutions of {name!r} step by {stride:,} samples and hear {field:,}, but at most "
+            f"{SAMPLE_RATE:,} (a second) make sense."
+        )
+    return stride, field
+
+
+@dataclass(frozen=True)
+class _FolderWeights:
+    """The tensors of ``model.safetensors``, or of its parts ``model-00001-of-00002.safetensors``.
+
+    Attributes:
+        shapes: of all tensors, by the names that they have there.
+        files: where each is.
+        places: the names of a bare model, and those of their tensors.
+    """
+
+    shapes: dict[str, list[int]]
+    files: dict[str, Path]
+    places: dict[str, str] = field(default_factory=dict)
+
+    def check(self, model: nn.Module) -> None:
+        """Find the weights that a bare model wants, by its own names: a recogniser's have a prefix, and files
+        older than torch's parametrizations call the two parts of a normalised weight ``weight_g`` and
+        ``weight_v``.
+
+        Raises:
+            FD2TalkError: for a tensor of another shape.
+        """
+        wanted = state_shapes(model)
+        for given, shape in self.shapes.items():
+            name = given.removeprefix("wav2vec2.")
+            if name not in wanted:
+                name = name.replace("weight_g", "parametrizations.weight.original0")
+                name = name.replace("weight_v", "parametrizations.weight.original1")
+            if name in wanted:
+                if list(shape) != wanted[name]:
+                    raise FD2TalkError(
+                        f"{self.files[given].name} does not fit config.json: {given} is {list(shape)}, "
+                        f"expected {wanted[name]}."
+                    )
+                self.places[name] = given
+
+    def read(self, name: str) -> Tensor:
+        """The weight that a bare model calls so."""
+        given = self.places[name]
+        with safe_open(self.files[given], framework="pt") as file:
+            tensor = file.get_tensor(given)
+        check_weights(shown_path(self.files[given].name), given, tensor)
+        return tensor
+
+
+def _weights_of(folder: Path) -> _FolderWeights:
     whole = folder / "model.safetensors"
     files = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
     if not files:
         raise FileNotFoundError("it has no model.safetensors")
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def _fitting(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that a bare model wants, by its own names: a recogniser's have a prefix, and files older
-    than torch's parametrizations call the two parts of a normalised weight ``weight_g`` and ``weight_v``.
-    """
-    found = {}
-    for name, tensor in weights.items():
-        name = name.removeprefix("wav2vec2.")
-        if name not in wanted:
-            name = name.replace("weight_g", "parametrizations.weight.original0")
-            name = name.replace("weight_v", "parametrizations.weight.original1")
-        if name in wanted:
-            if tensor.shape != wanted[name].shape:
-                raise ValueError(f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}")
-            found[name] = tensor
-    return found
+    shapes, places = {}, {}
+    for path in files:
+        with safe_open(check_input(path, "file"), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118, not a dict
+                shapes[name], places[name] = file.get_slice(name).get_shape(), path
+    return _FolderWeights(shapes, places)
 
 
 def _read_json(path: Path, purpose: str) -> dict[str, Any]:
@@ -293,8 +356,10 @@ def _read_json(path: Path, purpose: str) -> dict[str, Any]:
         raise FD2TalkError(f"{path.parent.name} has no {path.name}, {purpose}: download it with the weights.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FD2TalkError(f"{path.parent.name}/{path.name} cannot be read ({error}).") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise FD2TalkError(
+            f"{shown_path(path.parent.name)}/{path.name} cannot be read ({reason_of(error)})."
+        ) from error
     if not isinstance(content, dict):
         raise FD2TalkError(f"{path.parent.name}/{path.name} is not a JSON object.")
     return content

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..checks import check_amount
 from ..errors import FD2TalkError
+from ..files import check_input, reason_of, shown_path
+from ..waveforms import check_sample_rate
 
 if TYPE_CHECKING:
     import av
+
+MAX_SAMPLES = 1 << 29
+"""Of a file, all channels together: 2 GB, three hours of mono at 48 kHz. Silence packs into little."""
+MAX_CHANNELS = 64
 
 
 def read_audio(path: Path | str) -> tuple[Tensor, int]:
@@ -27,31 +34,35 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
 
     from ..media import open_media
 
-    path = Path(path)
-    if not path.is_file():
-        raise FD2TalkError(f"There is no audio file {path}.")
+    path = check_input(path, "audio file")
     pieces: list[Tensor] = []
+    taken = 0
     try:
         with open_media(path) as container:
             if not container.streams.audio:
                 raise FD2TalkError(
-                    f"{path.name} holds no audio stream; give a sound file or a video with sound."
+                    f"{shown_path(path.name)} holds no audio stream; give a sound file or a video with sound."
                 )
             stream = container.streams.audio[0]
+            _check_stream(stream, path.name)
             # interleaved, since PyAV reads beyond its eight pointers when more channels come as planes
             to_float = av.AudioResampler(format="flt")
             for frame in container.decode(stream):
                 # a decoder may double the rate that the header names (HE-AAC)
                 sample_rate = frame.sample_rate
+                taken += frame.samples * frame.layout.nb_channels
+                check_amount(taken, MAX_SAMPLES, f"{shown_path(path.name)} holds over {{}} samples", "cut it")
                 pieces.extend(map(_samples, to_float.resample(frame)))
             pieces.extend(map(_samples, to_float.resample(None)))
     except FD2TalkError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise FD2TalkError(f"{path.name} cannot be decoded as audio ({error}).") from error
+        raise FD2TalkError(
+            f"{shown_path(path.name)} cannot be decoded as audio ({reason_of(error)})."
+        ) from error
     if not pieces:
-        raise FD2TalkError(f"{path.name} holds an audio stream without a single sample.")
-    return _join(pieces), sample_rate
+        raise FD2TalkError(f"{shown_path(path.name)} holds an audio stream without a single sample.")
+    return _join(pieces), check_sample_rate(sample_rate)
 
 
 def has_sound(path: Path | str) -> bool:
@@ -61,10 +72,17 @@ def has_sound(path: Path | str) -> bool:
     from ..media import open_media
 
     try:
-        with open_media(path) as container:
+        with open_media(check_input(path, "file")) as container:
             return bool(container.streams.audio)
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError, FD2TalkError):
         return False
+
+
+def _check_stream(stream: av.AudioStream, name: str) -> None:
+    """What the header says, before anything is decoded by it."""
+    check_amount(stream.channels, MAX_CHANNELS, f"{shown_path(name)} has {{}} channels", "mix it down")
+    if stream.rate:
+        check_sample_rate(stream.rate)
 
 
 def _samples(frame: av.AudioFrame) -> Tensor:
@@ -82,30 +100,4 @@ def _join(pieces: list[Tensor]) -> Tensor:
         piece = pieces.pop()
         waveform[:, start : start + piece.shape[1]] = piece
         start += piece.shape[1]
-    return waveform
-
-
-def check_waveform(waveform: Tensor, sample_rate: int) -> Tensor:
-    """The waveform as ``[C, N]``, or one sentence on what is wrong with it.
-
-    Args:
-        waveform: ``[N]``, ``[C, N]`` or ``[1, C, N]``, float in -1..1 or PCM integers.
-        sample_rate: Hz.
-    """
-    if sample_rate != int(sample_rate) or sample_rate < 1:
-        raise FD2TalkError(
-            f"The audio's sample rate is {sample_rate}, but a whole number of Hz over 0 is needed."
-        )
-    if waveform.ndim == 3 and waveform.shape[0] == 1:
-        waveform = waveform[0]
-    if waveform.ndim == 1:
-        waveform = waveform[None]
-    if waveform.ndim != 2:
-        raise FD2TalkError(
-            f"The audio has shape {tuple(waveform.shape)}, but one clip of [channels, samples] is needed."
-        )
-    if 0 in waveform.shape:
-        raise FD2TalkError(f"The audio is empty (shape {tuple(waveform.shape)}): give at least one sample.")
-    if waveform.is_complex() or waveform.dtype == torch.bool:
-        raise FD2TalkError(f"The audio is of type {waveform.dtype}, but float or integer samples are needed.")
     return waveform

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import FD2TalkError
-from .reading import check_waveform
+from ..waveforms import as_float, check_waveform
 
 SAMPLE_RATE = 16_000
 """Of every wav2vec 2.0 model."""
@@ -23,10 +23,7 @@ def _mono(waveform: Tensor, start: int, stop: int) -> Tensor:
     """Samples ``start..stop`` as mono float32, zeros beyond either end."""
     length = waveform.shape[1]
     piece = waveform[:, max(start, 0) : max(min(stop, length), 0)].detach().cpu()
-    if not piece.is_floating_point():
-        span = torch.iinfo(piece.dtype)
-        middle = 128 if piece.dtype == torch.uint8 else 0
-        piece = (piece.double() - middle) / (span.max - middle + 1)
+    piece = as_float(piece)
     if not torch.isfinite(piece).all():
         bad = int((~torch.isfinite(piece)).any(dim=0).nonzero()[0]) + max(start, 0)
         raise FD2TalkError(
@@ -49,7 +46,7 @@ def to_mono_16k(waveform: Tensor, sample_rate: int) -> Tensor:
         ``[ceil(N * 16000 / sample_rate)]`` float32 on the CPU; sample n stands for the instant n / 16000.
 
     Raises:
-        FD2TalkError: for empty audio, a value that is not finite, or a sample rate under 1.
+        FD2TalkError: for empty audio, a value that is not finite, or a sample rate that sound has not.
     """
     waveform = check_waveform(waveform, sample_rate)
     resampler = BandlimitedResampler(int(sample_rate), SAMPLE_RATE)

@@ -18,14 +18,17 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import check_amount, check_tensor
 from ..errors import FD2TalkError
+from ..imaging import MAX_PIXELS
+from ..progress import Callback
 from .names import ARKIT_NAMES
 from .tflite import load_network
 
@@ -46,6 +49,7 @@ _PRESENCE_SCORE_UNDETECTED = 0.9  # landmarks that no detection supports have to
 _SUPPRESSION_IOU = 0.3
 _ROI_SCALE = 1.5
 _SMALLEST_TILE = 160  # pixels: the detector sees faces down to about 1/5 of its input, so about 32 px here
+_FINEST = 25  # tiles along a side: in larger pictures, faces too small for a portrait would take minutes
 _EYE_CORNERS = (33, 263)  # outer corners, the person's right and left
 _RESCAN_EVERY = 12  # frames: how often a lost face is looked for in the whole picture while tracking
 
@@ -132,23 +136,31 @@ def check_picture(image: Tensor, name: str = "image") -> Tensor:
         FD2TalkError: on another shape, a batch of several, a side under 64 pixels, or values that are not
             numbers.
     """
-    shape = tuple(image.shape)
+    shape = tuple(check_tensor(image, f"The {name}").shape)
     if len(shape) == 4 and shape[0] > 1:
         raise FD2TalkError(
             f"The {name} is a batch of {shape[0]} pictures, but one is needed: pick one of them."
         )
     if len(shape) not in (3, 4) or 0 in shape or shape[-1] not in (1, 3, 4):
         raise FD2TalkError(f"The {name} has shape {shape}, but [height, width, 3] is needed.")
-    image = image.detach().reshape(shape[-3:]).cpu()
     if min(shape[-3:-1]) < 64:
         raise FD2TalkError(f"The {name} is {shape[-2]} x {shape[-3]} pixels, but at least 64 x 64 is needed.")
-    image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-    if not torch.isfinite(image).all():
+    pixels = f"The {name} has {{}} pixels"
+    check_amount(shape[-2] * shape[-3], MAX_PIXELS, pixels, "make it smaller, or crop it around the face")
+    image = image.detach().reshape(shape[-3:]).cpu()[..., :3]
+    if image.dtype == torch.uint8:
+        image = image.float().div_(255)
+    elif not image.is_floating_point():
+        raise FD2TalkError(f"The {name} is of type {image.dtype}, but floats in 0..1 or uint8 are needed.")
+    image = image.float()
+    low, high = image.aminmax()
+    if not (torch.isfinite(low) and torch.isfinite(high)):
         raise FD2TalkError(
             f"The {name} holds values that are not numbers (NaN or infinity): check what made it."
         )
-    image = image.expand(-1, -1, 3) if shape[-1] == 1 else image[..., :3]
-    return image.clamp(0, 1).contiguous()
+    if low < 0 or high > 1:
+        image = image.clamp(0, 1)
+    return image.expand(-1, -1, 3).contiguous()
 
 
 def sample_square(picture: Tensor, square: Square, size: int, padding: str = "border") -> Tensor:
@@ -192,6 +204,37 @@ def _surroundings(picture: Tensor, square: Square) -> tuple[tuple[int, int], Ten
     return (left, top), picture[:, top:bottom, left:right]
 
 
+@dataclass(frozen=True)
+class _Level:
+    """A picture shrunk so that a tile of it fills the detector, and the overlapping tiles that cover it.
+
+    Attributes:
+        size: height and width in pixels.
+        rows, columns: of the tiles, which begin every :attr:`STEP` pixels.
+    """
+
+    STEP: ClassVar[int] = _DETECTOR_SIZE // 2
+    size: tuple[int, int]
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, sides: tuple[int, int], tile: float) -> _Level:
+        """For a picture of a height and width, and tiles of its pixels."""
+        size = tuple(max(1, round(side * _DETECTOR_SIZE / tile)) for side in sides)
+        return cls(size, *(max(0, math.ceil((side - _DETECTOR_SIZE) / cls.STEP)) + 1 for side in size))
+
+    @property
+    def count(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def spare(self) -> tuple[int, int]:
+        """Pixels of height and width by which the tiles reach beyond the picture."""
+        across = ((self.rows, self.size[0]), (self.columns, self.size[1]))
+        return tuple((tiles - 1) * self.STEP + _DETECTOR_SIZE - side for tiles, side in across)
+
+
 class FaceLandmarker:
     """MediaPipe's Face Landmarker on ``ai-edge-litert``: detector, landmarks and expression scores.
 
@@ -214,20 +257,26 @@ class FaceLandmarker:
         """
         return cls(MODEL_PATH if path is None else path)
 
-    def detect(self, image: Tensor) -> list[Face]:
+    def detect(self, image: Tensor, callback: Callback | None = None) -> list[Face]:
         """Every face of a picture, the largest first.
 
         Args:
             image: ``[H, W, 3]`` in 0..1, as :func:`check_picture` takes it.
+            callback: ``(done, total, None)`` after each look at a part of the picture.
 
         Raises:
             FD2TalkError: when the image is not one.
         """
-        picture = check_picture(image).movedim(-1, 0)
+        # in planes, which every size of the picture is made from
+        picture = check_picture(image).movedim(-1, 0).contiguous()
         for smallest in (_SMALLEST_TILE, _SMALLEST_TILE // 2):  # the finest tiles only when all else failed
-            candidates = self._scan(picture, smallest)
-            faces = _distinct([face for roi in candidates if (face := self._settle(picture, roi))])
-            if faces:
+            candidates = self._scan(picture, smallest, callback)
+            faces = []
+            for number, roi in enumerate(candidates, start=1):
+                faces += filter(None, [self._settle(picture, roi)])
+                if callback is not None:
+                    callback(number, len(candidates), None)
+            if faces := _distinct(faces):
                 break
         return order_faces(faces)
 
@@ -282,50 +331,53 @@ class FaceLandmarker:
             last = face or last
             yield face
 
-    def _scan(self, picture: Tensor, smallest: int) -> list[Square]:
+    def _scan(self, picture: Tensor, smallest: float, callback: Callback | None = None) -> list[Square]:
         """Squares that may hold a face, from a picture seen at every size that the detector needs.
 
         The detector takes 128 pixels and knows faces from about a fifth to all of them: it sees the picture
-            with a
-        margin (a face that fills it), the whole picture, and overlapping tiles of a half, a quarter, ...
+        with a margin (a face that fills it), the whole picture, and overlapping tiles of a half, a quarter,
+        ...
         """
         longest = max(picture.shape[-2:])
-        tile, boxes, keypoints, scores = 2.0 * longest, [], [], []
-        while tile >= longest or tile >= smallest:
-            for found in self._scan_tiles(picture, tile):
-                boxes.append(found[0])
-                keypoints.append(found[1])
-                scores.append(found[2])
-            tile /= 2
+        smallest = max(smallest, longest / _FINEST)
+        tiles = [2.0 * longest]
+        while tiles[-1] > longest or tiles[-1] >= 2 * smallest:
+            tiles.append(tiles[-1] / 2)
+        levels = [_Level.of(picture.shape[-2:], tile) for tile in tiles]
+        total, done = sum(level.count for level in levels), 0
+        boxes, keypoints, scores = [], [], []
+        for level in levels:
+            for found in self._scan_tiles(picture, level):
+                done += 1
+                if callback is not None:
+                    callback(done, total, None)
+                if len(found[2]):
+                    boxes.append(found[0])
+                    keypoints.append(found[1])
+                    scores.append(found[2])
         if not boxes:
             return []
         return _suppress(np.concatenate(boxes), np.concatenate(keypoints), np.concatenate(scores))
 
     def _scan_tiles(
-        self, picture: Tensor, tile: float
+        self, picture: Tensor, level: _Level
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Boxes ``[n, 4]``, keypoints ``[n, 6, 2]`` and scores ``[n]`` in picture pixels, tile by tile."""
         height, width = picture.shape[-2:]
-        shrunk = [max(1, round(side * _DETECTOR_SIZE / tile)) for side in (height, width)]
-        level = F.interpolate(
-            picture[None], size=shrunk, mode="bilinear", antialias=True, align_corners=False
+        shrunk = F.interpolate(
+            picture[None], size=level.size, mode="bilinear", antialias=True, align_corners=False
         )
-        step = _DETECTOR_SIZE // 2
-        counts = [max(0, math.ceil((side - _DETECTOR_SIZE) / step)) + 1 for side in shrunk]
-        spare = [
-            (count - 1) * step + _DETECTOR_SIZE - side for count, side in zip(counts, shrunk, strict=True)
-        ]
+        spare = level.spare
         top, left = spare[0] // 2, spare[1] // 2
-        level = F.pad(level, (left, spare[1] - left, top, spare[0] - top))[0] * 2 - 1
-        scale = np.array([width / shrunk[1], height / shrunk[0]], dtype=np.float32)
-        for row in range(counts[0]):
-            for column in range(counts[1]):
-                y, x = row * step, column * step
-                window = level[:, y : y + _DETECTOR_SIZE, x : x + _DETECTOR_SIZE].movedim(0, -1)
+        shrunk = F.pad(shrunk, (left, spare[1] - left, top, spare[0] - top))[0] * 2 - 1
+        scale = np.array([width / level.size[1], height / level.size[0]], dtype=np.float32)
+        for row in range(level.rows):
+            for column in range(level.columns):
+                y, x = row * _Level.STEP, column * _Level.STEP
+                window = shrunk[:, y : y + _DETECTOR_SIZE, x : x + _DETECTOR_SIZE].movedim(0, -1)
                 points, scores = self._decode(window)
                 points = (points + np.array([x - left, y - top], dtype=np.float32)) * scale
-                if len(scores):
-                    yield points[:, :2].reshape(-1, 4), points[:, 2:], scores
+                yield points[:, :2].reshape(-1, 4), points[:, 2:], scores
 
     def _decode(self, window: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Corners and six keypoints ``[n, 8, 2]`` in detector pixels, scores ``[n]``, where high."""
@@ -455,7 +507,7 @@ def _suppress(boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> l
     squares = []
     order = np.argsort(-scores, kind="stable")
     while len(order):
-        overlap = np.array([_iou(boxes[order[0]], boxes[other]) for other in order])
+        overlap = _iou(boxes[order[0]], boxes[order])
         cluster, order = order[overlap > _SUPPRESSION_IOU], order[overlap <= _SUPPRESSION_IOU]
         weights = scores[cluster] / scores[cluster].sum()
         left, top, right, bottom = (weights[:, None] * boxes[cluster]).sum(axis=0)
@@ -487,10 +539,13 @@ def _intersection(a: Any, b: Any) -> float:
     return float(max(width, 0.0) * max(height, 0.0))
 
 
-def _iou(a: Any, b: Any) -> float:
-    shared = _intersection(a, b)
-    areas = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-    return shared / max(float(areas) - shared, 1e-12)
+def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of a box with each of ``[n, 4]`` others."""
+    shared = (
+        (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(min=0).prod(axis=1)
+    )
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
+    return shared / np.maximum(area + areas - shared, 1e-12)
 
 
 def _distinct(faces: list[Face]) -> list[Face]:

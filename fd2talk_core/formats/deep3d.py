@@ -33,7 +33,7 @@ from ..face.rotations import euler_angles, rotation_matrix
 BFM_FACE_MODEL = "bfm-64"
 NUM_EXPRESSION = 64
 FULL_ROW = 257
-MAX_ARRAY_BYTES = 512 << 20
+MAX_BYTES = 512 << 20
 
 _ROW_NAMES = ("coeff_3dmm", "full_3dmm", "coeff", "coeffs", "coefficients")
 _NUMBER_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -126,7 +126,7 @@ def numeric_arrays(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Name and values of every real numeric array at the top of a MATLAB 5 file; all else is passed over.
 
     Raises:
-        FD2TalkError: when the file is of another format, cut short, or an array is larger than 512 MB.
+        FD2TalkError: when the file is of another format, cut short, or its arrays unpack to more than 512 MB.
     """
     content = Path(path).read_bytes()
     if content[:8] == b"\x89HDF\r\n\x1a\n" or content[:10] == b"MATLAB 7.3":
@@ -136,16 +136,20 @@ def numeric_arrays(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         raise FD2TalkError("it is not a MATLAB 5 file.")
     try:
         yield from _arrays(memoryview(content)[128:], order)
+    except FD2TalkError:
+        raise
     except (struct.error, ValueError, zlib.error, IndexError, OverflowError) as error:
         raise FD2TalkError(f"it is corrupt or cut short ({error}).") from error
 
 
 def _arrays(content: memoryview, order: str) -> Iterator[tuple[str, np.ndarray]]:
+    left = MAX_BYTES  # of all arrays together
     for kind, data in _elements(content, order):
         if kind == _COMPRESSED:
-            unpacked = zlib.decompressobj().decompress(data, MAX_ARRAY_BYTES + 1)
-            if len(unpacked) > MAX_ARRAY_BYTES:
-                raise FD2TalkError(f"an array in it unpacks to more than {MAX_ARRAY_BYTES >> 20} MB.")
+            unpacked = zlib.decompressobj().decompress(data, left + 1)
+            if len(unpacked) > left:
+                raise FD2TalkError(f"its arrays unpack to more than {MAX_BYTES >> 20} MB.")
+            left -= len(unpacked)
             kind, data = next(_elements(memoryview(unpacked), order), (0, memoryview(b"")))
         if kind == _MATRIX and len(data):
             named = _matrix(data, order)

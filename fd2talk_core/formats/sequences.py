@@ -35,9 +35,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..checks import check_amount
 from ..errors import FD2TalkError
 from ..face.names import ARKIT_NAMES, OPEN_FACE_MODEL, POSE_NAMES
-from ..files import replacing
+from ..files import check_input, check_output, check_path, reason_of, replacing, shown_path
 from ..motion.coefficients import CoefficientSequence
 from ..timing import check_fps
 from .deep3d import read_deep3d
@@ -50,6 +51,13 @@ MAX_BYTES = 512 << 20
 MAX_TEXT_BYTES = {".json": 64 << 20, ".csv": 256 << 20}
 MAX_VALUES = 128 << 20
 """Numbers of a sequence: 40 minutes of a thousand coefficients at 50 fps."""
+
+NPZ_MEMBERS = (
+    *KINDS,
+    *("version", "fps", "names", "rest", "face_model"),
+    *(f"{kind}_face_model" for kind in KINDS),
+)
+"""What is unpacked of an archive."""
 
 _BROKEN_ARCHIVE = (
     zipfile.BadZipFile,
@@ -106,11 +114,12 @@ def load_motion(path: Path | str, fps: float | None = None) -> MotionFile:
         FD2TalkError: when the file is missing, too large, corrupt, of another format, without a frame rate,
             or holds values that are not finite; the sentence names the file, and the line of a CSV.
     """
-    path = Path(path)
+    path = check_path(path, "The motion file")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise FD2TalkError(
-            f"{path.name} has the ending {path.suffix!r}, but a motion file is one of {', '.join(READERS)}."
+            f"{shown_path(path.name)} has the ending {path.suffix!r}, "
+            f"but a motion file is one of {', '.join(READERS)}."
         )
     with _blame(path):
         if fps is not None:
@@ -156,7 +165,7 @@ def save_motion(
         FD2TalkError: when there is nothing to save, a kind is in the wrong place, the two run at different
             frame rates, or the format cannot hold them.
     """
-    path = Path(path)
+    path = check_path(path, "The motion file")
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
         raise FD2TalkError(
@@ -175,7 +184,8 @@ def save_motion(
             f"{path.name} cannot be saved: the expression runs at {sequences[0].fps:g} fps and the pose at "
             f"{sequences[1].fps:g}, and a file has one rate; retime one of them, or save two files."
         )
-    with _blame(path), replacing(path) as partial:
+    check_output(path, tuple(WRITERS))
+    with replacing(path) as partial, _blame(path):
         writer(partial, expression, pose)
 
 
@@ -238,9 +248,11 @@ def _write_safetensors(
 def _read_npz(path: Path, fps: float | None) -> Pair:
     try:
         with zipfile.ZipFile(path) as archive:
-            arrays = {
-                info.filename.removesuffix(".npy"): _read_npy(archive, info) for info in archive.infolist()
-            }
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members = {name: info for name, info in members.items() if name in NPZ_MEMBERS}
+            unpacked = sum(info.file_size for info in members.values())
+            check_amount(unpacked / 2**20, MAX_BYTES >> 20, "it would unpack to {} MB", "cut the motion")
+            arrays = {name: _read_npy(archive, info) for name, info in members.items()}
     except FD2TalkError:
         raise
     except _BROKEN_ARCHIVE as error:
@@ -265,12 +277,10 @@ def _read_npz(path: Path, fps: float | None) -> Pair:
 def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     """One array of the archive; what its header promises is held to what the member really has."""
     name = info.filename
-    if info.file_size > MAX_BYTES:
-        raise FD2TalkError(f"its member {name!r} would unpack to {info.file_size / 2**20:.0f} MB.")
     with archive.open(info) as member:
-        content = member.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise FD2TalkError(f"its member {name!r} unpacks to more than {MAX_BYTES >> 20} MB.")
+        content = member.read(info.file_size + 1)
+    if len(content) > info.file_size:
+        raise FD2TalkError(f"its member {name!r} unpacks to more than it says.")
     stream = io.BytesIO(content)
     try:
         version = np.lib.format.read_magic(stream)
@@ -501,8 +511,7 @@ def _check_count(count: int) -> None:
 
 
 def _check_size(path: Path) -> None:
-    if not path.is_file():
-        raise FD2TalkError("there is no such file.")
+    check_input(path, "motion file")
     limit = MAX_TEXT_BYTES.get(path.suffix.lower(), MAX_BYTES)
     size = path.stat().st_size
     if size > limit:
@@ -520,9 +529,9 @@ def _blame(path: Path):
     try:
         yield
     except FD2TalkError as error:
-        raise FD2TalkError(f"{path.name}: {error}") from error
+        raise FD2TalkError(f"{shown_path(path.name)}: {error}") from error
     except OSError as error:
-        raise FD2TalkError(f"{path.name}: {error.strerror or error}.") from error
+        raise FD2TalkError(f"{shown_path(path.name)}: {reason_of(error)}.") from error
 
 
 def _text(array: np.ndarray | None, default: str | None) -> str | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +14,9 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..files import check_output, replacing
+from ..files import check_output, replacing, writing
 from ..timing import check_fps
+from ..waveforms import as_float, check_waveform
 
 ENDINGS = (".mp4",)
 AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -36,7 +36,8 @@ class VideoWriter:
     The sound starts at 0 and is not stretched: frame ``i`` is shown at ``i / fps``.
 
     Raises:
-        FD2TalkError: when the file cannot be written (see :func:`~fd2talk_core.files.check_output`).
+        FD2TalkError: when the file cannot be written (see :func:`~fd2talk_core.files.check_output`), or the
+            audio is none (see :func:`~fd2talk_core.waveforms.check_waveform`).
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class VideoWriter:
     ) -> None:
         self.path = check_output(path, ENDINGS)
         self.fps = check_fps(fps).limit_denominator(1001)
-        self.audio = audio
+        self.audio = None if audio is None else (check_waveform(*audio), int(audio[1]))
         self.crf = crf
         self.num_frames = 0
         self._container: av.container.OutputContainer | None = None
@@ -52,7 +53,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         self._video: av.VideoStream | None = None
         self._sound: _AudioTrack | None = None
-        with self._blame(), ExitStack() as stack:
+        with writing(self.path.name), ExitStack() as stack:
             partial = stack.enter_context(replacing(self.path))
             self._container = av.open(
                 str(partial), mode="w", format="mp4", options={"movflags": "+faststart"}
@@ -60,15 +61,6 @@ class VideoWriter:
             stack.callback(self._close)
             self._until_whole = stack.pop_all()
         return self
-
-    @contextmanager
-    def _blame(self) -> Iterator[None]:
-        """Give what the file system says the file's name."""
-        try:
-            yield
-        except (av.FFmpegError, OSError) as error:
-            reason = error.strerror or error
-            raise FD2TalkError(f"{self.path.name} cannot be written ({reason}).") from error
 
     def write(self, frames: Tensor) -> None:
         """Append frames ``[n, H, W, 3]`` in 0..1. Odd sizes are extended by one pixel, which H.264 needs."""
@@ -84,7 +76,7 @@ class VideoWriter:
         pad_h, pad_w = pixels.shape[1] % 2, pixels.shape[2] % 2
         if pad_h or pad_w:
             pixels = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
-        with self._blame():
+        with writing(self.path.name):
             self._encode(pixels)
 
     def _encode(self, pixels: np.ndarray) -> None:
@@ -115,7 +107,7 @@ class VideoWriter:
         if error is not None:
             self._until_whole.__exit__(kind, error, traceback)
             return
-        with self._until_whole, self._blame():
+        with self._until_whole, writing(self.path.name):
             if self._video is None:
                 raise FD2TalkError("No frame was written, so there is no video.")
             self._container.mux(self._video.encode())
@@ -139,9 +131,8 @@ class _AudioTrack:
 
     def __init__(self, container: av.container.OutputContainer, waveform: Tensor, sample_rate: int) -> None:
         self.container = container
-        waveform = waveform[0] if waveform.ndim == 3 else waveform
         if waveform.shape[0] > 8:
-            waveform = waveform.float().mean(dim=0, keepdim=True)
+            waveform = as_float(waveform).float().mean(dim=0, keepdim=True)
         channels = waveform.shape[0]
         self.layout = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}[
             channels
@@ -164,7 +155,9 @@ class _AudioTrack:
             self.position = stop
 
     def _encode(self, piece: Tensor) -> None:
-        samples = piece.detach().to("cpu", torch.float32).clamp(-1, 1)
+        samples = as_float(piece.detach().cpu()).float().clamp(-1, 1)
+        if not torch.isfinite(samples).all():
+            raise FD2TalkError("The audio holds a value that is not a finite number: export it again.")
         # packed, since PyAV miscounts the planes of eight planar channels
         packed = np.ascontiguousarray(rearrange(samples, "c n -> 1 (n c)").numpy())
         frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=self.layout)

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import check_amount, check_number
 from ..errors import FD2TalkError
+from ..files import check_path, reason_of, shown_path
+from ..imaging import MAX_PIXELS
 from ..media import open_media
 
 
@@ -35,7 +38,9 @@ class VideoFrames:
     """
 
     def __init__(self, source: Path | str | io.BytesIO, start: float = 0.0, duration: float = 0.0) -> None:
-        self.source, self.start, self.duration = source, start, duration
+        self.source = source if isinstance(source, io.BytesIO) else check_path(source, "The video")
+        self.start = check_number(start, "The start of the video in seconds", 0)
+        self.duration = check_number(duration, "The duration of the video in seconds", 0)
         with self._open() as container:
             if not container.streams.video:
                 raise FD2TalkError(f"{self.name} holds no pictures: a video is needed.")
@@ -45,6 +50,8 @@ class VideoFrames:
                 raise FD2TalkError(f"{self.name} does not say its frame rate.")
             self.fps = round(float(rate), 3)
             self.width, self.height = stream.width, stream.height
+            pixels = f"{self.name} has {{}} pixels a frame"
+            check_amount(self.width * self.height, MAX_PIXELS, pixels, "make it smaller")
             whole = stream.frames or round((container.duration or 0) / av.time_base * float(rate))
         self.num_frames = whole
         if start or duration:
@@ -54,7 +61,11 @@ class VideoFrames:
     @property
     def name(self) -> str:
         """What a message calls the video."""
-        return "The video" if isinstance(self.source, io.BytesIO) else f"The file {Path(self.source).name!r}"
+        return (
+            "The video"
+            if isinstance(self.source, io.BytesIO)
+            else f"The file '{shown_path(self.source.name)}'"
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         """``[H, W, 3]`` uint8, turned upright."""
@@ -78,4 +89,4 @@ class VideoFrames:
             with open_media(self.source) as container:
                 yield container
         except (av.FFmpegError, OSError) as error:
-            raise FD2TalkError(f"{self.name} is not a video that can be read: {error}") from error
+            raise FD2TalkError(f"{self.name} is not a video that can be read: {reason_of(error)}") from error

@@ -8,7 +8,6 @@ aliasing), and what lies beyond the picture repeats its border.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import check_choice, check_number, check_tensor, check_whole, shown
 from ..errors import FD2TalkError
 from ..face.crop import Box, CropTransform, frame_head
 from ..face.landmarks import (
@@ -30,7 +30,8 @@ from ..face.landmarks import (
 )
 from ..face.model import FaceModel
 from ..face.state import FaceState
-from ..networks.checkpoint import DEFAULT_RESOLUTION, resolution_of
+from ..networks.checkpoint import DEFAULT_RESOLUTION, LARGEST_RESOLUTION, resolution_of
+from ..progress import Callback
 
 NoFacePolicy = Literal["error", "whole_image"]
 
@@ -142,6 +143,7 @@ def crop_portrait(
     margin: float = 1.0,
     no_face: NoFacePolicy = "error",
     size: int = DEFAULT_RESOLUTION,
+    callback: Callback | None = None,
 ) -> PortraitCrop:
     """Find the face, frame it as the face model's camera would, and fit α, β, p to it.
 
@@ -157,18 +159,20 @@ def crop_portrait(
         no_face: ``"error"``, or ``"whole_image"``: take the box or the mask's extent, or without either the
             whole picture, as the crop, with neutral coefficients.
         size: side of the crop in pixels.
+        callback: ``(done, total, None)`` while faces are looked for, which a large picture takes long.
 
     Raises:
         FD2TalkError: when the image cannot be used, an argument is out of range, or there is no such face.
     """
     picture = check_picture(image, "portrait")
-    _check_choices(face_index, box, margin, no_face, size)
+    _check_choices(face_index, margin, no_face, size)
+    box = None if box is None else check_box(box, picture)
     if mask is not None:
         if box is not None:
             raise FD2TalkError("A box and a mask say which face, but only one of them can: leave one out.")
         mask = check_mask(mask, picture)
         box = _extent(mask)
-    face = _choose(landmarker, picture, face_index, face_order, box, mask, no_face)
+    face = _choose(landmarker, picture, face_index, face_order, box, mask, no_face, callback)
     if face is None:
         transform = CropTransform.of_square(*_whole(picture, box), size)
         neutral = FaceState(
@@ -197,6 +201,7 @@ def encode_reference(
     margin: float = 1.0,
     no_face: NoFacePolicy = "error",
     size: int | None = None,
+    callback: Callback | None = None,
 ) -> Reference:
     """A portrait as a reference: its crop, α, β, p, and its latent x = 𝓔(crop).
 
@@ -219,6 +224,7 @@ def encode_reference(
         margin=margin,
         no_face=no_face,
         size=resolution_of(autoencoder) if size is None else size,
+        callback=callback,
     )
     weight = next(autoencoder.parameters())
     latent = autoencoder.encode(portrait.crop.movedim(-1, 0)[None].to(weight))[0].float().cpu()
@@ -261,19 +267,39 @@ def latent_preview(latents: Tensor, reference: Reference) -> Tensor:
     return pixels.float().clamp(0, 1)
 
 
-def _check_choices(face_index: int, box: Box | None, margin: float, no_face: str, size: int) -> None:
-    if no_face not in ("error", "whole_image"):
-        raise FD2TalkError(f"The no-face policy is {no_face!r}, but 'error' or 'whole_image' is needed.")
-    if not 0.5 <= margin <= _BROADEST:
-        raise FD2TalkError(f"The crop margin is {margin}, but a number from 0.5 to {_BROADEST:g} is needed.")
-    if face_index < 0:
-        raise FD2TalkError(f"The face index is {face_index}, but 0 (the largest face) or more is needed.")
-    if size < 32:
-        raise FD2TalkError(f"The crop size is {size}, but at least 32 pixels are needed.")
-    if box is not None and not (
-        len(box) == 4 and all(map(math.isfinite, box)) and box[2] - box[0] >= 1 and box[3] - box[1] >= 1
-    ):
-        raise FD2TalkError(f"The box is {box}, but left, top, right, bottom in pixels is needed.")
+def _check_choices(face_index: int, margin: float, no_face: str, size: int) -> None:
+    check_choice(no_face, "The no-face policy", ("error", "whole_image"))
+    check_number(margin, "The crop margin", 0.5, _BROADEST)
+    check_whole(face_index, "The face index", 0)
+    check_whole(size, "The crop size in pixels", 32, LARGEST_RESOLUTION)
+
+
+def check_box(box: Box, picture: Tensor) -> Box:
+    """A box that lies on a picture, or reaches no further beyond it than the picture is large.
+
+    Args:
+        box: left, top, right, bottom in pixels.
+        picture: ``[H, W, 3]``.
+
+    Raises:
+        FD2TalkError: for a box that is none, or lies elsewhere.
+    """
+    try:
+        left, top, right, bottom = (float(check_number(side, "A side of the box", -1e9, 1e9)) for side in box)
+    except (TypeError, ValueError) as error:
+        raise FD2TalkError(
+            f"The box is {shown(box)}, but left, top, right, bottom in pixels is needed."
+        ) from error
+    if right - left < 1 or bottom - top < 1:
+        raise FD2TalkError(f"The box is {shown(box)}, but left, top, right, bottom in pixels is needed.")
+    height, width = picture.shape[:2]
+    within = -width <= left and right <= 2 * width and -height <= top and bottom <= 2 * height
+    if not within or left >= width or right <= 0 or top >= height or bottom <= 0:
+        raise FD2TalkError(
+            f"The box is {left:g}, {top:g}, {right:g}, {bottom:g}, but the picture has {width} x {height} "
+            "pixels: give left, top, right, bottom on it."
+        )
+    return left, top, right, bottom
 
 
 def check_mask(mask: Tensor, picture: Tensor) -> Tensor:
@@ -288,7 +314,7 @@ def check_mask(mask: Tensor, picture: Tensor) -> Tensor:
     """
     if mask.ndim == 3 and mask.shape[0] > 1:
         raise FD2TalkError(f"The mask is a batch of {mask.shape[0]}, but one is needed: pick one of them.")
-    mask = mask.detach().reshape(mask.shape[-2:]).float().cpu()
+    mask = check_tensor(mask, "The mask").detach().reshape(mask.shape[-2:]).float().cpu()
     if not (mask > 0).any():
         raise FD2TalkError("The mask is empty: paint over the face in the mask editor, or disconnect it.")
     if mask.shape != picture.shape[:2]:
@@ -324,9 +350,10 @@ def _choose(
     box: Box | None,
     mask: Tensor | None,
     no_face: NoFacePolicy,
+    callback: Callback | None,
 ) -> Face | None:
     """The face that was asked for; None is the whole image, by its policy."""
-    faces = order_faces(landmarker.detect(picture), face_order)
+    faces = order_faces(landmarker.detect(picture, callback), face_order)
     face = pick_face(faces, face_index, box) if mask is None else _under(mask, faces)
     if face is None and box is not None:
         face = landmarker.detect_in_box(picture, box)

@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..checks import check_flag, check_number, check_text, check_whole
 from ..errors import FD2TalkError
-from ..files import replacing
+from ..files import check_input, check_path, reason_of, replacing, shown_path
+from .building import Shapes, check_weights, outline_of, state_shapes
 
 FORMAT_VERSION = "1"
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -29,7 +31,8 @@ NETWORKS = ("audio_encoder", "expression", "pose", "lip_expert", "autoencoder", 
 
 DEFAULT_RESOLUTION = 256
 """Side in pixels of the crops for a network that names none, such as one built from a seed."""
-LARGEST_RESOLUTION = 4096
+LARGEST_RESOLUTION = 2048
+"""Side in pixels of a crop: a decoder needs some 3 GB for it."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -49,7 +52,7 @@ class CheckpointInfo:
         trained_on: data, seed, steps, hours and machine, in words; ``"nothing"`` for weights from a seed.
 
     Raises:
-        ValueError: when the resolution is no whole number from 0 to :data:`LARGEST_RESOLUTION`.
+        FD2TalkError: when a value is of another type, or out of range.
     """
 
     face_model: str = ""
@@ -61,8 +64,13 @@ class CheckpointInfo:
     trained_on: str = "nothing"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.resolution, int) or not 0 <= self.resolution <= LARGEST_RESOLUTION:
-            raise ValueError(f"resolution {self.resolution!r} is no number from 0 to {LARGEST_RESOLUTION}")
+        for name in ("face_model", "licence", "trained_on"):
+            check_text(getattr(self, name), name)
+        check_number(self.native_fps, "native_fps", 0, 1000)
+        check_whole(self.resolution, "resolution", 0, LARGEST_RESOLUTION)
+        check_whole(self.steps, "steps", 0, 1000)
+        if self.overlay is not None:
+            check_flag(self.overlay, "overlay")
 
 
 def save_checkpoint(
@@ -97,7 +105,8 @@ def read_header(path: Path | str) -> tuple[str, dict, CheckpointInfo]:
     Raises:
         FD2TalkError: naming the file and what is wrong with it.
     """
-    path = Path(path)
+    path = check_input(path, "checkpoint")
+    name = shown_path(path.name)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -107,19 +116,19 @@ def read_header(path: Path | str) -> tuple[str, dict, CheckpointInfo]:
             raise TypeError("config and info must be JSON objects")
         known = {field.name for field in fields(CheckpointInfo)}
         return metadata["class"], config, CheckpointInfo(**{k: v for k, v in info.items() if k in known})
-    except FileNotFoundError as error:
-        raise FD2TalkError(f"There is no file {path}.") from error
+    except FD2TalkError as error:
+        raise FD2TalkError(f"{name} has a broken FD2Talk header: {error}") from error
     except (OSError, SafetensorError) as error:
         raise FD2TalkError(
-            f"{path.name} is not a readable safetensors file ({error}); download or copy it again."
+            f"{name} is not a readable safetensors file ({reason_of(error)}); download or copy it again."
         ) from error
     except KeyError as error:
         raise FD2TalkError(
-            f"{path.name} is a safetensors file, but not an FD2Talk checkpoint: "
+            f"{name} is a safetensors file, but not an FD2Talk checkpoint: "
             f"its header has no {error.args[0]!r}."
         ) from error
-    except (TypeError, ValueError) as error:
-        raise FD2TalkError(f"{path.name} has a broken FD2Talk header ({error}).") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FD2TalkError(f"{name} has a broken FD2Talk header ({reason_of(error)}).") from error
 
 
 def load_checkpoint(path: Path | str, network_class: type[Network], face_model: str | None = None) -> Network:
@@ -135,52 +144,71 @@ def load_checkpoint(path: Path | str, network_class: type[Network], face_model: 
     Raises:
         FD2TalkError: one sentence for a corrupt file, another class or face model, or wrong keys or shapes.
     """
-    path = Path(path)
+    path = check_path(path, "The checkpoint")
+    name = shown_path(path.name)
     class_name, config, info = read_header(path)
     if class_name != network_class.__name__:
-        raise FD2TalkError(
-            f"{path.name} holds a {class_name}, but a {network_class.__name__} is needed here."
-        )
+        raise FD2TalkError(f"{name} holds a {class_name}, but a {network_class.__name__} is needed here.")
     if face_model and info.face_model and info.face_model != face_model:
         raise FD2TalkError(
-            f"{path.name} was trained for the face model {info.face_model!r}, but {face_model!r} is in use."
+            f"{name} was trained for the face model {info.face_model!r}, but {face_model!r} is in use."
         )
     # a header's word counts for what the network is built from, and for nothing else
     known = inspect.signature(network_class.__init__).parameters
+    arguments = {key: config[key] for key in config if key in known}
+    shapes = _shapes(path)
     try:
-        network = network_class.from_config({name: config[name] for name in config if name in known})
-    except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        outline = outline_of(lambda: network_class.from_config(arguments), shapes)
+    except Exception as error:  # a stranger's values reach every line of a constructor
         raise FD2TalkError(
-            f"{path.name} has a configuration that cannot be built into a {class_name} ({error})."
+            f"{name} has a configuration that cannot be built into a {class_name} ({reason_of(error)})."
         ) from error
+    _fits(outline, shapes, path)
+    network = network_class.from_config(arguments)
     _load_weights(network, path)
     network.info = info
     network.requires_grad_(False)
     return network.train(False)
 
 
+def _shapes(path: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118, no dict
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _fits(network: nn.Module, found: Shapes, path: Path) -> None:
+    wanted = state_shapes(network)
+    told = f"{shown_path(path.name)} does not fit its own configuration: "
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or unexpected:
+        raise FD2TalkError(
+            f"{told}missing {missing[:3] or 'nothing'}, unexpected {unexpected[:3] or 'nothing'}."
+        )
+    for name, shape in found.items():
+        if list(shape) != wanted[name]:
+            raise FD2TalkError(f"{told}{name} is {list(shape)}, expected {wanted[name]}.")
+
+
 def _load_weights(network: nn.Module, path: Path) -> None:
     wanted = network.state_dict()
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            found = {name: file.get_tensor(name) for name in wanted}
     except (OSError, SafetensorError) as error:
-        raise FD2TalkError(f"{path.name} is cut short or corrupt ({error}); copy it again.") from error
-    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    if missing or unexpected:
-        raise FD2TalkError(
-            f"{path.name} does not fit its own configuration: "
-            f"missing {missing[:3] or 'nothing'}, unexpected {unexpected[:3] or 'nothing'}."
-        )
+        raise _unreadable(path, error) from error
     for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape:
-            raise FD2TalkError(
-                f"{path.name} does not fit its own configuration: {name} is {list(tensor.shape)}, "
-                f"expected {list(wanted[name].shape)}."
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise FD2TalkError(f"{path.name} holds a value that is not a number in {name}.")
+        if wanted[name].is_floating_point():
+            check_weights(shown_path(path.name), name, tensor)
     network.load_state_dict({name: value.to(wanted[name].dtype) for name, value in found.items()})
+
+
+def _unreadable(path: Path, error: Exception) -> FD2TalkError:
+    return FD2TalkError(
+        f"{shown_path(path.name)} is cut short or corrupt ({reason_of(error)}); copy it again."
+    )
 
 
 def resolution_of(network: nn.Module) -> int:
@@ -224,13 +252,22 @@ def find_checkpoint(network: str, name: str, folders: Iterable[Path | str] = ())
     Raises:
         FD2TalkError: naming every folder searched, or a set that holds two that it could be.
     """
+    check_path(name, f"The {network} checkpoint")
     searched = [*map(Path, folders), SHIPPED]
     for folder in searched:
         single = folder / name
-        if (found := in_set(single, network)) is not None:
-            return found
-        if single.is_file() or (network == "audio_encoder" and (single / "config.json").is_file()):
-            return single
+        try:
+            if (found := in_set(single, network)) is not None:
+                return found
+            if single.is_file() or (network == "audio_encoder" and (single / "config.json").is_file()):
+                return single
+        except (OSError, ValueError) as error:
+            if isinstance(error, FD2TalkError):
+                raise
+            raise FD2TalkError(
+                f"The {network} checkpoint '{shown_path(name)}' cannot be looked for: {reason_of(error)}."
+            ) from error
     raise FD2TalkError(
-        f"No {network} checkpoint named {name!r} was found; searched: {', '.join(map(str, searched))}."
+        f"No {network} checkpoint named '{shown_path(name)}' was found; "
+        f"searched: {', '.join(map(str, searched))}."
     )
