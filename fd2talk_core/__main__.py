@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from tqdm import tqdm
-
-from .errors import FD2TalkError
 from .files import check_output
 from .frames.defaults import DEFAULT_DETAIL
 from .motion.defaults import MISSING_POLICIES
+from .terminal import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -54,64 +49,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-class Stopped(BaseException):
-    """The system asked the process to end; what is being written is put away on the way out."""
-
-
-@contextmanager
-def _stopping() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP where there is one, end the work as Ctrl-C does."""
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(number)
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
-    own = threading.current_thread() is threading.main_thread()
-    # what is ignored, as under nohup, stays so
-    before = {number: signal.getsignal(number) for number in numbers if own}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _say(text: object, stream: TextIO) -> None:
-    """Print a line, whatever bytes a file's name is made of."""
-    encoding = stream.encoding or "utf-8"
-    print(str(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Make the video; returns the exit status: 2 after bad input, told in one sentence."""
+    """Make the video; returns the exit status, see :func:`~fd2talk_core.terminal.run_command`."""
     options = vars(parse_arguments(arguments))
-    bars: dict[str, tqdm] = {}
+    bars: dict[str, Any] = {}
 
     def progress(stage: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
         if stage not in bars:
             bars[stage] = tqdm(total=total, desc=stage, unit="step")
+        bars[stage].total = total
         bars[stage].update(done - bars[stage].n)
 
-    status, told = 0, None
-    try:
-        with _stopping():
-            told = _make(options, progress)
-    except FD2TalkError as error:
-        status, told = 2, error
-    except KeyboardInterrupt:
-        status, told = 128 + signal.SIGINT, "Stopped; nothing was written."
-    except Stopped as stopped:
-        status, told = 128 + stopped.args[0], "Stopped; nothing was written."
-    finally:
-        # a bar writes itself once more when it is closed, and what went wrong should be read last
-        for bar in bars.values():
-            bar.close()
-    _say(told, sys.stderr if status else sys.stdout)
-    return status
+    def work() -> Path:
+        try:
+            return _make(options, progress)
+        finally:
+            # a bar writes itself once more when it is closed, and what went wrong should be read last
+            for bar in bars.values():
+                bar.close()
+
+    return run_command(work)
 
 
 def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from . import configs
 from .audio.encoder import AudioEncoder
 from .audio.reading import has_sound, read_audio
+from .checks import check_device, checked
 from .errors import FD2TalkError
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
@@ -34,7 +35,7 @@ from .imaging import read_image
 from .motion.coefficients import CoefficientSequence, MotionMode
 from .motion.sampling import sample_motion
 from .motion.tracking import MissingPolicy, follow_face, read_motion
-from .networks.checkpoint import find_checkpoint, load_checkpoint
+from .networks.checkpoint import find_checkpoint
 from .progress import Callback
 from .timing import frame_count
 
@@ -110,6 +111,7 @@ class FD2TalkPipeline:
         self.landmarker = landmarker or FaceLandmarker()
 
     @classmethod
+    @checked
     def from_pretrained(
         cls, name: str = "tiny", folders: Iterable[Path | str] = (), device: str = "cpu"
     ) -> FD2TalkPipeline:
@@ -128,7 +130,7 @@ class FD2TalkPipeline:
         networks = {}
         for network in ("expression", "pose", "autoencoder", "unet"):
             path = find_checkpoint(network, name, folders)
-            networks[network] = load_checkpoint(path, configs.network_class(network), face_model.name)
+            networks[network] = configs.load_network(network, path, face_model.name)
         audio_encoder = AudioEncoder.from_pretrained(find_checkpoint("audio_encoder", name, folders))
         return cls(audio_encoder, **networks, face_model=face_model).to(device)
 
@@ -139,11 +141,17 @@ class FD2TalkPipeline:
         return cls(**{name: configs.build(name, size, seed) for name in names})
 
     def to(self, device: str) -> FD2TalkPipeline:
-        """Move every network to a device."""
+        """Move every network to a device.
+
+        Raises:
+            FD2TalkError: when this machine has none of that name.
+        """
+        check_device(device)
         for network in (self.audio_encoder, self.expression, self.pose, self.autoencoder, self.unet):
             network.to(device)
         return self
 
+    @checked
     def __call__(
         self,
         image: Tensor | Path | str,

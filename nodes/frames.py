@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from comfy_api.latest import io, ui
 
+from ..fd2talk_core.checks import check_choice, check_tensor, shown
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.frames.defaults import DEFAULT_DETAIL
@@ -145,8 +147,7 @@ class FD2TalkUNetSampler(CheckpointNode):
         noise_mode="shared",
         frames_per_batch=0,
     ) -> io.NodeOutput:
-        if noise_mode not in NOISE_MODES:
-            raise FD2TalkError(f"noise_mode is {noise_mode!r}, but one of {list(NOISE_MODES)} is needed.")
+        check_choice(noise_mode, "noise_mode", NOISE_MODES)
         from ..fd2talk_core.frames.denoising import sample_latents
         from ..fd2talk_core.frames.portrait_motion import PortraitMotion
 
@@ -223,6 +224,17 @@ class _Decoder(CheckpointNode):
         ]
 
 
+def check_latent(samples: object) -> None:
+    """Refuse what is no LATENT of plain pictures, such as one that another node made of several.
+
+    Raises:
+        FD2TalkError: saying what it is.
+    """
+    if not isinstance(samples, Mapping) or "samples" not in samples:
+        raise FD2TalkError(f"The LATENT is {shown(samples)}, but a mapping with 'samples' is needed.")
+    check_tensor(samples["samples"], "The LATENT")
+
+
 def _motion_of(
     samples: dict,
     reference: Reference,
@@ -237,6 +249,7 @@ def _motion_of(
     Raises:
         FD2TalkError: when only one of expression and pose is connected, or they are of another length.
     """
+    check_latent(samples)
     num_frames = len(samples["samples"])
     if (expression is None) != (pose is None):
         given, lacking = ("pose", "expression") if expression is None else ("expression", "pose")

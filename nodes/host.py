@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -31,13 +31,15 @@ from torch import Tensor, nn
 from ..fd2talk_core import configs
 from ..fd2talk_core.audio.encoder import AudioEncoder
 from ..fd2talk_core.audio.reading import read_audio
+from ..fd2talk_core.checks import check_tensor, check_text, shown
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FaceLandmarker
 from ..fd2talk_core.face.model import FaceModel, default_face_model
-from ..fd2talk_core.files import replacing
+from ..fd2talk_core.files import reason_of, replacing
 from ..fd2talk_core.formats.video_frames import VideoFrames
 from ..fd2talk_core.frames.reference import Reference, latent_preview
-from ..fd2talk_core.networks.checkpoint import find_checkpoint, load_checkpoint
+from ..fd2talk_core.networks.checkpoint import find_checkpoint
+from ..fd2talk_core.waveforms import check_sample_rate
 
 MODELS = "fd2talk"
 """Name of our folder under ``models/`` and in ``extra_model_paths.yaml``; one folder a network lies in it."""
@@ -86,6 +88,7 @@ def checkpoint_path(network: str, name: str) -> Path:
     Raises:
         FD2TalkError: when it is in none of the folders (all are named), or the name leads outside of them.
     """
+    check_text(name, f"The {network} checkpoint")
     if not name or PurePath(name).anchor or ".." in PurePath(name).parts:
         raise FD2TalkError(f"The checkpoint name {name!r} leads outside the host's model folders.")
     return find_checkpoint(network, name, model_folders(network))
@@ -121,7 +124,7 @@ def put_examples(folder: Path) -> None:
             with replacing(target) as partial:
                 shutil.copyfile(example, partial)
             added.append(target.name)
-    except OSError as error:
+    except (FD2TalkError, OSError) as error:
         logging.warning(
             "[FD2Talk] The example inputs cannot be put into the input folder (%s); choose files of your own "
             "in the graphs that ship.",
@@ -165,13 +168,19 @@ def input_file(name: str) -> Path:
     Raises:
         FD2TalkError: when there is none, or the name leads outside the host's input, output and temp folders.
     """
-    path = os.path.abspath(folder_paths.get_annotated_filepath(name))
+    check_text(name, "The file")
+    try:
+        path = os.path.abspath(folder_paths.get_annotated_filepath(name))
+    except ValueError as error:  # newer hosts refuse a path outside themselves, with words for developers
+        raise FD2TalkError(
+            f"The file {shown(name)} lies outside the host's input, output and temp folders, or is no name."
+        ) from error
     folders = [folder_paths.get_directory_by_type(kind) for kind in ("input", "output", "temp")]
     if not any(_is_inside(path, folder) for folder in folders):
-        raise FD2TalkError(f"The file {name!r} lies outside the host's input, output and temp folders.")
+        raise FD2TalkError(f"The file {shown(name)} lies outside the host's input, output and temp folders.")
     if not os.path.isfile(path):
         raise FD2TalkError(
-            f"There is no file {name!r} in the host's input folder; upload it, or choose another."
+            f"There is no file {shown(name)} in the host's input folder; upload it, or choose another."
         )
     return Path(path)
 
@@ -201,7 +210,7 @@ def output_file(
     """
     if not re.fullmatch(r"\.[a-z0-9]+", ending):
         raise FD2TalkError(
-            f"The format {ending[1:]!r} is no ending of a file's name; choose one of the list."
+            f"The format {shown(ending[1:])} is no ending of a file's name; choose one of the list."
         )
     base = os.path.realpath(folder_paths.get_directory_by_type(folder.value))
     _check_prefix(prefix, base)
@@ -210,7 +219,7 @@ def output_file(
         os.makedirs(directory, exist_ok=True)
     except OSError as error:
         raise FD2TalkError(
-            f"Nothing can be saved as {prefix!r} in the {folder.value} folder ({error.strerror})."
+            f"Nothing can be saved as {shown(prefix)} in the {folder.value} folder ({reason_of(error)})."
         ) from error
     while os.path.lexists(os.path.join(directory, f"{stem}_{counter:05}_{ending}")):
         counter += 1
@@ -223,10 +232,12 @@ def _check_prefix(prefix: str, base: str) -> None:
     parts = re.split(r"[/\\]", prefix) if isinstance(prefix, str) and prefix.isprintable() else []
     names = [part for part in parts if part.strip() not in ("", ".")]
     if not names:
-        raise FD2TalkError(f"The file name {prefix!r} names no file; give one such as 'fd2talk/motion'.")
+        raise FD2TalkError(f"The file name {shown(prefix)} names no file; give one such as 'fd2talk/motion'.")
     aimed = os.path.realpath(os.path.join(base, prefix))
     if ".." in names or PurePath(prefix).anchor or not _is_inside(aimed, base):
-        raise FD2TalkError(f"The file name {prefix!r} leads outside the host's folder; give a name in it.")
+        raise FD2TalkError(
+            f"The file name {shown(prefix)} leads outside the host's folder; give a name in it."
+        )
 
 
 def temp_file(prefix: str, ending: str) -> tuple[Path, ui.SavedResult]:
@@ -258,7 +269,7 @@ def fingerprint_checkpoint(network: str, name: str | None) -> str:
     """Content hash of a chosen checkpoint; what cannot be found has none, and says so when the node runs."""
     try:
         return fingerprint(checkpoint_path(network, name or ""))
-    except FD2TalkError:
+    except (FD2TalkError, OSError):
         return ""
 
 
@@ -294,7 +305,7 @@ def _read_network(network: str, path: Path, modified: int) -> ModelPatcher:
     if network == "audio_encoder":
         model = AudioEncoder.from_pretrained(path)
     else:
-        model = load_checkpoint(path, configs.network_class(network), face_model().name)
+        model = configs.load_network(network, path, face_model().name)
     model.requires_grad_(False)
     return ModelPatcher(
         Hosted(model.train(False)), management.get_torch_device(), management.unet_offload_device()
@@ -355,12 +366,14 @@ def audio_of(sound: dict) -> tuple[Tensor, int]:
     """The host's AUDIO as ``(waveform [C, N], sample_rate)``.
 
     Raises:
-        FD2TalkError: when it is a batch of several recordings.
+        FD2TalkError: when it is a batch of several recordings, or no recording.
     """
-    waveform = sound["waveform"]
+    if not isinstance(sound, Mapping) or not {"waveform", "sample_rate"} <= set(sound):
+        raise FD2TalkError(f"The audio is {shown(sound)}, but a waveform and its sample_rate are needed.")
+    waveform = check_tensor(sound["waveform"], "The audio")
     if waveform.ndim == 3 and waveform.shape[0] != 1:
         raise FD2TalkError(f"The audio is a batch of {waveform.shape[0]} recordings; give one at a time.")
-    return (waveform[0] if waveform.ndim == 3 else waveform), int(sound["sample_rate"])
+    return (waveform[0] if waveform.ndim == 3 else waveform), check_sample_rate(sound["sample_rate"])
 
 
 def load_audio(path: Path) -> dict:
@@ -375,7 +388,7 @@ def one_image(image: Tensor) -> Tensor:
     Raises:
         FD2TalkError: when there are several.
     """
-    if image.ndim == 4 and image.shape[0] != 1:
+    if check_tensor(image, "The image").ndim == 4 and image.shape[0] != 1:
         raise FD2TalkError(f"The image is a batch of {image.shape[0]} pictures; pick one (ImageFromBatch).")
     return (image[0] if image.ndim == 4 else image).cpu()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..fd2talk_core.checks import check_choice, check_text, check_whole
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FACE_ORDERS
 from ..fd2talk_core.frames.reference import encode_reference
@@ -25,7 +26,7 @@ def read_box(text: str) -> tuple[float, float, float, float] | None:
     Raises:
         FD2TalkError: when it is anything else.
     """
-    if not text.strip():
+    if not check_text(text, "The face box").strip():
         return None
     try:
         left, top, right, bottom = (float(part) for part in text.replace(",", " ").split())
@@ -52,7 +53,7 @@ def box_of(box: Any, face_index: int = 0) -> tuple[float, float, float, float]:
         box = next((boxes for boxes in box if boxes), [])
     if not box:
         raise FD2TalkError("The bounding box input holds no boxes: no face was found there.")
-    if face_index >= len(box):
+    if check_whole(face_index, "face_index", 0) >= len(box):
         raise FD2TalkError(
             f"Face {face_index} was asked for, but the bounding box input holds {len(box)} "
             f"(0 to {len(box) - 1})."
@@ -179,10 +180,8 @@ class EncodeReference(CheckpointNode):
         face_mask=None,
         face_order="largest first",
     ) -> io.NodeOutput:
-        if no_face not in NO_FACE:
-            raise FD2TalkError(f"no_face is {no_face!r}, but one of {list(NO_FACE)} is needed.")
-        if face_order not in ORDERS:
-            raise FD2TalkError(f"face_order is {face_order!r}, but one of {list(ORDERS)} is needed.")
+        check_choice(no_face, "no_face", NO_FACE)
+        check_choice(face_order, "face_order", ORDERS)
         reference = encode_reference(
             host.one_image(image),
             host.load_network(cls.NETWORK, autoencoder),

@@ -20,6 +20,7 @@ from typing import Any
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import NETWORKS, in_set
+from fd2talk_core.terminal import run_command
 
 from .stages import STAGES
 from .trainer import has_section, load_section
@@ -67,8 +68,10 @@ def command(*arguments: object) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     print("$ python -m", " ".join(map(str, arguments)), flush=True)
     done = subprocess.run(line, env=environment, check=False)
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+    # what is stopped ends by the signal, or tells its number as a shell does
+    number = done.returncode - 128 if done.returncode > 128 else -done.returncode
+    if number > 0:
+        name = signal.Signals(number).name
         raise FD2TalkError(
             f"python -m {arguments[0]} was ended from outside ({name}); "
             "the same command goes on where it was."
@@ -194,7 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     name = given.run or Path(given.config).stem
     folder = given.runs / name
-    try:
+
+    def work() -> None:
         minutes = dict(_budget(text) for text in given.minutes)
         run = Run(
             config=given.config,
@@ -208,10 +212,8 @@ def main(arguments: list[str] | None = None) -> int:
             takes=given.takes,
         )
         everything(run, minutes, given.portrait, given.speech)
-    except FD2TalkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(work, prefix="error: ")
 
 
 def _budget(text: str) -> tuple[str, float]:

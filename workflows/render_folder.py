@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)
 
-from client import ComfyUI, load_graph, set_inputs, show  # noqa: E402
+from client import ClientError, ComfyUI, ended, load_graph, set_inputs, show  # noqa: E402
 
 SOUNDS = {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".mkv", ".mov", ".webm"}
 
@@ -30,8 +30,10 @@ def main() -> int:
     parser.add_argument("--host", default="http://127.0.0.1:8188", help="address of the running ComfyUI")
     parser.add_argument("--graph", default="batch_of_voices", help="a name in workflows/api, or a .json file")
     parser.add_argument("--again", action="store_true", help="make videos anew that are there already")
-    options = parser.parse_args()
+    return ended(_render, parser.parse_args())
 
+
+def _render(options: argparse.Namespace) -> int:
     voices = sorted(file for file in options.voices.glob("*") if file.suffix.lower() in SOUNDS)
     if not voices:
         print(f"There is no sound file in {options.voices}.", file=sys.stderr)
@@ -43,12 +45,8 @@ def main() -> int:
         for voice in voices
     }
     comfyui, failed = ComfyUI(options.host), {}
-    try:
-        graph = load_graph(options.graph)
-        set_inputs(graph, "LoadImage", image=comfyui.upload(options.portrait))
-    except (RuntimeError, OSError) as error:
-        print(f"{error}", file=sys.stderr)
-        return 1
+    graph = load_graph(options.graph)
+    set_inputs(graph, "LoadImage", image=comfyui.upload(options.portrait))
     for voice, target in targets.items():
         if target.exists() and not options.again:
             print(f"{target} (was there)")
@@ -57,7 +55,7 @@ def main() -> int:
             set_inputs(graph, "LoadAudioWav2Vec", audio_file=comfyui.upload(voice))
             set_inputs(graph, "SaveVideo", filename_prefix=f"fd2talk/{voice.stem}")
             print(comfyui.render(graph, target, show), flush=True)
-        except (RuntimeError, OSError) as error:
+        except ClientError as error:
             failed[voice] = error
     for voice, error in failed.items():
         print(f"{voice}: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ give, but for the transformer's attention span.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,9 +21,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..files import check_input, check_path, reason_of, shown_path
 from ..networks.building import check_weights, outline_of, state_shapes
+from ..progress import Callback
 from ..timing import check_fps, frame_count
 from ..waveforms import check_waveform
 from .features import NATIVE_FPS, AudioFeatures
@@ -31,8 +34,6 @@ from .resampling import SAMPLE_RATE, to_mono_16k
 
 if TYPE_CHECKING:
     from transformers import Wav2Vec2Config
-
-    from ..progress import Callback
 
 
 WINDOW_SECONDS = 10
@@ -115,7 +116,7 @@ class AudioEncoder(nn.Module):
             FD2TalkError: naming what is missing or wrong.
         """
         path = check_path(path, "The audio encoder")
-        if path.is_dir():
+        if os.path.isdir(path):  # False, too, for a name that no folder can have
             return cls._from_folder(path)
         from ..networks.checkpoint import load_checkpoint
 
@@ -158,8 +159,6 @@ class AudioEncoder(nn.Module):
             encoder = cls(config, preprocessor["do_normalize"], folder.name)
             wanted = encoder.model.state_dict()
             found = {name: weights.read(name) for name in weights.places}
-        except FD2TalkError as error:
-            raise FD2TalkError(f"{shown_path(folder.name)}: {error}") from error
         except Exception as error:  # a stranger's values reach every line of a constructor
             raise FD2TalkError(
                 f"{shown_path(folder.name)} cannot be loaded as a wav2vec 2.0 model ({reason_of(error)})."
@@ -215,6 +214,7 @@ class AudioEncoder(nn.Module):
 
     # -- clips of any length, in pieces: inference --
 
+    @checked
     @torch.no_grad()
     def encode(
         self,

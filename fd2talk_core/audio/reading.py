@@ -47,7 +47,11 @@ def read_audio(path: Path | str) -> tuple[Tensor, int]:
             _check_stream(stream, path.name)
             # interleaved, since PyAV reads beyond its eight pointers when more channels come as planes
             to_float = av.AudioResampler(format="flt")
-            for frame in container.decode(stream):
+            decoded = iter(container.decode(stream))
+            if container.format.name == "aac":
+                # a raw stream does not say that its first frame is the encoder's run-up, as other files do
+                next(decoded, None)
+            for frame in decoded:
                 # a decoder may double the rate that the header names (HE-AAC)
                 sample_rate = frame.sample_rate
                 taken += frame.samples * frame.layout.nb_channels

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import FD2TalkError
+from ..files import shown_path
+from ..networks.checkpoint import load_checkpoint
 
 _CLASSES = {
     "audio_encoder": ("audio.encoder", "AudioEncoder"),
@@ -27,6 +29,22 @@ def network_class(network: str) -> type[nn.Module]:
         raise FD2TalkError(f"There is no network {network!r}; there are: {', '.join(_CLASSES)}.")
     module, name = _CLASSES[network]
     return getattr(import_module(f"..{module}", __name__), name)
+
+
+def load_network(network: str, path: Path | str, face_model: str | None = None) -> nn.Module:
+    """A network of this name from its file, see :func:`~fd2talk_core.networks.checkpoint.load_checkpoint`.
+
+    Raises:
+        FD2TalkError: also for a motion transformer that predicts something else: expression and pose are of
+            one class.
+    """
+    loaded = load_checkpoint(path, network_class(network), face_model)
+    kind = loaded.config.kind if network in ("expression", "pose") else network
+    if kind not in (network, "joint"):
+        raise FD2TalkError(
+            f"{shown_path(Path(path).name)} predicts the {kind}: choose one that predicts the {network}."
+        )
+    return loaded
 
 
 def load_config(network: str, size: str) -> dict:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from ..checks import check_amount, check_tensor
 from ..errors import FD2TalkError
+from ..files import check_input, reason_of
 from ..imaging import MAX_PIXELS
 from ..progress import Callback
 from .names import ARKIT_NAMES
@@ -49,6 +51,7 @@ _PRESENCE_SCORE_UNDETECTED = 0.9  # landmarks that no detection supports have to
 _SUPPRESSION_IOU = 0.3
 _ROI_SCALE = 1.5
 _SMALLEST_TILE = 160  # pixels: the detector sees faces down to about 1/5 of its input, so about 32 px here
+_MODEL_BYTES = 64 << 20
 _FINEST = 25  # tiles along a side: in larger pictures, faces too small for a portrait would take minutes
 _EYE_CORNERS = (33, 263)  # outer corners, the person's right and left
 _RESCAN_EVERY = 12  # frames: how often a lost face is looked for in the whole picture while tracking
@@ -242,7 +245,7 @@ class FaceLandmarker:
     """
 
     def __init__(self, path: Path | str = MODEL_PATH) -> None:
-        detector, mesh, blendshapes = _read_networks(Path(path))
+        detector, mesh, blendshapes = _read_networks(path)
         self._detector, self._mesh, self._blendshapes = (
             load_network(network, "The face landmark model") for network in (detector, mesh, blendshapes)
         )
@@ -303,6 +306,7 @@ class FaceLandmarker:
         *,
         face_index: int = 0,
         box: tuple[float, float, float, float] | None = None,
+        callback: Callback | None = None,
     ) -> Iterator[Face | None]:
         """One face followed through a video, frame by frame; ``None`` where it is not to be seen.
 
@@ -313,6 +317,7 @@ class FaceLandmarker:
             frames: pictures ``[H, W, 3]`` in 0..1, one at a time.
             face_index: which face to follow, 0 for the largest, in the first frame that has so many.
             box: left, top, right, bottom in pixels: the face that overlaps it most is followed instead.
+            callback: as that of :meth:`detect`, while a face is looked for in a whole frame.
         """
         last: Face | None = None
         lost, alone = 0, False
@@ -320,7 +325,7 @@ class FaceLandmarker:
             picture = check_picture(frame, "video frame").movedim(-1, 0)
             face = self._place(picture, _roi_of(last.landmarks)) if last is not None and lost == 0 else None
             if face is None and lost % _RESCAN_EVERY == 0:
-                found = self.detect(frame)
+                found = self.detect(frame, callback)
                 if last is not None:
                     face = nearest_face(found, last, alone and len(found) == 1)
                 elif found:
@@ -471,17 +476,19 @@ def nearest_face(faces: list[Face], to: Face, anywhere: bool = False) -> Face | 
     return face if math.dist(face.centre, to.centre) <= 2 * math.sqrt(to.area) else None
 
 
-def _read_networks(path: Path) -> list[bytes]:
+def _read_networks(path: Path | str) -> list[bytes]:
     names = ("face_detector.tflite", "face_landmarks_detector.tflite", "face_blendshapes.tflite")
+    path = check_input(path, "face landmark model")
     try:
         with zipfile.ZipFile(path) as archive:
-            return [archive.read(name) for name in names]
-    except FileNotFoundError as error:
-        raise FD2TalkError(
-            f"The face landmark model {path} is missing: install the package again."
-        ) from error
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise FD2TalkError(f"{path} is not a MediaPipe Face Landmarker file: {error}") from error
+            infos = [archive.getinfo(name) for name in names]
+            unpacked = sum(info.file_size for info in infos)
+            check_amount(unpacked, _MODEL_BYTES, f"{path} unpacks to {{}} bytes", "take the one that ships")
+            return [archive.read(info) for info in infos]
+    except FD2TalkError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, KeyError, OSError, RuntimeError, ValueError) as error:
+        raise FD2TalkError(f"{path} is not a MediaPipe Face Landmarker file ({reason_of(error)}).") from error
 
 
 def _run(interpreter: Any, image: Tensor) -> list[np.ndarray]:

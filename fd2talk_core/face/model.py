@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import FD2TalkError
+from ..files import check_input, reason_of
 from .rotations import rotation_matrix
 
 SHIPPED_FILE = Path(__file__).parent.parent / "weights" / "face_model.safetensors"
@@ -98,17 +99,17 @@ class FaceModel(nn.Module):
         Raises:
             FD2TalkError: naming the file and what is wrong with it.
         """
-        path = Path(path) if path is not None else SHIPPED_FILE
+        path = check_input(SHIPPED_FILE if path is None else path, "face model file")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, not a dict
             header = json.loads(metadata["face_model"])
-        except FileNotFoundError as error:
-            raise FD2TalkError(f"There is no face model file {path}.") from error
         except (OSError, SafetensorError) as error:
-            raise FD2TalkError(f"{path.name} is not a readable safetensors file ({error}).") from error
-        except (KeyError, ValueError) as error:
+            raise FD2TalkError(
+                f"{path.name} is not a readable safetensors file ({reason_of(error)})."
+            ) from error
+        except (KeyError, ValueError, RecursionError) as error:
             raise FD2TalkError(f"{path.name} is not a face model: its header has no face_model.") from error
         needed = {*_FLOATS, *_INTEGERS}
         if tensors.keys() >= _SPARSE:

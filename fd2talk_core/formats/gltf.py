@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import checked
 from ..face.model import FaceModel
 from ..face.palette import preview_colours
 from ..face.rasterizer import vertex_normals
@@ -36,6 +37,7 @@ _STILL = 1e-7
 """Units; a vertex that a blendshape moves less is left out of its sparse table."""
 
 
+@checked
 def write_glb(
     path: Path | str,
     face_model: FaceModel,

@@ -35,7 +35,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..checks import check_amount
+from ..checks import check_amount, checked
 from ..errors import FD2TalkError
 from ..face.names import ARKIT_NAMES, OPEN_FACE_MODEL, POSE_NAMES
 from ..files import check_input, check_output, check_path, reason_of, replacing, shown_path
@@ -102,6 +102,7 @@ class MotionFile:
         return sequence
 
 
+@checked
 def load_motion(path: Path | str, fps: float | None = None) -> MotionFile:
     """Read all that a file holds.
 
@@ -131,6 +132,7 @@ def load_motion(path: Path | str, fps: float | None = None) -> MotionFile:
     return MotionFile(expression, pose, path.name)
 
 
+@checked
 def load_sequence(
     path: Path | str, kind: Kind | None = None, fps: float | None = None
 ) -> CoefficientSequence:
@@ -151,6 +153,7 @@ def load_sequence(
     return motion.require(kind)
 
 
+@checked
 def save_motion(
     path: Path | str,
     expression: CoefficientSequence | None = None,
@@ -189,6 +192,7 @@ def save_motion(
         writer(partial, expression, pose)
 
 
+@checked
 def save_sequence(path: Path | str, sequence: CoefficientSequence) -> None:
     """Write one sequence, see :func:`save_motion`."""
     save_motion(path, **{sequence.kind: sequence})

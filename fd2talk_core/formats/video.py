@@ -13,6 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..files import check_output, replacing, writing
 from ..timing import check_fps
@@ -40,6 +41,7 @@ class VideoWriter:
             audio is none (see :func:`~fd2talk_core.waveforms.check_waveform`).
     """
 
+    @checked
     def __init__(
         self, path: Path | str, fps: float, audio: tuple[Tensor, int] | None = None, crf: int = 18
     ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_amount, check_number
+from ..checks import check_amount, check_number, checked
 from ..errors import FD2TalkError
 from ..files import check_path, reason_of, shown_path
 from ..imaging import MAX_PIXELS
@@ -37,6 +37,7 @@ class VideoFrames:
         FD2TalkError: when it is not a video that can be read.
     """
 
+    @checked
     def __init__(self, source: Path | str | io.BytesIO, start: float = 0.0, duration: float = 0.0) -> None:
         self.source = source if isinstance(source, io.BytesIO) else check_path(source, "The video")
         self.start = check_number(start, "The start of the video in seconds", 0)

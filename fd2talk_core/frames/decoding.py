@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_tensor, checked
 from ..errors import FD2TalkError
 from ..networks.autoencoder import FrameAutoencoder
 from ..progress import Callback
@@ -30,6 +31,9 @@ from .reference import Reference
 FIELD_SIZE = 192
 """Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
 
+LARGEST_LATENT = 1e4
+"""Latents of pictures have unit variance."""
+
 DECODED_TOGETHER = {"cpu": 2, "cuda": 16, "mps": 4}
 """The decoder's large pictures leave a processor's cache soon: there batches make it slower."""
 
@@ -41,6 +45,7 @@ def decode_frames(
     return torch.cat(list(iter_decoded_frames(autoencoder, latents, reference, **options)))
 
 
+@checked
 def iter_decoded_frames(
     autoencoder: FrameAutoencoder,
     latents: Tensor | Iterator[Tensor],
@@ -243,8 +248,15 @@ class FrameDecoder:
 
 
 def _check_latents(latents: Tensor, reference: Reference) -> None:
+    check_tensor(latents, "The latents")
     if latents.ndim != 4 or latents.shape[1:] != reference.latent.shape or not len(latents):
         raise FD2TalkError(
             f"The latents have shape {tuple(latents.shape)}, but [frames, "
             f"{', '.join(map(str, reference.latent.shape))}] is needed to decode them beside this reference."
+        )
+    if not latents.abs().max() <= LARGEST_LATENT:  # NaN is not either
+        bad = ~(latents.flatten(1).abs().amax(dim=1) <= LARGEST_LATENT)
+        raise FD2TalkError(
+            f"The latent of frame {int(bad.nonzero()[0])} holds a value that is not a number, or is over "
+            f"{LARGEST_LATENT:g}: check what made it."
         )

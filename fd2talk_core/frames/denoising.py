@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..networks.diffusion import NoiseMode, ddim_sample, frame_noise, sampling_timesteps
 from ..networks.unet import ConditionCache, FrameUNet
@@ -47,6 +48,7 @@ def sample_latents(
     return latents
 
 
+@checked
 def iter_latents(
     unet: FrameUNet,
     reference: Reference,

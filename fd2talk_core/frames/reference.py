@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_choice, check_number, check_tensor, check_whole, shown
+from ..checks import check_choice, check_number, check_tensor, check_whole, checked, shown
 from ..errors import FD2TalkError
 from ..face.crop import Box, CropTransform, frame_head
 from ..face.landmarks import (
@@ -131,6 +131,7 @@ class PortraitCrop:
     found: Face | None
 
 
+@checked
 def crop_portrait(
     image: Tensor,
     landmarker: FaceLandmarker,
@@ -187,6 +188,7 @@ def crop_portrait(
     return PortraitCrop(fitted, transform.to_crop(picture).clamp(0, 1), transform, picture, face)
 
 
+@checked
 @torch.no_grad()
 def encode_reference(
     image: Tensor,

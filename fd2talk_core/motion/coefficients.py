@@ -13,18 +13,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..checks import check_fields, check_tensor, shown
 from ..errors import FD2TalkError
 from ..face.model import FaceModel
 from ..face.names import MOUTH_NAMES, POSE_NAMES
 from ..face.rotations import euler_angles, interpolate_pose, rotation_matrix
 from ..imaging import smoothstep
-from ..timing import check_fps
+from ..timing import MAX_FRAMES, check_fps
 
 MotionMode = Literal["relative", "absolute"]
 
 SAME_MOUTH = (0.012, 0.03)
 """Mean distance of two mouths' vertices in face-model units (1.2 and 3 mm): under the first it is what two
 fits of one face differ by, over the second one mouth is open and the other shut, or smiles."""
+
+
+LARGEST_VALUE = 1e4
+"""Of a coefficient: weights of blendshapes are about 1, of a Basel model's components tens."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,11 @@ class CoefficientSequence:
     rest: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.kind not in ("expression", "pose"):
             raise FD2TalkError(f"A sequence is of kind 'expression' or 'pose', not {self.kind!r}.")
         check_fps(self.fps)
-        values = self.values.detach().to("cpu", torch.float32)
+        values = check_tensor(self.values, f"The {self.kind} sequence").detach().to("cpu", torch.float32)
         shape = tuple(values.shape)
         if values.ndim != 2 or 0 in shape:
             raise FD2TalkError(
@@ -72,6 +78,12 @@ class CoefficientSequence:
             frame = int((~torch.isfinite(values)).any(dim=1).nonzero()[0])
             raise FD2TalkError(
                 f"The {self.kind} sequence holds a value that is not a number at frame {frame}."
+            )
+        if (largest := values.abs().amax(dim=1)).max() > LARGEST_VALUE:
+            frame = int((largest > LARGEST_VALUE).nonzero()[0])
+            raise FD2TalkError(
+                f"The {self.kind} sequence holds {largest[frame]:g} at frame {frame}, but nothing over "
+                f"{LARGEST_VALUE:g} moves a face: is it another unit, or not motion at all?"
             )
         object.__setattr__(self, "values", values)
         if self.rest is not None:
@@ -103,9 +115,10 @@ class CoefficientSequence:
             fps: the new frame rate.
             num_frames: the new length F, see :func:`frame_count`.
         """
-        if num_frames < 1:
+        if not 1 <= num_frames <= MAX_FRAMES:
             raise FD2TalkError(
-                f"The clip would have {num_frames} frames at {fps} fps, but at least 1 is needed."
+                f"The clip would have {shown(num_frames)} frames at {fps} fps, but 1 to {MAX_FRAMES:,} are "
+                "possible."
             )
         if fps == self.fps and num_frames == self.num_frames:
             return self

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..face.names import ARKIT_NAMES, GAZE, MOUTH_NAMES, OPEN_FACE_MODEL, POSE_NAMES
 from ..face.rotations import (
@@ -25,7 +26,7 @@ from ..face.rotations import (
     rotation_matrix,
 )
 from ..imaging import smoothstep
-from ..timing import check_fps, frame_count
+from ..timing import MAX_FRAMES, check_fps, frame_count
 from .coefficients import CoefficientSequence, mouth_mask
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -36,7 +37,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Every ARKit blendshape is in one of them."""
 POSE_GROUPS: dict[str, tuple[str, ...]] = {"rotation": POSE_NAMES[:3], "shift": POSE_NAMES[3:]}
-MAX_FRAMES = 1_000_000
 
 BLINK_CLOSE, BLINK_SHUT, BLINK_OPEN = 0.09, 0.05, 0.17
 """Seconds: lids fall about twice as fast as they rise."""
@@ -57,6 +57,7 @@ Fit = Literal["stretch", "hold", "loop"]
 # Values
 
 
+@checked
 def scale(
     sequence: CoefficientSequence, factors: float | Mapping[str, float], about: Pivot = "rest"
 ) -> CoefficientSequence:
@@ -81,6 +82,7 @@ def scale(
     return sequence.replace(values=torch.cat([_exp_turn(pivot, turn), shift], dim=1))
 
 
+@checked
 def offset(sequence: CoefficientSequence, amounts: Mapping[str, float]) -> CoefficientSequence:
     """Add a constant to coefficients by name: ARKit names, or pitch, yaw, roll (radians), x, y, z (units).
 
@@ -96,6 +98,7 @@ def offset(sequence: CoefficientSequence, amounts: Mapping[str, float]) -> Coeff
     return sequence.replace(values=values)
 
 
+@checked
 def smooth(sequence: CoefficientSequence, seconds: float, keep_mouth: bool = False) -> CoefficientSequence:
     """Take jitter out with a Gaussian that delays nothing.
 
@@ -123,6 +126,7 @@ def smooth(sequence: CoefficientSequence, seconds: float, keep_mouth: bool = Fal
     )
 
 
+@checked
 def hold_still(
     sequence: CoefficientSequence,
     start: float = 0.0,
@@ -164,6 +168,7 @@ def hold_still(
 # Time
 
 
+@checked
 def retime(
     sequence: CoefficientSequence,
     *,
@@ -198,6 +203,7 @@ def retime(
     return played.replace(values=played.values[index])
 
 
+@checked
 def trim(sequence: CoefficientSequence, start: float = 0.0, end: float | None = None) -> CoefficientSequence:
     """The part between two instants, in seconds; None is the clip's end.
 
@@ -208,6 +214,7 @@ def trim(sequence: CoefficientSequence, start: float = 0.0, end: float | None = 
     return sequence.replace(values=sequence.values[first:last])
 
 
+@checked
 def splice(
     first: CoefficientSequence, second: CoefficientSequence, blend: float = 0.2
 ) -> CoefficientSequence:
@@ -235,6 +242,7 @@ def splice(
     return first.replace(values=torch.cat(parts))
 
 
+@checked
 def loop(sequence: CoefficientSequence, num_frames: int) -> CoefficientSequence:
     """There and back and there again, without a jump and without showing a turning point twice.
 
@@ -249,6 +257,7 @@ def loop(sequence: CoefficientSequence, num_frames: int) -> CoefficientSequence:
 # Two sequences
 
 
+@checked
 def mix(
     first: CoefficientSequence, second: CoefficientSequence, weights: float | Mapping[str, float]
 ) -> CoefficientSequence:
@@ -290,6 +299,7 @@ def mix(
 # Eyes
 
 
+@checked
 def add_blinks(
     expression: CoefficientSequence,
     *,
@@ -331,6 +341,7 @@ def add_blinks(
     return expression.replace(values=values)
 
 
+@checked
 def natural_blink_times(duration: float, seed: int, per_minute: float) -> list[float]:
     """Instants of blinks in seconds: a Poisson process with a dead time of :data:`BLINK_REFRACTORY`.
 
@@ -338,6 +349,7 @@ def natural_blink_times(duration: float, seed: int, per_minute: float) -> list[f
         FD2TalkError: when the rate is not in 0..60 a minute, or the seed is negative.
     """
     rate = _between(per_minute, 0, 60, "The number of blinks a minute")
+    duration = _between(duration, 0, MAX_FRAMES, "The duration in seconds")
     if rate == 0:
         return []
     free = 60 / rate - BLINK_REFRACTORY
@@ -352,6 +364,7 @@ def natural_blink_times(duration: float, seed: int, per_minute: float) -> list[f
         times.append(now)
 
 
+@checked
 def look_at(expression: CoefficientSequence, yaw: float, pitch: float) -> CoefficientSequence:
     """Eyes that rest on one spot, with signs as the head's.
 
@@ -375,6 +388,7 @@ def look_at(expression: CoefficientSequence, yaw: float, pitch: float) -> Coeffi
 # Poses from nothing
 
 
+@checked
 def constant_pose(
     num_frames: int,
     fps: float,
@@ -388,12 +402,18 @@ def constant_pose(
         num_frames: F.
         angles: pitch, yaw, roll in radians.
         shift: x, y, z in face-model units (10 cm).
+
+    Raises:
+        FD2TalkError: when there are not three of each, or one is not a number.
     """
+    if len(angles) != 3 or len(shift) != 3:
+        raise FD2TalkError(f"Three angles and three shifts are needed, not {len(angles)} and {len(shift)}.")
     row = [_finite(value, name) for name, value in zip(POSE_NAMES, (*angles, *shift), strict=True)]
     values = torch.tensor([row]).expand(_count(num_frames), -1).clone()
     return CoefficientSequence("pose", values, fps, face_model, POSE_NAMES)
 
 
+@checked
 def idle_motion(
     num_frames: int,
     fps: float,
@@ -432,6 +452,7 @@ def idle_motion(
     return CoefficientSequence("pose", amount * values, fps, face_model, POSE_NAMES)
 
 
+@checked
 def parse_times(text: str) -> list[float]:
     """``"1.5, 3, 7.25"`` to seconds; commas, semicolons, spaces and line breaks separate.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..face.names import OPEN_FACE_MODEL, POSE_NAMES
 from ..timing import check_fps
@@ -23,6 +24,7 @@ Keyframes = Mapping[str, Sequence[tuple[float, float]]]
 """Name of a pose coefficient to points of seconds and a value: degrees, or face-model units for shifts."""
 
 
+@checked
 def parse_keyframes(text: str) -> dict[str, list[tuple[float, float]]]:
     """``{"yaw": [[0, 0], [1.5, 20]]}`` as JSON: seconds, then degrees (or face-model units for x, y, z).
 
@@ -75,6 +77,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
 
 
+@checked
 def pose_from_keyframes(
     keyframes: Keyframes, num_frames: int, fps: float, face_model: str = OPEN_FACE_MODEL
 ) -> CoefficientSequence:

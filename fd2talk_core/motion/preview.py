@@ -7,20 +7,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..face.model import FaceModel, apply_pose, project
 from ..face.palette import preview_colours
 from ..face.rasterizer import shade
 from ..face.skinning import pose_on_body
+from ..progress import Callback
 from .coefficients import CoefficientSequence
-
-if TYPE_CHECKING:
-    from ..progress import Callback
 
 VIEWS = {"front": 0.0, "three-quarter": math.radians(-40)}
 """Where the camera stands: how far the posed head is turned about the vertical axis."""
@@ -81,6 +79,7 @@ class FirstFrames:
         return self._frames[: self.kept]
 
 
+@checked
 def preview_motion(
     face_model: FaceModel,
     expression: CoefficientSequence | None,

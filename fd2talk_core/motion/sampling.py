@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..audio.features import AudioFeatures
+from ..checks import checked
 from ..errors import FD2TalkError
 from ..face.names import ARKIT_NAMES, POSE_NAMES
 from ..face.rotations import (
@@ -16,16 +18,14 @@ from ..face.rotations import (
     mean_rotation,
     rotation_matrix,
 )
+from ..face.state import FaceState
 from ..networks.diffusion import ddim_sample, frame_noise
 from ..networks.motion_transformer import MotionTransformer
 from ..progress import Callback
 from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
 
-if TYPE_CHECKING:
-    from ..audio.features import AudioFeatures
-    from ..face.state import FaceState
 
-
+@checked
 def sample_motion(
     model: MotionTransformer,
     audio: AudioFeatures,
@@ -83,6 +83,7 @@ def sample_motion(
     return _finish(model, model.config.kind, values, audio, intensity, portrait)
 
 
+@checked
 def sample_joint_motion(
     model: MotionTransformer,
     audio: AudioFeatures,

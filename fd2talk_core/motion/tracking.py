@@ -10,6 +10,7 @@ at rest has t near 0. Frames without a face are filled by a policy that never ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_amount, check_whole, checked, shown
 from ..errors import FD2TalkError
 from ..face.crop import Box, CropTransform, frame_head
 from ..face.fitting import IDENTITY_FRAMES, FaceFit, fit_landmarks, refine_fit
@@ -52,6 +54,12 @@ LARGEST_TURN = 0.4
 
 BLINK = 0.3
 """How far above its median a lid's weight lies in a blink."""
+
+MAX_TRACKED = 200_000
+"""Frames, two hours at 25 fps: of each, some kilobytes are kept."""
+LARGEST_PLACE = 1e6
+SMALLEST_FACE = 4
+"""Pixels: where landmarks lie, and over how many they are spread."""
 
 _FITTED_TOGETHER = 256
 _REFINED_TOGETHER = 16
@@ -137,6 +145,7 @@ class DrivingMotion:
         return f"{len(self.missing)} of {frames} frames had no face and were filled: {_ranges(self.missing)}."
 
 
+@checked
 def follow_face(
     frames: Iterable[Tensor],
     landmarker: FaceLandmarker,
@@ -159,15 +168,31 @@ def follow_face(
     Raises:
         FD2TalkError: when there are no frames, a frame cannot be used, or no frame shows such a face.
     """
-    shown: list[Tensor] = []
+    seen: list[Tensor] = []
 
     def remembered() -> Iterator[Tensor]:
         for frame in frames:
-            shown[:] = [frame]
+            seen[:] = [frame]
             yield frame
 
-    found = landmarker.detect_video(remembered(), face_index=face_index, box=box)
-    track = FaceTrack.of_faces(_counted(found, num_frames, callback), lambda face: _look(shown[0], face))
+    done = 0
+
+    def tell(*_: object) -> None:
+        """Also while a face is looked for in a frame, which a large one takes long."""
+        if callback is not None:
+            callback(done, max(num_frames, done), None)
+
+    def counted(faces: Iterable[Face | None]) -> Iterator[Face | None]:
+        nonlocal done
+        for face in faces:
+            done += 1
+            check_amount(done, MAX_TRACKED, "The driving video has over {} frames", "cut it")
+            tell()
+            yield face
+
+    check_whole(face_index, "The face index", 0)
+    found = landmarker.detect_video(remembered(), face_index=face_index, box=box, callback=tell)
+    track = FaceTrack.of_faces(counted(found), lambda face: _look(seen[0], face))
     if not track.num_frames:
         raise FD2TalkError("The driving video has no frames.")
     if not track.found.any():
@@ -195,7 +220,9 @@ def track_from_landmarks(
     last: Face | None = None
     alone = False
     for number, frame in enumerate(frames):
-        present = sorted((_host_face(face, number) for face in frame), key=lambda face: -face.area)
+        present = sorted(
+            (_host_face(face, number) for face in _host_frame(frame)), key=lambda face: -face.area
+        )
         if last is None:
             face, alone = pick_face(present, face_index, box), len(present) == 1
         else:
@@ -368,22 +395,32 @@ def _neighbours(found: Tensor, missing: MissingPolicy) -> tuple[Tensor, Tensor, 
     return before, after, weight[:, None]
 
 
-def _counted(faces: Iterable[Face | None], total: int, callback: Callback | None) -> Iterable[Face | None]:
-    for done, face in enumerate(faces, start=1):
-        if callback is not None:
-            callback(done, max(total, done), None)
-        yield face
+def _host_frame(frame: Any) -> Sequence[Any]:
+    """The faces of a frame, of which there may be none."""
+    if not isinstance(frame, Sequence) or isinstance(frame, str):
+        raise FD2TalkError(f"A frame of the face landmarks is {shown(frame)}, but a list of faces is needed.")
+    return frame
 
 
 def _host_face(face: Mapping[str, Any], frame: int) -> Face:
-    landmarks = torch.as_tensor(face["landmarks_xy"], dtype=torch.float32)
-    if landmarks.shape != (NUM_LANDMARKS, 2) or not torch.isfinite(landmarks).all():
+    try:
+        landmarks = torch.as_tensor(face["landmarks_xy"], dtype=torch.float32)
+        scores = torch.tensor([float(face["blendshapes"].get(name, 0.0)) for name in ARKIT_NAMES])
+        score = float(face.get("score", 1.0))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FD2TalkError(
+            f"A face in frame {frame} of the face landmarks is {shown(face)}, but landmarks_xy and "
+            "blendshapes are needed: connect the output of a face landmark node."
+        ) from error
+    fits = landmarks.shape == (NUM_LANDMARKS, 2) and bool((landmarks.abs() < LARGEST_PLACE).all())
+    if not fits or (landmarks.amax(dim=0) - landmarks.amin(dim=0)).min() < SMALLEST_FACE:
         raise FD2TalkError(
             f"A face in frame {frame} has landmarks {list(landmarks.shape)}, but {NUM_LANDMARKS} points of "
-            "MediaPipe's face mesh in pixels are needed."
+            "MediaPipe's face mesh in pixels, spread over a face, are needed."
         )
-    scores = torch.tensor([float(face["blendshapes"].get(name, 0.0)) for name in ARKIT_NAMES])
-    return replace(_face(landmarks, scores.clamp(0, 1)), score=float(face.get("score", 1.0)))
+    if not torch.isfinite(scores).all() or not math.isfinite(score):
+        raise FD2TalkError(f"A face in frame {frame} of the face landmarks has a score that is not a number.")
+    return replace(_face(landmarks, scores.clamp(0, 1)), score=score)
 
 
 def _nowhere(frames: int, face_index: int, box: Box | None) -> str:

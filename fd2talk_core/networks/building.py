@@ -38,7 +38,7 @@ def outline_of(build: Callable[[], Network], shapes: Shapes) -> Network:
     Raises:
         TooLarge: and whatever the constructor raises for a configuration that is none.
     """
-    with torch.device("meta"), _at_most(len(shapes) + 8):
+    with torch.device("meta"), _at_most(2 * len(shapes) + 64):
         outline = build()
     held = set(outline.state_dict())
     computed = sum(_bytes(tensor) for name, tensor in outline.named_buffers() if name not in held)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from ..checks import check_flag, check_number, check_text, check_whole
+from ..checks import check_fields, check_number, check_whole
 from ..errors import FD2TalkError
 from ..files import check_input, check_path, reason_of, replacing, shown_path
 from .building import Shapes, check_weights, outline_of, state_shapes
@@ -64,13 +64,10 @@ class CheckpointInfo:
     trained_on: str = "nothing"
 
     def __post_init__(self) -> None:
-        for name in ("face_model", "licence", "trained_on"):
-            check_text(getattr(self, name), name)
+        check_fields(self)
         check_number(self.native_fps, "native_fps", 0, 1000)
         check_whole(self.resolution, "resolution", 0, LARGEST_RESOLUTION)
         check_whole(self.steps, "steps", 0, 1000)
-        if self.overlay is not None:
-            check_flag(self.overlay, "overlay")
 
 
 def save_checkpoint(

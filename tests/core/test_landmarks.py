@@ -256,7 +256,7 @@ def test_missing_package_names_the_command(monkeypatch) -> None:
 
 
 def test_bad_model_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FD2TalkError, match="missing"):
+    with pytest.raises(FD2TalkError, match="There is no face landmark model"):
         FaceLandmarker.load(tmp_path / "none.task")
     (tmp_path / "text.task").write_text("no zip")
     with pytest.raises(FD2TalkError, match="text.task is not"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
@@ -16,6 +15,7 @@ from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rotations import rotation_matrix
+from fd2talk_core.face.state import FaceState
 from fd2talk_core.motion.coefficients import mouth_mask
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion, scale_head_motion
 from fd2talk_core.networks import motion_transformer as motion
@@ -50,13 +50,8 @@ def clip(seconds=2, fps=25.0, channels=10, seed=0) -> AudioFeatures:
     return AudioFeatures(torch.randn(count, channels, generator=generator), duration, fps, "test")
 
 
-@dataclass(frozen=True)
-class Portrait:
-    """What sampling reads of a reference."""
-
-    expression: Tensor
-    pose: Tensor
-    face_model: str = ""
+def portrait_of(expression: Tensor, pose: Tensor, face_model: str = "ours") -> FaceState:
+    return FaceState(torch.zeros(4), expression, pose, face_model)
 
 
 # --- the network -----------------------------------------------------------------------------------
@@ -362,7 +357,7 @@ def test_scaling_a_head_motion_back_restores_it():
 
 
 def test_pose_starts_where_the_portrait_looks():
-    portrait = Portrait(torch.zeros(5), torch.tensor([0.1, -0.4, 0.05, 0.2, 0.1, -0.3]))
+    portrait = portrait_of(torch.zeros(5), torch.tensor([0.1, -0.4, 0.05, 0.2, 0.1, -0.3]))
     plain = sample_motion(small("pose"), clip(fps=30), seed=0).values
     made = sample_motion(small("pose"), clip(fps=30), seed=0, portrait=portrait).values
     torch.testing.assert_close(made[0], portrait.pose, atol=1e-5, rtol=0)
@@ -378,7 +373,7 @@ def test_expression_plays_over_the_portraits_upper_face():
     brow, jaw = ARKIT_NAMES.index("browInnerUp"), ARKIT_NAMES.index("jawOpen")
     rest[[brow, jaw]] = 0.5
     plain = sample_motion(model, clip(), seed=0).values
-    made = sample_motion(model, clip(), seed=0, portrait=Portrait(rest, torch.zeros(6))).values
+    made = sample_motion(model, clip(), seed=0, portrait=portrait_of(rest, torch.zeros(6))).values
     torch.testing.assert_close(made[:, brow], plain[:, brow].clamp_min(0.5))
     assert (plain[:, brow] < 0.5).any() and (plain[:, brow] > 0.5).any()
     torch.testing.assert_close(made[:, jaw], plain[:, jaw])
@@ -409,7 +404,7 @@ def test_joint_network_gives_both():
         ({"guidance": math.nan}, "guidance is nan"),
         ({"intensity": -0.5}, "intensity is -0.5"),
         ({"audio": clip(channels=7)}, "'test' have 7 channels"),
-        ({"portrait": Portrait(torch.zeros(5), torch.zeros(6), "flame")}, "'flame'.*'ours'"),
+        ({"portrait": portrait_of(torch.zeros(5), torch.zeros(6), "flame")}, "'flame'.*'ours'"),
     ],
 )
 def test_bad_inputs_are_named(inputs, message):

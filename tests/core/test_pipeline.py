@@ -77,7 +77,7 @@ def test_a_portrait_and_a_voice_give_a_video_with_its_sound(
         progress=lambda stage, done, total: stages.__setitem__(stage, (done, total)),
     )
     path = video.save(tmp_path / "talking.mp4")
-    assert stages.keys() == {"audio", "expression", "pose", "frames"}
+    assert stages.keys() == {"audio", "expression", "pose", "portrait", "frames"}
     assert all(done == total for done, total in stages.values())
     with av.open(str(SPEECH)) as file:
         duration = float(file.streams.audio[0].duration * file.streams.audio[0].time_base)

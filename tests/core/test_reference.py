@@ -236,7 +236,7 @@ class TestChoosing:
             ({"face_index": "0"}, "index is '0'"),
             ({"margin": "1"}, "margin is '1'"),
             ({"size": 1 << 20}, "pixels is 1048576, but a whole number from 32 to 2048"),
-            ({"size": "256"}, "pixels is '256'"),
+            ({"size": "256"}, "size is '256'"),
             ({"box": (0, 0, 1e7, 1e7)}, "but the picture has"),
             ({"box": (5000, 10, 5100, 90)}, "but the picture has"),
             ({"box": (1, 2, 3)}, "box is"),

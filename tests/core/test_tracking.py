@@ -186,7 +186,8 @@ def test_the_one_face_that_was_chosen_is_followed_and_no_other_taken_for_it() ->
 def test_a_callback_counts_frames_and_can_stop_the_work() -> None:
     counted = []
     follow_face([portrait()] * 3, landmarker(), num_frames=3, callback=lambda *done: counted.append(done[:2]))
-    assert counted == [(1, 3), (2, 3), (3, 3)]
+    # before a frame is done too, while a face is looked for in all of it
+    assert list(dict.fromkeys(counted)) == [(0, 3), (1, 3), (2, 3), (3, 3)]
     drawn = []
 
     def frames():
@@ -214,7 +215,7 @@ def test_pictures_are_let_go_as_the_video_is_read() -> None:
 
     alive = []
     follow_face(frames(), landmarker(), callback=lambda *_: alive.append(sum(r() is not None for r in drawn)))
-    assert len(alive) == 6 and max(alive) <= 2
+    assert len(alive) >= 6 and max(alive) <= 2
 
 
 def test_the_hosts_landmarks_are_taken() -> None:
@@ -322,7 +323,7 @@ class TestVideoFrames:
         (tmp_path / "a.mp4").write_bytes(b"not a video")
         with pytest.raises(FD2TalkError, match="The file 'a.mp4' is not a video that can be read"):
             VideoFrames(tmp_path / "a.mp4")
-        with pytest.raises(FD2TalkError, match="The file 'b.mp4' is not a video"):
+        with pytest.raises(FD2TalkError, match="There is no file .*b.mp4"):
             VideoFrames(tmp_path / "b.mp4")
         with pytest.raises(FD2TalkError, match="'speech.wav' holds no pictures"):
             VideoFrames(PORTRAIT.with_name("speech.wav"))

@@ -12,13 +12,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.checks import check_whole
+from fd2talk_core.networks.checkpoint import LARGEST_RESOLUTION
+from fd2talk_core.terminal import run_command
 
 from .clips import CLIPS_PER_SHARD, write_clip_shard
 from .speech import ENGINES, without_voice
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.corpus", description="Make a corpus of talking heads."
     )
@@ -41,10 +43,22 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # The workers are the parallelism.
     os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        make(options)
-    except FD2TalkError as error:
-        sys.exit(str(error))
+    return run_command(lambda: make(check_amounts(options)), prefix="error: ")
+
+
+def check_amounts(options: argparse.Namespace) -> argparse.Namespace:
+    """The options of a corpus, held to what one can be.
+
+    Raises:
+        FD2TalkError: naming the option and its value.
+    """
+    for name in ("identities", "clips", "videos"):
+        check_whole(getattr(options, name), f"--{name}", 0, 10**7)
+    check_whole(options.frames, "--frames", 1, 10_000)
+    check_whole(options.size, "--size", 32, LARGEST_RESOLUTION)
+    check_whole(options.workers, "--workers", 1, 1024)
+    check_whole(options.seed, "--seed", 0, 2**63 - 1)
+    return options
 
 
 def make(options: argparse.Namespace) -> None:
@@ -124,4 +138,4 @@ def _work(tasks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], workers: 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.terminal import run_command
 
 from ..npm import CACHE, fetch
 
@@ -61,12 +62,9 @@ def _files() -> list[str]:
     return sorted(f"{voice}.bin" for voices in VOICES.values() for voice in voices)
 
 
-def main() -> None:
-    try:
-        fetch(PACKAGE, "voices", _files(), FOLDER)
-    except FD2TalkError as error:
-        sys.exit(str(error))
+def main() -> int:
+    return run_command(lambda: fetch(PACKAGE, "voices", _files(), FOLDER), prefix="error: ")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

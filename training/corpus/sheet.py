@@ -16,7 +16,9 @@ from safetensors.numpy import load
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.files import writing
 from fd2talk_core.imaging import open_picture
+from fd2talk_core.terminal import run_command
 
 from .motion import FPS
 from .shards import read_samples
@@ -95,21 +97,23 @@ def clip(folder: Path, output: Path, number: int = 0) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m training.corpus.sheet", description="Look at a corpus.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--clip", type=int, help="draw this clip's curves instead of people")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def work() -> None:
+        with writing(options.output):
+            options.output.parent.mkdir(parents=True, exist_ok=True)
         if options.clip is None:
             heads(options.folder).save(options.output, optimize=True)
         else:
             clip(options.folder, options.output, options.clip)
-    except FD2TalkError as error:
-        sys.exit(str(error))
+
+    return run_command(work, prefix="error: ")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
-from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker
+from fd2talk_core.files import writing
 from fd2talk_core.frames.decoding import DEFAULT_DETAIL
 from fd2talk_core.frames.reference import encode_reference
+from fd2talk_core.terminal import run_command
 
 from ..sources import load_pictures, load_speech
 from .clips import MotionSettings
@@ -129,40 +129,37 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"a setting to compare with the default: {', '.join(vars(MotionSettings()))}; may be repeated",
     )
     given = parser.parse_args(arguments)
-    out = given.out or given.weights / "scorecard"
-    try:
-        tries = tuple(MotionSettings.parse(text) for text in given.tries)
-        weights = Weights.load(given.weights, given.detail)
-        if given.driven is not None:
-            print(score_driven(weights, given.driven, given.seconds, out))
-            return 0
-        if given.real is not None:
-            options = RealOptions(
-                clips=Path(given.real) if given.real else None,
-                seconds=given.seconds,
-                seeds=given.seeds,
-                render=given.render,
-                tries=tries,
-                data=given.data,
-                speech=given.speech,
-            )
-            print(score_real(weights, options, out))
-            return 0
-        if given.fetch_descriptor:
-            fetch()
-        describe = FaceDescriptor.load() if FOLDER.is_dir() else None
-        rows = score(weights, given.data, given.speech, out, given.portraits, describe, given.takes)
-    except FD2TalkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(lambda: _score(given, given.out or given.weights / "scorecard"), prefix="error: ")
+
+
+def _score(given: argparse.Namespace, out: Path) -> str:
+    tries = tuple(MotionSettings.parse(text) for text in given.tries)
+    weights = Weights.load(given.weights, given.detail)
+    if given.driven is not None:
+        return score_driven(weights, given.driven, given.seconds, out)
+    if given.real is not None:
+        options = RealOptions(
+            clips=Path(given.real) if given.real else None,
+            seconds=given.seconds,
+            seeds=given.seeds,
+            render=given.render,
+            tries=tries,
+            data=given.data,
+            speech=given.speech,
+        )
+        return score_real(weights, options, out)
+    if given.fetch_descriptor:
+        fetch()
+    describe = FaceDescriptor.load() if FOLDER.is_dir() else None
+    rows = score(weights, given.data, given.speech, out, given.portraits, describe, given.takes)
     text = table(rows)
-    (out / "scorecard.txt").write_text(text + "\n", encoding="utf-8")
-    (out / "scorecard.json").write_text(
-        json.dumps([{**vars(row), "met": row.met} for row in rows], indent=2, ensure_ascii=False),
-        encoding="utf-8",
-    )
-    print(text)
-    return 0
+    content = [{**vars(row), "met": row.met} for row in rows]
+    with writing(out):
+        (out / "scorecard.txt").write_text(text + "\n", encoding="utf-8")
+        (out / "scorecard.json").write_text(
+            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
+    return text
 
 
 if __name__ == "__main__":

@@ -54,10 +54,8 @@ class Weights:
             raise FD2TalkError(f"detail is {detail:g}, but a strength from 0 to 1 is needed.")
         face_model = default_face_model()
         networks = {
-            name: load_checkpoint(
-                need_weights(folder, name, "training.everything"),
-                configs.network_class(name),
-                face_model.name,
+            name: configs.load_network(
+                name, need_weights(folder, name, "training.everything"), face_model.name
             )
             for name in ("expression", "pose", "autoencoder", "unet")
         }

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.checks import check_whole
+from fd2talk_core.files import writing
+from fd2talk_core.terminal import run_command
 
 from .devices import on_processor
 from .loop import train
 from .settings import apply_overrides, load_section, train_settings
+
+MOST_THREADS = 1024
+"""Of a processor; a million would end the process without a word."""
 
 
 def stage_main(name: str, build: Any, description: str, arguments: list[str] | None = None) -> int:
@@ -47,21 +51,30 @@ def stage_main(name: str, build: Any, description: str, arguments: list[str] | N
         "--set", action="append", default=[], metavar="NAME=VALUE", help="override, e.g. train.batch_size=8"
     )
     given = parser.parse_args(arguments)
-    try:
-        section = apply_overrides(load_section(given.config, name), given.set)
-        settings = train_settings(section, minutes=given.minutes, steps=given.steps, seed=given.seed)
-        if given.threads:
-            torch.set_num_threads(given.threads)
-        torch.manual_seed(settings.seed)
-        folder = given.runs / given.run / name
+    return run_command(lambda: _train(name, build, given), prefix="error: ")
+
+
+def _train(name: str, build: Any, given: argparse.Namespace) -> None:
+    section = apply_overrides(load_section(given.config, name), given.set)
+    settings = train_settings(section, minutes=given.minutes, steps=given.steps, seed=given.seed)
+    if given.threads is not None:
+        torch.set_num_threads(check_whole(given.threads, "--threads", 1, MOST_THREADS))
+    torch.manual_seed(settings.seed)
+    folder = run_folder(given.runs / given.run / name)
+    with PartialState(cpu=on_processor()).main_process_first():
+        stage, words = build(section, given.data, given.weights, settings.seed, folder)
+        if given.start:
+            stage.start_from(given.start)
+            words += "; started from earlier weights"
+    train(stage, settings, folder, given.weights, words)
+
+
+def run_folder(folder: Path) -> Path:
+    """The folder of a run, made where there is none.
+
+    Raises:
+        FD2TalkError: when it cannot be.
+    """
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with PartialState(cpu=on_processor()).main_process_first():
-            stage, words = build(section, given.data, given.weights, settings.seed, folder)
-            if given.start:
-                stage.start_from(given.start)
-                words += "; started from earlier weights"
-        train(stage, settings, folder, given.weights, words)
-    except FD2TalkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return folder
