@@ -152,7 +152,7 @@ def check_fields(made: Any) -> None:
         check_type(getattr(made, field.name), field.name, hints[field.name])
 
 
-def check_type(value: Any, what: str, hint: Any) -> None:
+def check_type(value: Any, what: str, hint: Any) -> Any:
     """A value of the type that an annotation asks for.
 
     Raises:
@@ -160,6 +160,7 @@ def check_type(value: Any, what: str, hint: Any) -> None:
     """
     if not _is_of(value, hint):
         raise _refusal(value, what, _words(hint))
+    return value
 
 
 @functools.cache

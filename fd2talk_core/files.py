@@ -217,7 +217,7 @@ def check_output(path: Path | str, endings: Collection[str], inputs: Iterable[Pa
 
 def _check_place(name: str) -> None:
     if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in Path(name).parts):
-        raise ValueError(f"a name has at most {MAX_NAME_BYTES} bytes")
+        raise ValueError(f"its name is too long: at most {MAX_NAME_BYTES} bytes are possible")
     try:
         kind = os.stat(name).st_mode
     except FileNotFoundError:

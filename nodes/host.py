@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ..fd2talk_core import configs
 from ..fd2talk_core.audio.encoder import AudioEncoder
 from ..fd2talk_core.audio.reading import read_audio
-from ..fd2talk_core.checks import check_tensor, check_text, shown
+from ..fd2talk_core.checks import check_tensor, check_type, shown
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FaceLandmarker
 from ..fd2talk_core.face.model import FaceModel, default_face_model
@@ -88,7 +88,7 @@ def checkpoint_path(network: str, name: str) -> Path:
     Raises:
         FD2TalkError: when it is in none of the folders (all are named), or the name leads outside of them.
     """
-    check_text(name, f"The {network} checkpoint")
+    check_type(name, f"The {network} checkpoint", str)
     if not name or PurePath(name).anchor or ".." in PurePath(name).parts:
         raise FD2TalkError(f"The checkpoint name {name!r} leads outside the host's model folders.")
     return find_checkpoint(network, name, model_folders(network))
@@ -168,7 +168,7 @@ def input_file(name: str) -> Path:
     Raises:
         FD2TalkError: when there is none, or the name leads outside the host's input, output and temp folders.
     """
-    check_text(name, "The file")
+    check_type(name, "The file", str)
     try:
         path = os.path.abspath(folder_paths.get_annotated_filepath(name))
     except ValueError as error:  # newer hosts refuse a path outside themselves, with words for developers

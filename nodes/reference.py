@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..fd2talk_core.checks import check_choice, check_text, check_whole
+from ..fd2talk_core.checks import check_choice, check_type, check_whole
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FACE_ORDERS
 from ..fd2talk_core.frames.reference import encode_reference
@@ -26,7 +26,7 @@ def read_box(text: str) -> tuple[float, float, float, float] | None:
     Raises:
         FD2TalkError: when it is anything else.
     """
-    if not check_text(text, "The face box").strip():
+    if not check_type(text, "The face box", str).strip():
         return None
     try:
         left, top, right, bottom = (float(part) for part in text.replace(",", " ").split())

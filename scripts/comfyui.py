@@ -84,7 +84,7 @@ class ComfyUIServer:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):  # it does not listen yet
                 self.get("/system_stats")
                 return
             time.sleep(0.3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import tarfile
 import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,13 +28,17 @@ from fd2talk_core.audio.features import NATIVE_FPS, AudioFeatures
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
-from fd2talk_core.files import replacing
+from fd2talk_core.files import check_input, reason_of, replacing
 from fd2talk_core.imaging import open_picture
-from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.motion.coefficients import LARGEST_VALUE, CoefficientSequence
 from fd2talk_core.networks.checkpoint import in_set
 from fd2talk_core.timing import frame_count
+from fd2talk_core.waveforms import check_sample_rate
 
 from .corpus.shards import read_samples
+
+SPARE_FRAMES = 3
+"""By which a recording and its motion may differ: its last frame may be cut, or half heard."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +159,14 @@ class SpeechSet:
         )
         path = folder / f"features-{key}.safetensors" if folder else None
         if path and path.exists():
-            found = load_file(path)
-            features = [found[str(i)] for i in range(len(self.clips))]
+            found = read_kept(path)
+            features = [found.get(str(i)) for i in range(len(self.clips))]
+            for clip, feature in zip(self.clips, features, strict=True):
+                shape = (clip.num_frames, encoder.feature_dim)
+                if feature is None or feature.shape != shape or not torch.isfinite(feature).all():
+                    raise FD2TalkError(
+                        f"{path} lacks the features of {clip.name}; delete it to make it anew."
+                    )
         else:
             features = [_features(encoder, clip) for clip in self.clips]
             if path:
@@ -198,8 +209,17 @@ class PictureSet:
 
     def read(self, index: int) -> Tensor:
         """``[3, H, W]`` uint8."""
-        with open_picture(io.BytesIO(self.encoded[index])) as picture:
-            pixels = np.array(picture.convert("RGB"))
+        try:
+            with open_picture(io.BytesIO(self.encoded[index])) as picture:
+                pixels = np.array(picture.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise FD2TalkError(
+                f"Picture {index} of the data cannot be read ({reason_of(error)}); make its shard again."
+            ) from error
+        if pixels.shape[0] != pixels.shape[1]:
+            raise FD2TalkError(
+                f"Picture {index} of the data has {pixels.shape[:2]} pixels, but is no square."
+            )
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     @property
@@ -239,6 +259,20 @@ def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
         save_file(tensors, partial)
 
 
+def read_kept(path: Path) -> dict[str, Tensor]:
+    """What :func:`save_whole` has written.
+
+    Raises:
+        FD2TalkError: when the file cannot be read, or has been cut short.
+    """
+    try:
+        return load_file(check_input(path, "file"))
+    except (OSError, SafetensorError) as error:
+        raise FD2TalkError(
+            f"{path} cannot be read ({reason_of(error)}); delete it to make it anew."
+        ) from error
+
+
 Kept = TypeVar("Kept")
 
 
@@ -252,7 +286,10 @@ def kept_between_runs(make: Callable[[], Kept], kind: type[Kept], cache: Path, k
     """
     path = cache.with_name(f"{cache.name}-{key}.safetensors")
     if path.exists():
-        return kind(**load_file(path))
+        try:
+            return kind(**read_kept(path))
+        except TypeError as error:
+            raise FD2TalkError(f"{path} lacks a part ({error}); delete it to make it anew.") from error
     made = make()
     for old in cache.parent.glob(f"{cache.name}-*.safetensors"):
         old.unlink()
@@ -291,8 +328,10 @@ def read_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, bytes
     for path in paths:
         try:
             yield from read_samples(path)
-        except (tarfile.TarError, OSError) as error:
-            raise FD2TalkError(f"The shard {path} cannot be read ({error}); make it again.") from error
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise FD2TalkError(
+                f"The shard {path} cannot be read ({reason_of(error)}); make it again."
+            ) from error
 
 
 def is_held_out(key: str) -> bool:
@@ -316,8 +355,8 @@ def load_speech(data: Path, face_model: FaceModel) -> tuple[SpeechSet, SpeechSet
         FD2TalkError: when there is none, or it is of another face model.
     """
     clips = [_speech_clip(key, members) for key, members in read_shards(data, "clips-*.tar")]
-    for clip in clips[:1]:
-        _check_width(clip.expression, clip.identity, face_model, data)
+    for clip in clips:
+        _check_width(clip.name, clip.expression, clip.identity, face_model, data)
     parts = _parted(clips, _split([clip.name for clip in clips]), data)
     train, held_out = (SpeechSet(tuple(part)) for part in parts)
     return train, held_out, f"{train.seconds / 3600:.2f} h of speech in {len(train.clips)} recordings"
@@ -328,12 +367,18 @@ def _speech_clip(key: str, members: dict[str, bytes]) -> SpeechClip:
         about = json.loads(members["json"])
         arrays = load(members["safetensors"])
         waveform, sample_rate = read_wav(members["wav"])
-        expression, pose = arrays["expression"].float(), arrays["pose"].float()
         fps = float(about["fps"])
+        expression, pose = _motion_in(arrays, fps)
+        identity = _identity_in(arrays)
         phonemes = tuple((str(n), float(a), float(b)) for n, a, b in about.get("phonemes", ()))
-        identity = arrays["alpha"].float()
-    except (KeyError, TypeError, ValueError, SafetensorError, wave.Error) as error:
-        raise FD2TalkError(f"The recording {key} in the data is broken or lacks a part ({error}).") from error
+        _check_times(phonemes)
+        heard = frame_count(Fraction(waveform.shape[0], sample_rate), fps)
+        if abs(heard - len(expression)) > SPARE_FRAMES:
+            raise FD2TalkError(f"its wav lasts {heard} frames, but its motion {len(expression)}")
+    except _BROKEN_SAMPLE as error:
+        raise FD2TalkError(
+            f"The recording {key} in the data is broken or lacks a part ({_reason(error)})."
+        ) from error
     if fps != NATIVE_FPS:
         frames = max(1, frame_count(Fraction(waveform.shape[0], sample_rate), NATIVE_FPS))
         expression, pose = (
@@ -344,13 +389,60 @@ def _speech_clip(key: str, members: dict[str, bytes]) -> SpeechClip:
     return SpeechClip(key, mono, phonemes, expression, pose, identity, NATIVE_FPS)
 
 
+_BROKEN_SAMPLE = (
+    *(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, EOFError),
+    *(SafetensorError, wave.Error),
+)
+"""What readers raise for members that are none: FD2TalkError among them, as it is a ValueError."""
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a sample, as part of a sentence."""
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]!r}"
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _motion_in(arrays: Mapping[str, Tensor], fps: float) -> tuple[Tensor, Tensor]:
+    """Expression ``[F, D_β]`` and pose ``[F, 6]`` of a sample, held to what motion is."""
+    expression, pose = (
+        CoefficientSequence(kind, _real(arrays, kind), fps, "").values for kind in ("expression", "pose")
+    )
+    if len(expression) != len(pose):
+        raise FD2TalkError(f"its expression has {len(expression)} rows, but its pose {len(pose)}")
+    return expression, pose
+
+
+def _identity_in(arrays: Mapping[str, Tensor]) -> Tensor:
+    """α, ``[D_α]``."""
+    identity = _real(arrays, "alpha")
+    if identity.ndim != 1 or not identity.abs().max() < LARGEST_VALUE:
+        raise FD2TalkError(f"its alpha has the shape {tuple(identity.shape)}, or is no finite numbers")
+    return identity
+
+
+def _real(arrays: Mapping[str, Tensor], name: str) -> Tensor:
+    if not arrays[name].is_floating_point() or not arrays[name].numel():
+        raise FD2TalkError(f"its {name} is {arrays[name].dtype} of {tuple(arrays[name].shape)}")
+    return arrays[name].float()
+
+
+def _check_times(phonemes: Sequence[tuple[str, float, float]]) -> None:
+    for name, start, end in phonemes:
+        if not 0 <= start <= end < math.inf:
+            raise FD2TalkError(f"its phoneme {name!r} goes from {start} to {end} s")
+
+
 def read_wav(content: bytes) -> tuple[Tensor, int]:
     """A 16-bit PCM file: ``[N]`` float32 in -1..1, channels averaged, and its sample rate."""
     with wave.open(io.BytesIO(content)) as file:
         if file.getsampwidth() != 2:
             raise ValueError(f"{8 * file.getsampwidth()}-bit sound instead of 16-bit")
-        samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-        channels, sample_rate = file.getnchannels(), file.getframerate()
+        channels, sample_rate = file.getnchannels(), check_sample_rate(file.getframerate())
+        content = file.readframes(file.getnframes())
+        if len(content) != 2 * channels * file.getnframes() or not content:
+            raise ValueError(f"its wav holds {len(content)} bytes of {2 * channels * file.getnframes()}")
+        samples = np.frombuffer(content, dtype="<i2")
     return torch.from_numpy(samples.reshape(-1, channels).mean(axis=1, dtype=np.float32) / 32768), sample_rate
 
 
@@ -361,8 +453,8 @@ def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, Pictur
         FD2TalkError: when there are none, or they are of another face model.
     """
     people = [_person(key, members) for key, members in read_shards(data, "frames-*.tar")]
-    for person in people[:1]:
-        _check_width(person.expression, person.identity[0], face_model, data)
+    for person in people:
+        _check_width(person.name, person.expression, person.identity[0], face_model, data)
     for person in people:
         if person.face_model not in (None, face_model.digest):
             raise FD2TalkError(
@@ -390,14 +482,18 @@ def _person(key: str, members: dict[str, bytes]) -> _Person:
     try:
         about = json.loads(members["json"])
         arrays = load(members["safetensors"])
-        expression, pose = arrays["expression"].float(), arrays["pose"].float()
+        expression, pose = _motion_in(arrays, NATIVE_FPS)
         files = {name.partition(".")[0]: data for name, data in members.items() if name[:1].isdigit()}
         encoded = tuple(files[str(i)] for i in range(len(expression)))
-        identity = arrays["alpha"].float().expand(len(expression), -1)
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise FD2TalkError(f"The pictures {key} in the data are broken or lack a part ({error}).") from error
-    clip, frames = about.get("clip"), about.get("clip_frames")
-    clips = tuple((clip, int(f)) for f in frames) if clip and frames else (None,) * len(encoded)
+        identity = _identity_in(arrays).expand(len(expression), -1)
+        clip, frames = about.get("clip"), about.get("clip_frames")
+        clips = tuple((str(clip), int(f)) for f in frames) if clip and frames else (None,) * len(encoded)
+        if len(clips) != len(encoded):
+            raise FD2TalkError(f"its json names {len(clips)} clip_frames for {len(encoded)} pictures")
+    except _BROKEN_SAMPLE as error:
+        raise FD2TalkError(
+            f"The pictures {key} in the data are broken or lack a part ({_reason(error)})."
+        ) from error
     return _Person(key, encoded, identity, expression, pose, clips, about.get("face_model"))
 
 
@@ -424,13 +520,13 @@ def _parted(samples: Sequence, held_out: Sequence[bool], data: Path) -> tuple[li
     return parts
 
 
-def _check_width(expression: Tensor, identity: Tensor, face_model: FaceModel, data: Path) -> None:
+def _check_width(name: str, expression: Tensor, identity: Tensor, face_model: FaceModel, data: Path) -> None:
     found, wanted = (
         (expression.shape[-1], identity.shape[-1]),
         (face_model.expression_dim, face_model.identity_dim),
     )
     if found != wanted:
         raise FD2TalkError(
-            f"{data} holds {found[0]} expression and {found[1]} identity coefficients, but the face model "
-            f"{face_model.name!r} has {wanted[0]} and {wanted[1]}; convert the data, or use its face model."
+            f"{name} in {data} has {found[0]} expression and {found[1]} identity coefficients, but the face "
+            f"model {face_model.name!r} has {wanted[0]} and {wanted[1]}; convert the data, or use its model."
         )

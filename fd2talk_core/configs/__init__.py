@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from importlib import import_module
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..checks import shown
 from ..errors import FD2TalkError
-from ..files import shown_path
+from ..files import reason_of, shown_path
 from ..networks.checkpoint import load_checkpoint
 
 _CLASSES = {
@@ -63,9 +65,23 @@ def build(network: str, size: str, seed: int = 0, **changes: object) -> nn.Modul
         network: ``audio_encoder``, ``expression``, ``pose``, ``lip_expert``, ``autoencoder`` or ``unet``.
         size: ``tiny`` or ``base``.
         changes: constructor arguments that replace the configuration's.
+
+    Raises:
+        FD2TalkError: when there is no such network, or its arguments build none.
     """
     config = {**load_config(network, size), **changes}
+    known = inspect.signature(network_class(network).__init__).parameters
+    unknown = [name for name in changes if name not in known]
+    if unknown:
+        raise FD2TalkError(
+            f"The network {network!r} cannot be built with {shown(unknown[0])}: it has no such."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = network_class(network).from_config(config)
+        try:
+            built = network_class(network).from_config(config)
+        except Exception as error:  # what a file of settings says reaches every line of a constructor
+            raise FD2TalkError(
+                f"The network {network!r} cannot be built from its configuration ({reason_of(error)})."
+            ) from error
     return built.train(False)

@@ -28,7 +28,7 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from ..corpus.augment import shift_formants
 from ..sources import SpeechClip, SpeechSet, load_speech
 from ..teacher import Teacher
-from ..trainer import Stage, stage_main, stage_options
+from ..trainer import Stage, stage_main, stage_options, subsection
 from .disturbance import among, in_room, over_line, uniform
 
 _COLOUR_BANDS = 8
@@ -376,7 +376,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     """The stage from its configuration and a data folder."""
     options = stage_options(section, AudioEncoderOptions())
     train, held_out, words = load_speech(data, default_face_model())
-    encoder = configs.build("audio_encoder", section["size"], seed, **section.get("network", {}))
+    encoder = configs.build("audio_encoder", section["size"], seed, **subsection(section, "network"))
     if options.filters == "mel":
         start_as_mel_filters(encoder)
     teacher = Teacher.of(train, kept=folder) if options.teacher else None

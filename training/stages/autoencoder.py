@@ -16,7 +16,7 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..sources import PictureSet, load_pictures
-from ..trainer import Stage, stage_main, stage_options
+from ..trainer import Stage, stage_main, stage_options, subsection
 from .perceptual import perceptual_features
 
 
@@ -178,7 +178,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
     """The stage from its configuration and a data folder."""
     options = stage_options(section, AutoencoderOptions())
     train, held_out, words = load_pictures(data, default_face_model())
-    network = configs.build("autoencoder", section["size"], seed, **section.get("network", {}))
+    network = configs.build("autoencoder", section["size"], seed, **subsection(section, "network"))
     features = perceptual_features(options.perceptual)
     return AutoencoderStage(network, train, held_out, features, options), words
 

@@ -28,7 +28,7 @@ from fd2talk_core.networks.unet import FrameUNet
 from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..sources import PictureSet, fingerprint, kept_between_runs, load_pictures, need_weights
-from ..trainer import Stage, stage_main, stage_options
+from ..trainer import Stage, stage_main, stage_options, subsection
 from .autoencoder import random_colour
 from .conditions import FitErrors, load_autoencoder
 from .perceptual import perceptual_features
@@ -326,7 +326,7 @@ def with_blend(autoencoder: FrameAutoencoder, section: dict, seed: int) -> Frame
     """The autoencoder with an untrained blend, also where it has one: ``--start`` begins with that."""
     config = {k: v for k, v in autoencoder.config.items() if not k.startswith("_")}
     whole = configs.build(
-        "autoencoder", section["size"], seed, **{**config, "blend": section.get("network", {})}
+        "autoencoder", section["size"], seed, **{**config, "blend": subsection(section, "network")}
     )
     for part in ("encoder", "decoder"):
         getattr(whole, part).load_state_dict(getattr(autoencoder, part).state_dict())

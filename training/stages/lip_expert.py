@@ -17,7 +17,7 @@ from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip
 
 from ..mouths import mouth_basis
 from ..sources import SpeechClip, SpeechSet, load_speech, need_weights
-from ..trainer import Stage, gathered, stage_main, stage_options
+from ..trainer import Stage, gathered, stage_main, stage_options, subsection
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         audio_dim=encoder.feature_dim,
         face_model=face_model.name,
         native_fps=train.fps,
-        **section.get("network", {}),
+        **subsection(section, "network"),
     )
     return LipExpertStage(expert, train, held_out, face_model, options), words
 

@@ -29,7 +29,7 @@ from ..drawing import draw_motion
 from ..measures import pose_range
 from ..mouths import compare_mouths, mouth_basis
 from ..sources import SpeechSet, load_speech, need_weights
-from ..trainer import Stage, draw_timestep, stage_main, stage_options
+from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         "audio_dim": encoder.feature_dim,
         "native_fps": train.fps,
         "face_model": face_model.name,
-        **section.get("network", {}),
+        **subsection(section, "network"),
     }
     expression = {
         "coefficient_dim": face_model.expression_dim,

@@ -32,7 +32,7 @@ from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..regions import face_region
 from ..sources import PictureSet, fingerprint, kept_between_runs, load_pictures
-from ..trainer import Stage, draw_timestep, stage_main, stage_options
+from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
 from .conditions import FitErrors, align_pairs, estimate_motion, load_autoencoder
 
 
@@ -400,7 +400,7 @@ def build_unet(
     section: dict, face_model: FaceModel, autoencoder: FrameAutoencoder, size: int, seed: int
 ) -> FrameUNet:
     """An untrained UNet that fits the face model and the autoencoder."""
-    config = {**configs.load_config("unet", section["size"]), **section.get("network", {})}
+    config = {**configs.load_config("unet", section["size"]), **subsection(section, "network")}
     config |= {
         "latent_channels": autoencoder.config.latent_channels,
         "sample_size": size // autoencoder.downsample_factor,

@@ -4,7 +4,7 @@ from .command import stage_main
 from .devices import gathered
 from .loop import Trainer, schedule, train
 from .samples import sample_seed
-from .settings import TrainSettings, has_section, load_section, stage_options, train_settings
+from .settings import TrainSettings, has_section, load_section, stage_options, subsection, train_settings
 from .stage import Stage, draw_timestep
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "schedule",
     "stage_main",
     "stage_options",
+    "subsection",
     "train",
     "train_settings",
 ]

@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs, broadcast
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.files import writing
 
 from .devices import Meter, choose_precision, describe_device, on_processor
 from .log import RunLog, RunReport
@@ -148,12 +149,11 @@ class Trainer:
         if not self.state_file.exists():
             return False
         state = RunState.read(self.state_file)
-        facts, wanted = state.facts, self.stage.networks.state_dict()
-        if facts.stage != self.stage.name or {k: v.shape for k, v in state.model.items()} != {
-            k: v.shape for k, v in wanted.items()
-        }:
+        facts, differing = state.facts, state.misfit(self.stage.networks.state_dict(), self.parameters)
+        if facts.stage != self.stage.name or differing is not None:
+            told = "" if differing is None else f" ({differing} differs)"
             raise FD2TalkError(
-                f"{self.state_file} belongs to another stage or another network size; "
+                f"{self.state_file} belongs to another stage or another network size{told}; "
                 "give this run another --run name, or delete that file."
             )
         if (facts.seed, facts.batch_size) != (self.settings.seed, self.settings.batch_size):
@@ -207,7 +207,8 @@ class Trainer:
         from tqdm import tqdm
 
         settings, accelerator = self.settings, self.accelerator
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         resumed = self.resume()
         log = RunLog(self.folder, self.step, accelerator.is_main_process, settings.tensorboard)
         first_step = self.step

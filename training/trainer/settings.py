@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from fd2talk_core.checks import check_fields, check_number, check_type, check_whole, shown
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.files import reason_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -58,8 +60,16 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.log_every < 1:
-            raise FD2TalkError("steps, batch_size and log_every must be at least 1.")
+        check_fields(self)
+        for name in ("steps", "batch_size", "log_every"):
+            check_whole(getattr(self, name), name, 1)
+        for name in ("workers", "validate_every"):
+            check_whole(getattr(self, name), name, 0)
+        for name in ("minutes", "warmup", "final_rate", "weight_decay", "clip", "save_seconds"):
+            check_number(getattr(self, name), name, 0)
+        check_number(self.learning_rate, "learning_rate", 0, over=True)
+        check_number(self.ema, "ema", 0, 1)
+        check_whole(self.seed, "seed", 0, 2**63 - 1)
         if self.precision not in ("no", "bf16", "fp16", "auto"):
             raise FD2TalkError(f"precision is {self.precision!r}, but it is one of: no, bf16, fp16, auto.")
         if self.optimizer not in ("adam", "adamw"):
@@ -75,7 +85,8 @@ def load_section(config: Path | str, stage: str) -> dict[str, Any]:
     content = _read_config(config)
     if not isinstance(content.get(stage), dict):
         raise FD2TalkError(f"The configuration {config} has no section {stage!r}.")
-    return {**content[stage], "size": content.get("size", "tiny")}
+    size = check_type(content.get("size", "tiny"), f"size in the configuration {config}", str)
+    return {**content[stage], "size": size}
 
 
 def has_section(config: Path | str, stage: str) -> bool:
@@ -91,21 +102,45 @@ def _read_config(config: Path | str) -> dict[str, Any]:
         names = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
         raise FD2TalkError(f"There is no configuration {config}; give a file, or one of: {names}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise FD2TalkError(f"{path} is not valid YAML ({error}).") from error
-    return content if isinstance(content, dict) else {}
+        content = _yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise FD2TalkError(f"{path} cannot be read ({reason_of(error)}).") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise FD2TalkError(f"{path} is {shown(content)}, but a section for each stage is needed.")
+    return content
+
+
+def _yaml(text: str, place: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise FD2TalkError(f"{place} is not valid YAML ({reason[:300]}).") from error
 
 
 def train_settings(section: Mapping[str, Any], **changes: Any) -> TrainSettings:
     """The section ``train`` of a stage, with changes from the command line (None leaves a value as it is)."""
-    values = dict(section.get("train", {}))
+    values = subsection(section, "train")
     known = {f.name for f in fields(TrainSettings)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise FD2TalkError(f"train has no setting {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
     settings = TrainSettings(**values)
     return replace(settings, **{k: v for k, v in changes.items() if v is not None})
+
+
+def subsection(section: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a stage's section, empty where it has none.
+
+    Raises:
+        FD2TalkError: when it is something else than settings by name.
+    """
+    values = section.get(name)
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise FD2TalkError(f"{name} is {shown(values)}, but settings by name are needed.")
+    return dict(values)
 
 
 def stage_options(section: Mapping[str, Any], defaults: Any) -> Any:
@@ -115,6 +150,10 @@ def stage_options(section: Mapping[str, Any], defaults: Any) -> Any:
     unknown = sorted(set(values) - known)
     if unknown:
         raise FD2TalkError(f"This stage has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}.")
+    unchecked = type(defaults).__new__(type(defaults))
+    for field in fields(defaults):
+        object.__setattr__(unchecked, field.name, values.get(field.name, getattr(defaults, field.name)))
+    check_fields(unchecked)  # before the class compares what may be no numbers
     return replace(defaults, **values)
 
 
@@ -122,11 +161,13 @@ def apply_overrides(section: dict[str, Any], overrides: list[str]) -> dict[str, 
     """``a.b=value`` over a section, the value read as YAML."""
     for text in overrides:
         key, equals, value = text.partition("=")
-        if not equals:
+        if not equals or not all(key.split(".")):
             raise FD2TalkError(f"--set takes name=value, not {text!r}.")
         target = section
         *path, last = key.split(".")
         for name in path:
             target = target.setdefault(name, {})
-        target[last] = yaml.safe_load(value)
+            if not isinstance(target, dict):
+                raise FD2TalkError(f"--set {text}: {name} is {shown(target)}, which has no parts.")
+        target[last] = _yaml(value, f"The value of --set {text}")
     return section

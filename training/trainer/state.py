@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fd2talk_core.checks import check_fields, check_number, check_whole
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.files import replacing
+from fd2talk_core.files import check_input, reason_of, replacing
 
 _PARTS = ("model", "ema", "best", "optimizer")
 
@@ -37,6 +38,11 @@ class RunFacts:
     seconds: float
     best_metrics: dict[str, float] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_whole(self.step, "step", 0)
+        check_number(self.seconds, "seconds", 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,23 @@ class RunState:
                     return f"{part}.{name}"
         return None
 
+    def misfit(self, model: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> str | None:
+        """The name of a tensor that networks with these weights and parameters have not, or lack, or have of
+        another shape; None where the state fits them.
+        """
+        floating = {name: value for name, value in model.items() if value.is_floating_point()}
+        wanted = {"model": model, "ema": floating, "best": floating if self.best else {}}
+        for part, own in wanted.items():
+            held = getattr(self, part)
+            for name in sorted(own.keys() | held.keys()):
+                if name not in own or name not in held or own[name].shape != held[name].shape:
+                    return f"{part}.{name}"
+        for place, moment in self.optimizer.items():
+            key, _, name = place.partition(".")
+            if name not in parameters or (key != "step" and moment.shape != parameters[name].shape):
+                return f"optimizer.{place}"
+        return None
+
     def write(self, path: Path) -> None:
         """The file appears at once, and whole even if the machine stops."""
         tensors = {
@@ -75,13 +98,14 @@ class RunState:
     @classmethod
     def read(cls, path: Path) -> RunState:
         """Raises FD2TalkError when the file is no state, or one of numbers that are none."""
+        check_input(path, "state")
         try:
             with safe_open(path, framework="pt") as file:
-                facts = RunFacts(**json.loads(file.metadata()["state"]))
+                facts = RunFacts(**json.loads((file.metadata() or {})["state"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise FD2TalkError(
-                f"{path} cannot be read ({error}); delete it to start this stage anew."
+                f"{path} cannot be read ({reason_of(error).rstrip('.')}); delete it to start this stage anew."
             ) from error
 
         def part(name: str) -> dict[str, Tensor]:
