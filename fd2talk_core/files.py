@@ -62,7 +62,8 @@ def reason_of(error: BaseException) -> str:
         return "its name holds characters that no file's name can hold"
     if isinstance(error, MemoryError):
         return _REASONS[errno.ENOMEM]
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    told = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    return told if len(told) <= 300 else f"{told[:300]}..."
 
 
 def check_path(path: Any, what: str) -> Path:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 
@@ -26,6 +27,20 @@ DEMUXERS = (
 """FFmpeg's names of containers that hold all that they play. ``mov`` is also MP4 and M4A."""
 
 
+class _Steady:
+    """A file that fails to seek beyond its ends as FFmpeg expects, without a traceback that PyAV prints."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 @contextmanager
 def open_media(source: Path | str | io.BytesIO) -> Iterator[av.container.InputContainer]:
     """A container to read from; a path is the name of a file and nothing else.
@@ -35,10 +50,10 @@ def open_media(source: Path | str | io.BytesIO) -> Iterator[av.container.InputCo
         av.FFmpegError, OSError: when it cannot be opened or is none of :data:`DEMUXERS`.
     """
     options = {"format_whitelist": ",".join(DEMUXERS), "protocol_whitelist": "none"}
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-        with av.open(source, options=options) as container:
-            yield container
-    else:
-        with open(check_input(source, "file"), "rb") as file, av.open(file, options=options) as container:
-            yield container
+    with ExitStack() as stack:
+        file = source
+        if not isinstance(source, io.BytesIO):
+            file = stack.enter_context(open(check_input(source, "file"), "rb"))
+        file.seek(0)
+        # titles in whatever encoding are not read here, and must not keep the rest from being read
+        yield stack.enter_context(av.open(_Steady(file), options=options, metadata_errors="replace"))

@@ -84,6 +84,8 @@ def has_sound(path: Path | str) -> bool:
 
 def _check_stream(stream: av.AudioStream, name: str) -> None:
     """What the header says, before anything is decoded by it."""
+    if stream.codec_context is None:
+        raise FD2TalkError(f"{shown_path(name)} holds sound in a coding that is not known: save it as WAV.")
     check_amount(stream.channels, MAX_CHANNELS, f"{shown_path(name)} has {{}} channels", "mix it down")
     if stream.rate:
         check_sample_rate(stream.rate)

@@ -73,9 +73,7 @@ def build(network: str, size: str, seed: int = 0, **changes: object) -> nn.Modul
     known = inspect.signature(network_class(network).__init__).parameters
     unknown = [name for name in changes if name not in known]
     if unknown:
-        raise FD2TalkError(
-            f"The network {network!r} cannot be built with {shown(unknown[0])}: it has no such."
-        )
+        raise FD2TalkError(f"The network {network!r} cannot be built: it has no {shown(unknown[0])}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -210,7 +210,7 @@ def _read_safetensors(path: Path, fps: float | None) -> Pair:
                 _check_count(math.prod(file.get_slice(kind).get_shape()))
             values = {kind: file.get_tensor(kind) for kind in found}
     except SafetensorError as error:
-        raise FD2TalkError(f"it is not a safetensors file ({error}).") from error
+        raise FD2TalkError(f"it is not a safetensors file ({reason_of(error)}).") from error
     if header.get("format") != FORMAT:
         raise FD2TalkError("its header does not say that it is a motion sequence; is it a checkpoint?")
     _check_version(header.get("version"))
@@ -260,7 +260,7 @@ def _read_npz(path: Path, fps: float | None) -> Pair:
     except FD2TalkError:
         raise
     except _BROKEN_ARCHIVE as error:
-        raise FD2TalkError(f"it is not an npz file ({error}).") from error
+        raise FD2TalkError(f"it is not an npz file ({reason_of(error)}).") from error
     _check_version(_text(arrays.get("version"), str(FORMAT_VERSION)))
     fps = _frame_rate(_text(arrays.get("fps"), None), fps)
     names = [str(name) for name in arrays.get("names", np.array([], "U")).ravel()]

@@ -46,6 +46,8 @@ class VideoFrames:
             if not container.streams.video:
                 raise FD2TalkError(f"{self.name} holds no pictures: a video is needed.")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise FD2TalkError(f"{self.name} holds pictures in a coding that is not known.")
             rate = stream.average_rate or stream.guessed_rate
             if not rate:
                 raise FD2TalkError(f"{self.name} does not say its frame rate.")
