@@ -10,6 +10,7 @@ from typing import Any
 
 from .files import check_output
 from .frames.defaults import DEFAULT_DETAIL
+from .marks.defaults import CORNERS, LABEL_SIZE
 from .motion.defaults import MISSING_POLICIES
 from .terminal import run_command
 
@@ -46,6 +47,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="side of the crop in pixels; the checkpoint's own")
     parser.add_argument("--face-index", type=int, default=0, help="which face, 0 is the largest")
     parser.add_argument("--no-face", choices=("error", "whole_image"), default="error")
+    parser.add_argument("--label", default="", metavar="TEXT", help="a line to be seen in every frame")
+    parser.add_argument("--label-corner", choices=CORNERS, default=CORNERS[0])
+    parser.add_argument("--label-size", type=float, default=LABEL_SIZE, help="of the picture's shorter side")
     return parser.parse_args(arguments)
 
 

@@ -4,7 +4,7 @@ voice ─── AudioEncoder ──┬── ExpDiT ──── expression β �
                          └── PoseDiT ─── pose p ────────┤
 portrait ─ encode_reference ─ reference x; α, β, p ─────┴─ PortraitMotion
                                                               │ meshes, correspondence
-    FrameUNet ── latents ── FrameDecoder: decode ─ blend ─ close-ups ─ paste ── frames
+    FrameUNet ── latents ── FrameDecoder: decode ─ blend ─ close-ups ─ paste ── ClipMarks ── frames
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from .frames.denoising import NoiseMode, iter_latents
 from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, encode_reference
 from .imaging import read_image
+from .marks.clip import ClipMarks
+from .marks.defaults import CORNERS, LABEL_SIZE
 from .motion.coefficients import CoefficientSequence, MotionMode
 from .motion.sampling import sample_motion
 from .motion.tracking import MissingPolicy, follow_face, read_motion
@@ -54,6 +56,7 @@ class TalkingVideo:
         audio: ``(waveform [C, N], sample_rate)``, the recording as it was given; None for a silent video.
         inputs: files that it is made from, which it is never written over.
         motion: the expression and the pose that the portrait was given.
+        marks: those that the frames bear, and that are written into the file.
     """
 
     chunks: Iterator[Tensor]
@@ -62,6 +65,7 @@ class TalkingVideo:
     audio: tuple[Tensor, int] | None
     inputs: tuple[Path | str, ...] = ()
     motion: tuple[CoefficientSequence, CoefficientSequence] | None = None
+    marks: ClipMarks | None = None
 
     def save(self, path: Path | str) -> Path:
         """Write an MP4 with the sound, frame by frame; what stood there stays until the new one is whole.
@@ -71,7 +75,8 @@ class TalkingVideo:
                 already.
         """
         path = check_output(path, ENDINGS, self.inputs)
-        with VideoWriter(path, self.fps, self.audio) as writer:
+        on_file = {} if self.marks is None else self.marks.on_file()
+        with VideoWriter(path, self.fps, self.audio, **on_file) as writer:
             for frames in self.chunks:
                 writer.write(frames)
             if writer.num_frames != self.num_frames:
@@ -176,6 +181,9 @@ class FD2TalkPipeline:
         size: int | None = None,
         face_index: int = 0,
         no_face: NoFacePolicy = "error",
+        label: str = "",
+        label_corner: str = CORNERS[0],
+        label_size: float = LABEL_SIZE,
         progress: Progress | None = None,
     ) -> TalkingVideo:
         """A portrait speaks.
@@ -202,10 +210,14 @@ class FD2TalkPipeline:
             size: side of the crop in pixels; None takes the checkpoint's.
             face_index: which face, 0 is the largest.
             no_face: ``"error"`` or ``"whole_image"``.
+            label: a line of text to be seen in every frame; none when empty.
+            label_corner: one of :data:`~fd2talk_core.marks.defaults.CORNERS`.
+            label_size: height of the label's letters as a share of the picture's shorter side.
             progress: called with (stage, done, total).
 
         Returns:
-            a video whose frames are made while it is saved or read.
+            a video whose frames are made while it is saved or read. They bear the marks of generated video;
+            see :mod:`fd2talk_core.marks.settings`.
 
         Raises:
             FD2TalkError: one sentence naming the input that cannot be used.
@@ -264,6 +276,9 @@ class FD2TalkPipeline:
             size=size,
             callback=report("portrait"),
         )
+        made = (expression.values, pose.values, fps, seed, frame_steps, eta, noise_mode, motion_mode)
+        shown = (picture, paste_back, detail, margin, size, face_index)
+        marks = ClipMarks.of(*made, *shown, label=(label, label_corner, label_size))
         moving = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
         latents = iter_latents(
             self.unet,
@@ -284,7 +299,8 @@ class FD2TalkPipeline:
             detail=detail,
         )
         inputs = tuple(given for given in (image, audio, driving) if isinstance(given, Path | str))
-        return TalkingVideo(frames, moving.num_frames, fps, sound, inputs, (expression, pose))
+        bearing = marks.add_to(frames)
+        return TalkingVideo(bearing, moving.num_frames, fps, sound, inputs, (expression, pose), marks)
 
     def _follow(
         self, driving: Path | str, missing: MissingPolicy, report: Callable[[str], Callback | None]

@@ -11,6 +11,8 @@ from ..fd2talk_core.checks import check_choice, check_tensor, shown
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.frames.defaults import DEFAULT_DETAIL
+from ..fd2talk_core.marks.clip import ClipMarks
+from ..fd2talk_core.marks.defaults import CORNERS, LABEL_SIZE, LARGEST_LABEL
 from ..fd2talk_core.timing import check_fps
 from . import host
 from .checkpoints import CheckpointNode
@@ -223,6 +225,39 @@ class _Decoder(CheckpointNode):
             ),
         ]
 
+    @classmethod
+    def label_inputs(cls) -> list[io.Input]:
+        """The visible label; behind the motion, for the same reason."""
+        return [
+            io.String.Input(
+                "label",
+                default="",
+                optional=True,
+                tooltip="A line of text to be seen in every frame, such as: AI-generated. None when empty. "
+                "The invisible mark does not depend on it.",
+            ),
+            advanced(
+                io.Combo.Input(
+                    "label_corner",
+                    options=list(CORNERS),
+                    default=CORNERS[0],
+                    optional=True,
+                    tooltip="Where the label stands.",
+                )
+            ),
+            advanced(
+                io.Float.Input(
+                    "label_size",
+                    default=LABEL_SIZE,
+                    min=0.01,
+                    max=LARGEST_LABEL,
+                    step=0.005,
+                    optional=True,
+                    tooltip="Height of the label's letters as a share of the picture's shorter side.",
+                )
+            ),
+        ]
+
 
 def check_latent(samples: object) -> None:
     """Refuse what is no LATENT of plain pictures, such as one that another node made of several.
@@ -286,6 +321,13 @@ def _left_out(reason: str, paste_back: bool, detail: float) -> ui.PreviewText | 
     return host.tell(f"{what} left out: {reason}.") if reason and what else None
 
 
+def _marks_of(
+    samples: dict, reference: Reference, paste_back: bool, detail: float, label: tuple[str, str, float]
+) -> ClipMarks:
+    """The marks of a clip that is decoded."""
+    return ClipMarks.of(samples["samples"], reference.picture, paste_back, detail, label=label)
+
+
 class DecodeFrames(_Decoder):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -305,6 +347,7 @@ class DecodeFrames(_Decoder):
                     "frame. For two people in one picture, the first one's frames.",
                 ),
                 *cls.motion_inputs(),
+                *cls.label_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -327,12 +370,16 @@ class DecodeFrames(_Decoder):
         expression=None,
         pose=None,
         motion_mode="relative",
+        label="",
+        label_corner=CORNERS[0],
+        label_size=LABEL_SIZE,
     ) -> io.NodeOutput:
-        from ..fd2talk_core.frames.decoding import decode_frames
+        from ..fd2talk_core.frames.decoding import iter_decoded_frames
 
         motion, lacking = _motion_of(samples, reference, expression, pose, motion_mode)
         told = _left_out(lacking, paste_back, detail)
-        frames = decode_frames(
+        marks = _marks_of(samples, reference, paste_back, detail, (label, label_corner, label_size))
+        frames = iter_decoded_frames(
             host.load_network(cls.NETWORK, autoencoder),
             samples["samples"],
             reference,
@@ -342,7 +389,7 @@ class DecodeFrames(_Decoder):
             detail=detail,
             callback=host.Progress(),
         )
-        return io.NodeOutput(host.to_host(frames), ui=told)
+        return io.NodeOutput(host.to_host(marks.join(frames)), ui=told)
 
 
 class FD2TalkDecodeVideo(_Decoder):
@@ -381,6 +428,7 @@ class FD2TalkDecodeVideo(_Decoder):
                     "this one: for two people in one picture, the video of the first.",
                 ),
                 *cls.motion_inputs(),
+                *cls.label_inputs(),
             ],
             outputs=[
                 io.Video.Output(
@@ -405,6 +453,9 @@ class FD2TalkDecodeVideo(_Decoder):
         expression=None,
         pose=None,
         motion_mode="relative",
+        label="",
+        label_corner=CORNERS[0],
+        label_size=LABEL_SIZE,
     ) -> io.NodeOutput:
         motion, lacking = _motion_of(samples, reference, expression, pose, motion_mode)
         rate = fps or (samples.get(FPS_KEY) if pose is None else pose.fps)
@@ -414,19 +465,22 @@ class FD2TalkDecodeVideo(_Decoder):
         from ..fd2talk_core.frames.decoding import iter_decoded_frames
 
         check_fps(rate)
+        marks = _marks_of(samples, reference, paste_back, detail, (label, label_corner, label_size))
         behind = None if background is None else host.background_of(background, len(samples["samples"]), rate)
         path, _ = host.temp_file("fd2talk/video", ".mp4")
-        with VideoWriter(path, rate, host.audio_of(audio) if audio else None) as writer:
-            for chunk in iter_decoded_frames(
-                host.load_network(cls.NETWORK, autoencoder),
-                samples["samples"],
-                reference,
-                paste_back=paste_back,
-                background=behind,
-                motion=motion,
-                detail=detail,
-                callback=host.Progress(),
-            ):
+        frames = iter_decoded_frames(
+            host.load_network(cls.NETWORK, autoencoder),
+            samples["samples"],
+            reference,
+            paste_back=paste_back,
+            background=behind,
+            motion=motion,
+            detail=detail,
+            callback=host.Progress(),
+        )
+        sound = host.audio_of(audio) if audio else None
+        with VideoWriter(path, rate, sound, **marks.on_file()) as writer:
+            for chunk in marks.add_to(frames):
                 writer.write(chunk)
         return io.NodeOutput(host.video_from_file(path), ui=told)
 

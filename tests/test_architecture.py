@@ -17,6 +17,7 @@ ALLOWED = {
     "motion": {"motion", "face", "audio", "networks"},
     "frames": {"frames", "face", "motion", "networks"},
     "formats": {"formats", "face", "motion"},
+    "marks": {"marks", "formats"},
 }
 """By room, the rooms that its files may import. What lies beside the rooms (imaging, timing, progress,
 errors) serves all of them; the pipeline and the command line use all of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -33,6 +34,8 @@ class VideoWriter:
         fps: frames per second.
         audio: ``(waveform [C, N] in -1..1, sample_rate)`` or None for a silent video.
         crf: H.264 constant rate factor, 0 lossless to 51 worst.
+        tags: of the container, by name.
+        finish: called with the whole file before it takes the place of what stood there.
 
     The sound starts at 0 and is not stretched: frame ``i`` is shown at ``i / fps``.
 
@@ -43,12 +46,20 @@ class VideoWriter:
 
     @checked
     def __init__(
-        self, path: Path | str, fps: float, audio: tuple[Tensor, int] | None = None, crf: int = 18
+        self,
+        path: Path | str,
+        fps: float,
+        audio: tuple[Tensor, int] | None = None,
+        crf: int = 18,
+        tags: Mapping[str, str] | None = None,
+        finish: Callable[[Path], None] | None = None,
     ) -> None:
         self.path = check_output(path, ENDINGS)
         self.fps = check_fps(fps).limit_denominator(1001)
         self.audio = None if audio is None else (check_waveform(*audio), int(audio[1]))
         self.crf = crf
+        self.tags = dict(tags or {})
+        self.finish = finish
         self.num_frames = 0
         self._container: av.container.OutputContainer | None = None
 
@@ -56,10 +67,11 @@ class VideoWriter:
         self._video: av.VideoStream | None = None
         self._sound: _AudioTrack | None = None
         with writing(self.path.name), ExitStack() as stack:
-            partial = stack.enter_context(replacing(self.path))
-            self._container = av.open(
-                str(partial), mode="w", format="mp4", options={"movflags": "+faststart"}
-            )
+            self._partial = stack.enter_context(replacing(self.path))
+            # without the second flag FFmpeg drops tags of other names than its own
+            flags = {"movflags": "+faststart+use_metadata_tags"}
+            self._container = av.open(str(self._partial), mode="w", format="mp4", options=flags)
+            self._container.metadata.update(self.tags)
             stack.callback(self._close)
             self._until_whole = stack.pop_all()
         return self
@@ -116,6 +128,8 @@ class VideoWriter:
             if self._sound is not None:
                 self._sound.finish()
             self._container.close()
+            if self.finish is not None:
+                self.finish(self._partial)
 
     def _close(self) -> None:
         """Close what is closed already, or is thrown away: how that ends must not hide why."""

@@ -103,7 +103,14 @@ def test_frames_have_the_size_that_the_autoencoders_checkpoint_names() -> None:
     assert run(small, voice(0.08), paste_back=False).shape == (2, 128, 128, 3)
 
 
-def test_the_background_is_left_alone(pipeline: FD2TalkPipeline) -> None:
+def test_the_background_is_left_alone(
+    pipeline: FD2TalkPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the mark, which this machine's owner has turned off."""
+    (tmp_path / ".fd2talk").mkdir()
+    (tmp_path / ".fd2talk" / "marks.json").write_text('{"pixel_mark": false}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
     frames = run(pipeline, voice(1), fps=3)
     picture = read_image(PORTRAIT)
     assert frames.shape == (3, *picture.shape)
