@@ -13,6 +13,7 @@ from . import (
     host,
     motion,
     preview,
+    provenance,
     reference,
     sequence_editing,
     sequence_files,
@@ -27,7 +28,7 @@ class FD2TalkExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_folders()
         topics = (
-            *(audio, motion, reference, frames, preview),
+            *(audio, motion, reference, frames, preview, provenance),
             *(sequence_files, sequence_editing, sequence_making, tracking),
         )
         return [node for topic in topics for node in topic.NODES]

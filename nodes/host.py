@@ -38,6 +38,7 @@ from ..fd2talk_core.face.model import FaceModel, default_face_model
 from ..fd2talk_core.files import reason_of, replacing
 from ..fd2talk_core.formats.video_frames import VideoFrames
 from ..fd2talk_core.frames.reference import Reference, latent_preview
+from ..fd2talk_core.marks.tags import read_tags
 from ..fd2talk_core.networks.checkpoint import find_checkpoint
 from ..fd2talk_core.waveforms import check_sample_rate
 
@@ -410,6 +411,11 @@ def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:
             return frames, frames.num_frames, frames.fps
     parts = video.get_components()
     return parts.images, len(parts.images), round(float(parts.frame_rate), 3)
+
+
+def tags_of(video: Any) -> dict[str, str]:
+    """The tags of a VIDEO's file that tell how it was made; empty for one without a file."""
+    return read_tags(video.get_stream_source()) if isinstance(video, InputImpl.VideoFromFile) else {}
 
 
 def background_of(video: Any, num_frames: int, fps: float) -> Iterable[Tensor]:
