@@ -75,7 +75,7 @@ class TalkingVideo:
                 already.
         """
         path = check_output(path, ENDINGS, self.inputs)
-        on_file = {} if self.marks is None else self.marks.on_file()
+        on_file = {} if self.marks is None else self.marks.on_file(self.inputs)
         with VideoWriter(path, self.fps, self.audio, **on_file) as writer:
             for frames in self.chunks:
                 writer.write(frames)

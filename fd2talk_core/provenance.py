@@ -21,6 +21,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--frames", type=int, default=60, help="of the benchmark, from the start")
     parser.add_argument("--settings", action="store_true", help="say which marks this machine makes, and why")
+    parser.add_argument(
+        "--make-certificate", action="store_true", help="make one, by which this machine signs its videos"
+    )
     return parser.parse_args(arguments)
 
 
@@ -30,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.settings:
             return _tell_settings()
+        if options.make_certificate:
+            from .marks.credentials import make_certificate
+
+            print(f"Videos are signed from now on, with {make_certificate()}.")
+            return 0
         if options.video is None:
             raise FD2TalkError("No video was given to look at.")
         if options.benchmark:

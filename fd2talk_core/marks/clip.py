@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .credentials import CredentialSigner
 from .label import Label
 from .payload import ID_BITS, MarkPayload
 from .pixels import PixelMark
@@ -25,11 +27,13 @@ class ClipMarks:
         payload: its id.
         label: the visible label; None for none.
         settings: what the owner of the machine has decided.
+        signer: of its file; None where the settings name none.
     """
 
     payload: MarkPayload
     label: Label | None = None
-    settings: MarkSettings = field(default_factory=MarkSettings.read)
+    settings: MarkSettings = field(default_factory=MarkSettings)
+    signer: CredentialSigner | None = None
 
     @classmethod
     def of(cls, *made_of: object, label: tuple[str, str, float] | None = None) -> ClipMarks:
@@ -54,7 +58,7 @@ class ClipMarks:
                 digest.update(repr(part).encode())
         identifier = int.from_bytes(digest.digest()[:8], "big") & ((1 << ID_BITS) - 1)
         drawn = Label.of(*label, font=settings.label_font) if label else None
-        return cls(MarkPayload(identifier), drawn, settings)
+        return cls(MarkPayload(identifier), drawn, settings, CredentialSigner.of(settings))
 
     def add_to(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Chunks of frames ``[n, H, W, 3]`` in 0..1 with the label and the pixel mark."""
@@ -68,9 +72,19 @@ class ClipMarks:
         """As :meth:`add_to`, all frames at once, ``[F, H, W, 3]``."""
         return torch.cat(list(self.add_to(chunks)))
 
-    def on_file(self) -> dict[str, Any]:
-        """Further arguments of a :class:`~fd2talk_core.formats.video.VideoWriter` that writes the clip."""
+    def on_file(self, inputs: Iterable[Path | str] = ()) -> dict[str, Any]:
+        """Further arguments of a :class:`~fd2talk_core.formats.video.VideoWriter` that writes the clip.
+
+        Args:
+            inputs: files that it is made from.
+        """
         if not self.settings.file_tags:
             return {}
         tags = FileTags.now(str(self.payload))
-        return {"tags": tags.metadata(), "finish": tags.append_xmp}
+
+        def finish(path: Path) -> None:
+            tags.append_xmp(path)
+            if self.signer is not None:
+                self.signer.sign(path, tags, inputs)
+
+        return {"tags": tags.metadata(), "finish": finish}

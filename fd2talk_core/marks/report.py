@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..formats.video_frames import VideoFrames
+from .credentials import read_credentials
 from .detection import FOUND_BELOW, MarkFinding, find_mark, spread_out
 from .tags import TRAINED, read_tags
 
@@ -22,13 +22,15 @@ class Provenance:
     Attributes:
         mark: in the pixels.
         tags: of the file, by name; empty for pictures.
+        credentials: what the file's content credentials (C2PA) say, in lines.
     """
 
     mark: MarkFinding
     tags: dict[str, str] = field(default_factory=dict)
+    credentials: tuple[str, ...] = ()
 
     @classmethod
-    def of_file(cls, source: Path | str | io.BytesIO) -> Provenance:
+    def of_file(cls, source: Path | str) -> Provenance:
         """Of a video file.
 
         Raises:
@@ -36,7 +38,7 @@ class Provenance:
         """
         tags = read_tags(source)
         frames = VideoFrames(source)
-        return cls(find_mark(spread_out(frames, frames.num_frames)), tags)
+        return cls(find_mark(spread_out(frames, frames.num_frames)), tags, tuple(read_credentials(source)))
 
     @classmethod
     def of_frames(
@@ -52,7 +54,8 @@ class Provenance:
         return cls(find_mark(spread_out(frames, count)), tags or {})
 
     def __str__(self) -> str:
-        return "\n".join([*self._of_pixels(), *self._of_file()])
+        signed = ["Content credentials (C2PA):", *(f"  {line}" for line in self.credentials)]
+        return "\n".join([*self._of_pixels(), *self._of_file(), *(signed if self.credentials else [])])
 
     def _of_pixels(self) -> list[str]:
         mark = self.mark

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fd2talk_core import provenance
+from fd2talk_core import __version__, provenance
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.imaging import read_image
 from fd2talk_core.marks.benchmark import ATTACKS, cropped
 from fd2talk_core.marks.clip import ClipMarks
+from fd2talk_core.marks.credentials import read_credentials
 from fd2talk_core.marks.defaults import CORNERS
 from fd2talk_core.marks.detection import find_mark, whole_picture_chances
 from fd2talk_core.marks.label import Label
@@ -218,6 +221,64 @@ def test_what_is_no_video_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.C
         assert provenance.main(arguments) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "Traceback" not in said
+
+
+@pytest.fixture
+def certificate(home: Path) -> Path:
+    """This machine has made one."""
+    for package in ("c2pa", "cryptography"):
+        if importlib.util.find_spec(package) is None:
+            reason = f"{package} is not installed; pip install c2pa-python cryptography"
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    assert provenance.main(["--make-certificate"]) == 0
+    return home / ".fd2talk" / "c2pa_certificate.pem"
+
+
+def test_a_signed_file_names_its_maker_and_keeps_what_its_parts_say(
+    certificate: Path, home: Path, plain: Tensor, capsys: pytest.CaptureFixture
+) -> None:
+    """The second video is made from the first, whose signed statement is in it, from a picture and a text."""
+    import c2pa
+
+    portrait = ROOT / "example_inputs" / "portrait.png"
+    for name, inputs in (("first", (portrait,)), ("second", (home / "first.mp4", portrait, "motion.json"))):
+        marks = ClipMarks.of(name)
+        with VideoWriter(home / f"{name}.mp4", 25, **marks.on_file(inputs)) as writer:
+            for chunk in marks.add_to(iter([plain])):
+                writer.write(chunk)
+    assert sorted(path.name for path in home.iterdir()) == [".fd2talk", "first.mp4", "second.mp4"]
+    capsys.readouterr()
+    assert provenance.main([str(home / "second.mp4")]) == 0
+    said = capsys.readouterr().out
+    assert f"made by FD2Talk for ComfyUI {__version__}, titled 'FD2Talk {marks.payload}'" in said
+    assert "signed by FD2Talk for ComfyUI, self-made, Valid (signingCredential.untrusted)" in said
+    assert "made from: video, with content credentials of its own\n" in said
+    assert "made from: picture\n" in said and "portrait" not in said
+    assert f"fd2talk_id: {marks.payload}" in said, "the tags are still there"
+    with c2pa.Reader("video/mp4", (home / "second.mp4").open("rb")) as reader:
+        told = json.loads(reader.json())
+    assert len(told["manifests"]) == 2
+    assert TRAINED in json.dumps(told["manifests"][told["active_manifest"]])
+    # a frame exchanged: the signature tells
+    changed = bytearray((home / "second.mp4").read_bytes())
+    changed[changed.index(b"mdat") + 2000] ^= 255
+    (home / "changed.mp4").write_bytes(changed)
+    assert "assertion.bmffHash.mismatch" in " ".join(read_credentials(home / "changed.mp4"))
+
+
+def test_a_certificate_that_cannot_sign_stops_the_work_at_once(certificate: Path, home: Path) -> None:
+    assert (home / ".fd2talk" / "c2pa_key.pem").stat().st_mode & 0o077 == 0 or os.name == "nt"
+    assert "PRIVATE" not in repr(ClipMarks.of(0))
+    assert provenance.main(["--make-certificate"]) == 2, "never written over"
+    certificate.write_text("none")
+    with pytest.raises(FD2TalkError, match="cannot sign"):
+        ClipMarks.of(0)
+    certificate.unlink()
+    with pytest.raises(FD2TalkError, match="cannot be read"):
+        ClipMarks.of(0)
+    settings_path().write_text(json.dumps({"c2pa_key": "key.pem"}))
+    with pytest.raises(FD2TalkError, match="both c2pa_certificate and c2pa_key"):
+        ClipMarks.of(0)
 
 
 @pytest.mark.parametrize("corner", CORNERS)
