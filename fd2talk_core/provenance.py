@@ -24,6 +24,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--make-certificate", action="store_true", help="make one, by which this machine signs its videos"
     )
+    parser.add_argument(
+        "--sign", action="store_true", help="sign this MP4, which FD2Talk made and another program saved"
+    )
     return parser.parse_args(arguments)
 
 
@@ -40,6 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if options.video is None:
             raise FD2TalkError("No video was given to look at.")
+        if options.sign:
+            from .marks.credentials import sign_file
+
+            print(f"{options.video} is signed as {sign_file(options.video)}.")
+            return 0
         if options.benchmark:
             from .marks.benchmark import run
 

@@ -19,9 +19,9 @@ from typing import Any
 from PIL import Image
 
 from ..errors import FD2TalkError
-from ..files import replacing
+from ..files import check_output, replacing
 from .settings import MarkSettings, settings_path
-from .tags import SOFTWARE, TRAINED, FileTags
+from .tags import SOFTWARE, TRAINED, FileTags, read_tags
 
 ALGORITHM = "es256"
 VALID = timedelta(days=3650)
@@ -112,6 +112,28 @@ class CredentialSigner:
                 builder.sign(self._opened(), "video/mp4", source, target)
         except c2pa.C2paError as error:
             raise FD2TalkError(f"The video cannot be signed with content credentials ({error}).") from error
+
+
+def sign_file(path: Path) -> str:
+    """Sign an MP4 of this pack that another program has copied, as hosts do when they save a video: the tags
+    stay then, but a signature does not.
+
+    Returns:
+        the clip's id.
+
+    Raises:
+        FD2TalkError: when the file's tags do not say that this pack made it, the owner's settings name no
+            certificate, or it cannot be signed.
+    """
+    path = check_output(path, (".mp4",))
+    signer = CredentialSigner.of(MarkSettings.read())
+    if signer is None:
+        raise FD2TalkError(f"The marks' settings {settings_path()} name no certificate to sign with.")
+    identifier = read_tags(path).get("fd2talk_id")
+    if not identifier:
+        raise FD2TalkError(f"The tags of {path.name} do not say that FD2Talk made it, so it is not signed.")
+    signer.sign(path, FileTags.now(identifier))
+    return identifier
 
 
 def read_credentials(path: Path | str) -> list[str]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -264,6 +265,29 @@ def test_a_signed_file_names_its_maker_and_keeps_what_its_parts_say(
     changed[changed.index(b"mdat") + 2000] ^= 255
     (home / "changed.mp4").write_bytes(changed)
     assert "assertion.bmffHash.mismatch" in " ".join(read_credentials(home / "changed.mp4"))
+
+
+def test_a_copy_is_signed_again_and_what_is_not_ours_is_not(
+    certificate: Path, tagged: tuple[Path, str], plain: Tensor, capsys: pytest.CaptureFixture
+) -> None:
+    """``certificate`` comes first, so the tagged file is signed; copied as a host saves it, it is no more."""
+    path, identifier = tagged
+    copy = path.with_name("copy.mp4")
+    options = {"movflags": "use_metadata_tags"}
+    with av.open(str(path)) as source, av.open(str(copy), "w", options=options) as target:
+        target.metadata.update(source.metadata)
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    assert read_credentials(path) and not read_credentials(copy)
+    assert provenance.main(["--sign", str(copy)]) == 0
+    assert "Valid" in " ".join(read_credentials(copy)) and read_tags(copy)["fd2talk_id"] == identifier
+    with VideoWriter(path.with_name("plain.mp4"), 25) as writer:
+        writer.write(plain)
+    assert provenance.main(["--sign", str(path.with_name("plain.mp4"))]) == 2
+    assert "do not say that FD2Talk made it" in capsys.readouterr().err
 
 
 def test_a_certificate_that_cannot_sign_stops_the_work_at_once(certificate: Path, home: Path) -> None:
