@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from . import configs
 from .audio.encoder import AudioEncoder
+from .audio.mixing import dubbed_sound
 from .audio.reading import has_sound, read_audio
 from .checks import check_device, checked
 from .errors import FD2TalkError
@@ -29,12 +30,16 @@ from .formats.video_frames import VideoFrames
 from .frames.decoding import iter_decoded_frames
 from .frames.defaults import DEFAULT_DETAIL
 from .frames.denoising import NoiseMode, iter_latents
+from .frames.dubbing import iter_dubbed_frames
 from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, encode_reference
 from .imaging import read_image
 from .marks.clip import ClipMarks
 from .marks.defaults import CORNERS, LABEL_SIZE
 from .motion.coefficients import CoefficientSequence, MotionMode
+from .motion.defaults import LongerPolicy, ShorterPolicy
+from .motion.dubbing import dub_mouths
+from .motion.filming import film_face
 from .motion.sampling import sample_motion
 from .motion.tracking import MissingPolicy, follow_face, read_motion
 from .networks.checkpoint import find_checkpoint
@@ -57,6 +62,7 @@ class TalkingVideo:
         inputs: files that it is made from, which it is never written over.
         motion: the expression and the pose that the portrait was given.
         marks: those that the frames bear, and that are written into the file.
+        report: one sentence on frames that stayed as they were filmed, where a video was dubbed.
     """
 
     chunks: Iterator[Tensor]
@@ -66,6 +72,7 @@ class TalkingVideo:
     inputs: tuple[Path | str, ...] = ()
     motion: tuple[CoefficientSequence, CoefficientSequence] | None = None
     marks: ClipMarks | None = None
+    report: str = ""
 
     def save(self, path: Path | str) -> Path:
         """Write an MP4 with the sound, frame by frame; what stood there stays until the new one is whole.
@@ -301,6 +308,78 @@ class FD2TalkPipeline:
         inputs = tuple(given for given in (image, audio, driving) if isinstance(given, Path | str))
         bearing = marks.add_to(frames)
         return TalkingVideo(bearing, moving.num_frames, fps, sound, inputs, (expression, pose), marks)
+
+    def dub(
+        self,
+        video: Path | str,
+        audio: tuple[Tensor, int] | Path | str,
+        *,
+        motion: CoefficientSequence | None = None,
+        seed: int = 0,
+        motion_steps: int | None = None,
+        guidance: float = 1.0,
+        expression_intensity: float = 1.0,
+        longer_speech: LongerPolicy = "loop",
+        shorter_speech: ShorterPolicy = "cut",
+        original_sound: float = 0.0,
+        face_index: int = 0,
+        progress: Progress | None = None,
+    ) -> TalkingVideo:
+        """A filmed person says something else; all but the lower face stays as it was filmed.
+
+        Args:
+            video: a file. It is read twice, a few frames at a time.
+            audio: the new voice, a file or ``(waveform [C, N], sample_rate)``.
+            motion: an expression whose mouth is taken in place of the voice's.
+            seed, motion_steps, guidance, expression_intensity, progress: as :meth:`__call__`.
+            longer_speech, shorter_speech: what happens where voice and video differ in length, see
+                :func:`~fd2talk_core.motion.dubbing.dub_mouths`.
+            original_sound: how loudly the video's own sound stays underneath, 0..1.
+            face_index: who is dubbed, 0 is the largest face, counted anew after each cut.
+
+        Returns:
+            a video of the input's size and frame rate, whose frames are made while it is saved or read.
+
+        Raises:
+            FD2TalkError: one sentence naming the input that cannot be used.
+        """
+
+        def report(stage: str) -> Callback | None:
+            if (tell := progress) is None:
+                return None
+            return lambda done, total, _: tell(stage, done, total)
+
+        footage = VideoFrames(video)
+        sound = read_audio(audio) if isinstance(audio, Path | str) else audio
+        own_sound = read_audio(video) if original_sound and has_sound(video) else None
+        if motion is None:
+            features = self.audio_encoder.encode(*sound, footage.fps, callback=report("audio"))
+            motion = sample_motion(
+                self.expression,
+                features,
+                kind="expression",
+                seed=seed,
+                steps=motion_steps,
+                guidance=guidance,
+                intensity=expression_intensity,
+                callback=report("expression"),
+            )
+        film = film_face(
+            footage.span(),
+            footage.fps,
+            self.landmarker,
+            self.face_model,
+            face_index=face_index,
+            num_frames=footage.num_frames,
+            callback=report("video"),
+        )
+        mouths = dub_mouths(
+            film, motion, self.face_model, longer_speech=longer_speech, shorter_speech=shorter_speech
+        )
+        frames = iter_dubbed_frames(footage, mouths, self.face_model, callback=report("frames"))
+        sound = dubbed_sound(sound, mouths.num_frames, footage.fps, own_sound, original_sound)
+        inputs = tuple(given for given in (video, audio) if isinstance(given, Path | str))
+        return TalkingVideo(frames, mouths.num_frames, footage.fps, sound, inputs, report=mouths.report)
 
     def _follow(
         self, driving: Path | str, missing: MissingPolicy, report: Callable[[str], Callback | None]

@@ -19,7 +19,7 @@ SAMPLE_RATE = 16_000
 RESAMPLE_SECONDS = 10
 
 
-def _mono(waveform: Tensor, start: int, stop: int) -> Tensor:
+def mono_samples(waveform: Tensor, start: int, stop: int) -> Tensor:
     """Samples ``start..stop`` as mono float32, zeros beyond either end."""
     length = waveform.shape[1]
     piece = waveform[:, max(start, 0) : max(min(stop, length), 0)].detach().cpu()
@@ -54,7 +54,7 @@ def to_mono_16k(waveform: Tensor, sample_rate: int) -> Tensor:
     out = torch.empty(total)
     step = max(1, RESAMPLE_SECONDS * SAMPLE_RATE // resampler.outputs) * resampler.outputs
     for start in range(0, total, step):
-        piece = resampler(lambda a, b: _mono(waveform, a, b), start, min(step, total - start))
+        piece = resampler(lambda a, b: mono_samples(waveform, a, b), start, min(step, total - start))
         out[start : start + piece.shape[0]] = piece
     return out
 

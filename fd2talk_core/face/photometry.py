@@ -44,6 +44,11 @@ SURROUNDINGS = 0.1
 LEAST_CONTRAST = 0.03
 """Of brightness in 0..1, under which there is nothing but noise."""
 
+LIKENESS_LEVEL = 40
+"""Pixels a side of a look in which a face is compared with itself."""
+LOWER_HALF = -0.05
+"""Face-model units: what of a face lies lower is its mouth and chin."""
+
 ASLANT = (0.15, 0.5)
 """Cosine between surface and camera, from where a sample is not seen to where it counts."""
 
@@ -104,6 +109,19 @@ class PhotometricTerm:
         """The term for some frames, at one size of their looks."""
         wanted = _sampled(_relative_brightness(self.look, level), self.look.squares, self.places[None])[0, 0]
         return _Level(self, _with_slopes(_relative_brightness(looks, level)), looks.squares, wanted)
+
+    @torch.no_grad()
+    def likeness(self, looks: Looks, expression: Tensor, pose: Tensor) -> Tensor:
+        """``[n]`` in 0..1: what share of the face's lower half looks as it does in the first picture, in
+        frames fitted by β ``[n, D_β]`` and p ``[n, 6]``.
+        """
+        level = self.at(looks, LIKENESS_LEVEL)
+        _, placed, rotation = self._pose(expression, pose)
+        places = project(placed, self.face_model.camera)[..., :2]
+        found = _sampled(level.features[:, :1], looks.squares, places)[:, 0]
+        seen = self.seen * self._seen_at(rotation) * (self.shape[:, 1] < LOWER_HALF)
+        alike = 1 / (1 + ((level.wanted - found) / OUTLIER).square()).square()
+        return (alike * seen).sum(dim=1) / seen.sum(dim=1).clamp_min(1e-6)
 
     def _at_samples(self, values: Tensor) -> Tensor:
         """``[V, 3]`` to ``[S, 3]``."""

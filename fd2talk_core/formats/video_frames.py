@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -81,10 +83,64 @@ class VideoFrames:
                     continue
                 if self.duration and time >= self.start + self.duration:
                     return
-                pixels = frame.to_ndarray(format="rgb24")
-                if quarters := round(frame.rotation / 90) % 4:
-                    pixels = np.rot90(pixels, quarters)
-                yield torch.from_numpy(np.ascontiguousarray(pixels))
+                yield _upright(frame)
+
+    def span(self, first: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+        """Frames at a steady rate, whatever the file's own: frame i is the one that is shown at
+        ``(i + 0.5) / fps``.
+
+        Args:
+            first: the number of the first; a file is read from the last key frame before it.
+            stop: the number after the last; None goes on to the end.
+
+        Yields:
+            ``[H, W, 3]`` uint8, turned upright.
+        """
+        if self.duration:
+            whole = round(self.duration * self.fps)
+            stop = whole if stop is None else min(stop, whole)
+        if first and not self._reaches(first):
+            yield from islice(self.span(0, stop), first, None)
+            return
+        with self._open() as container:
+            number = first
+            held: av.VideoFrame | None = None
+            picture: Tensor | None = None
+            ends = 0.0
+            for frame in self._decoded(container, first):
+                begins = frame.time - self._origin
+                while held is not None and (number + 0.5) / self.fps < begins:
+                    if stop is not None and number >= stop:
+                        return
+                    picture = _upright(held) if picture is None else picture
+                    yield picture
+                    number += 1
+                held, picture = frame, None
+                ends = begins + (float(frame.duration * frame.time_base) if frame.duration else 1 / self.fps)
+            while held is not None and (number + 0.5) / self.fps < ends and (stop is None or number < stop):
+                picture = _upright(held) if picture is None else picture
+                yield picture
+                number += 1
+
+    def _decoded(self, container: av.container.InputContainer, first: int) -> Iterator[av.VideoFrame]:
+        """Frames from the last key frame before number ``first`` at the steady rate."""
+        if first:
+            seconds = self._origin + first / self.fps
+            container.seek(int(seconds * av.time_base), backward=True)
+        return container.decode(video=0)
+
+    def _reaches(self, first: int) -> bool:
+        """Whether the file, asked for number ``first``, begins no later: some have no index to seek by."""
+        with self._open() as container:
+            frame = next(self._decoded(container, first), None)
+            return frame is not None and frame.time - self._origin <= (first + 0.5) / self.fps
+
+    @cached_property
+    def _origin(self) -> float:
+        """The time that number 0 at the steady rate begins at, in the file's own clock."""
+        with self._open() as container:
+            frame = next(container.decode(video=0), None)
+            return self.start + (0.0 if frame is None else float(frame.time or 0.0))
 
     @contextmanager
     def _open(self) -> Iterator[av.container.InputContainer]:
@@ -93,3 +149,10 @@ class VideoFrames:
                 yield container
         except (av.FFmpegError, OSError) as error:
             raise FD2TalkError(f"{self.name} is not a video that can be read: {reason_of(error)}") from error
+
+
+def _upright(frame: av.VideoFrame) -> Tensor:
+    pixels = frame.to_ndarray(format="rgb24")
+    if quarters := round(frame.rotation / 90) % 4:
+        pixels = np.rot90(pixels, quarters)
+    return torch.from_numpy(np.ascontiguousarray(pixels))

@@ -200,7 +200,7 @@ class _Box:
     left: Tensor
     top: Tensor
     size: int
-    picture: int
+    picture: float
 
     @property
     def middle(self) -> Tensor:
@@ -231,6 +231,28 @@ class _Box:
             pictures, squares, self.left.tolist(), self.top.tolist(), strict=True
         ):
             picture[top : top + self.size, left : left + self.size] = square
+
+
+@dataclass(frozen=True, eq=False)
+class MouthBox:
+    """A square of a picture around a mouth.
+
+    Attributes:
+        left, top: pixels of the picture; it may reach outside.
+        size: pixels a side.
+        square: ``[3]``: centre x, y and side, in pixels, of what the face model's camera sees of the picture.
+    """
+
+    left: int
+    top: int
+    size: int
+    square: Tensor
+
+    @property
+    def in_crop(self) -> _Box:
+        """The same in what the camera sees."""
+        corner = torch.tensor([[self.left], [self.top]]) - self.square[:2, None] + self.square[2] / 2
+        return _Box(*corner, self.size, float(self.square[2]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,6 +320,29 @@ class _Sight:
         return shown, shown & (~inner | self.clear[row, column])
 
 
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """A region's samples in F frames.
+
+    Attributes:
+        displacement: ``[F, 2, n, n]``, from them to the portrait.
+        inside, outside: ``[F, 1, n, n]``, whether they show an inner or an outer part.
+        edge: ``[F, 1, n, n]``, whether they are of what is drawn anew.
+        seen, clear: ``[F, 1, n, n]``, whether the portrait shows their places, and whether clear of lids.
+        rest: ``[F, n, n, 3]``, their places on the mean face.
+        kinds: ``[F, n, n]``, as the region's.
+    """
+
+    displacement: Tensor
+    inside: Tensor
+    outside: Tensor
+    edge: Tensor
+    seen: Tensor
+    clear: Tensor
+    rest: Tensor
+    kinds: Tensor
+
+
 class CloseUps:
     """A portrait's mouth and eyes, ready to be drawn with any motion.
 
@@ -357,6 +402,34 @@ class CloseUps:
             box.put(square + strength * weight * (drawn - square), frames)
         return frames.clamp_(0, 1)
 
+    def mouth_box(self, mesh: Tensor, square: Tensor) -> MouthBox:
+        """Where a picture shows the mouth of a mesh ``[1, V, 3]``; see :class:`MouthBox`."""
+        sight, side = self.sights[0], float(square[2])
+        places = project(mesh[:, sight.region.vertices][:, sight.region.frame], self.face_model.camera)
+        middle = square[:2] + (places[0, :, :2].amin(dim=0) + places[0, :, :2].amax(dim=0)) * (side / 4)
+        size = max(math.ceil(sight.share * side), 8)
+        left, top = (middle - size / 2).round().long().tolist()
+        return MouthBox(left, top, size, square)
+
+    @torch.no_grad()
+    def mouth_share(self, mesh: Tensor, pose: Tensor, box: MouthBox) -> Tensor:
+        """``[1, 1, s, s]``: what share of the box's pixels is the inside of the mouth of a mesh
+        ``[1, V, 3]`` in the pose ``[1, 6]``.
+        """
+        sight = self.sights[0]
+        places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
+        return _pool(self._rasterized(sight, places[:, sight.region.vertices], box.in_crop).inside, box.size)
+
+    @torch.no_grad()
+    def inside_of_mouth(self, mesh: Tensor, pose: Tensor, box: MouthBox) -> tuple[Tensor, Tensor]:
+        """The inside of the mouth alone, for a picture of its own: colours ``[1, 3, s, s]``, and
+        :meth:`mouth_share`.
+        """
+        sight = self.sights[0]
+        places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
+        layers = self._rasterized(sight, places[:, sight.region.vertices], box.in_crop)
+        return self._within(sight, layers, box.in_crop)
+
     def _with_teeth(self, mesh: Tensor, pose: Tensor, drop: float) -> Tensor:
         """``[F, V, 3]``: posed meshes whose upper teeth reach so much further down the face. Their gums stay,
         lest the mouth's dark shows above them.
@@ -381,6 +454,16 @@ class CloseUps:
         """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``
         ``[F, v, 3]``.
         """
+        layers = self._rasterized(sight, target, box)
+        within, share = self._within(sight, layers, box)
+        rest = _pool(layers.outside, box.size)
+        lashes = not sight.region.is_mouth
+        colours = self._moved(box, layers.displacement, layers.outside, layers.seen, rest, lashes=lashes)
+        colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
+        edge = _pool(layers.edge, box.size)
+        return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
+
+    def _rasterized(self, sight: _Sight, target: Tensor, box: _Box) -> _Layers:
         region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
         raster = rasterize(box.to_box(target), region.triangles, samples, cull_back_faces=True)
         triangle = raster.triangle.clamp_min(0)
@@ -389,29 +472,37 @@ class CloseUps:
         found = raster.interpolate(
             torch.cat(attributes, dim=-1).expand(len(target), -1, -1), region.triangles
         )
-        displacement = (found[..., :2] - box.centers(samples, found)).movedim(-1, 1)
-
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
-        edge = (raster.covered & region.edge[triangle])[:, None].to(found)
         seen, clear = (shown[:, None].to(found) for shown in sight.shows(found[..., :3], inner))
-        share, rest = _pool(inside, box.size), _pool(outside, box.size)
-        painted = None
-        if region.is_mouth:
-            painted = _paint(found[..., 3:], region.kinds[triangle], self.tones)
-            painted = painted * _lip_shadow(inside).movedim(1, -1)
+        return _Layers(
+            displacement=(found[..., :2] - box.centers(samples, found)).movedim(-1, 1),
+            inside=inside,
+            outside=outside,
+            edge=(raster.covered & region.edge[triangle])[:, None].to(found),
+            seen=seen,
+            clear=clear,
+            rest=found[..., 3:],
+            kinds=region.kinds[triangle],
+        )
+
+    def _within(self, sight: _Sight, layers: _Layers, box: _Box) -> tuple[Tensor, Tensor]:
+        """Colours ``[F, 3, s, s]`` of what lies behind lips or lids, and what share ``[F, 1, s, s]`` of each
+        pixel that is.
+        """
+        share, seen, painted = _pool(layers.inside, box.size), layers.seen, None
+        if sight.region.is_mouth:
+            painted = _paint(layers.rest, layers.kinds, self.tones)
+            painted = painted * _lip_shadow(layers.inside).movedim(1, -1)
         elif sight.eye is not None:
-            painted = sight.eye.colours_at(found[..., 3:])
-            past = _mean_over(displacement, inside) - _mean_over(displacement, edge)
+            painted = sight.eye.colours_at(layers.rest)
+            past, lids = (_mean_over(layers.displacement, over) for over in (layers.inside, layers.edge))
             least, most = TURNED
-            turned = smoothstep((past.norm(dim=1) * (box.picture / 2) - least) / (most - least))
-            seen = torch.lerp(seen, clear, turned[:, None, None, None])
+            past = (past - lids).norm(dim=1) * (box.picture / 2)
+            turned = smoothstep((past - least) / (most - least))
+            seen = torch.lerp(seen, layers.clear, turned[:, None, None, None])
         if painted is not None:
-            painted = push_pull(_pool(painted.movedim(-1, 1) * inside, box.size), share)
-        colours = self._moved(box, displacement, outside, seen, rest, lashes=not region.is_mouth)
-        within = self._moved(box, displacement, inside, seen, share, painted)
-        colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
-        edge = _pool(edge, box.size)
-        return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
+            painted = push_pull(_pool(painted.movedim(-1, 1) * layers.inside, box.size), share)
+        return self._moved(box, layers.displacement, layers.inside, seen, share, painted), share
 
     def _moved(
         self,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 MissingPolicy = Literal["error", "hold", "interpolate"]
 """What to do with frames of a driving video that show no face."""
 MISSING_POLICIES: tuple[MissingPolicy, ...] = ("error", "hold", "interpolate")
+
+LongerPolicy = Literal["loop", "hold", "cut", "error"]
+ShorterPolicy = Literal["cut", "rest", "error"]
+LONGER_POLICIES: tuple[str, ...] = get_args(LongerPolicy)
+SHORTER_POLICIES: tuple[str, ...] = get_args(ShorterPolicy)
+"""What is done where new words are longer or shorter than the video that is dubbed."""

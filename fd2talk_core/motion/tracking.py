@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..checks import check_amount, check_whole, checked, shown
 from ..errors import FD2TalkError
-from ..face.crop import Box, CropTransform, frame_head
-from ..face.fitting import IDENTITY_FRAMES, FaceFit, fit_landmarks, refine_fit
+from ..face.crop import Box, frame_head
+from ..face.fitting import IDENTITY_FRAMES, fit_landmarks, refine_fit
 from ..face.landmarks import (
     NUM_LANDMARKS,
     Face,
@@ -142,7 +142,8 @@ class DrivingMotion:
         frames = self.pose.num_frames
         if not self.missing:
             return f"The face was found in all {frames} frames."
-        return f"{len(self.missing)} of {frames} frames had no face and were filled: {_ranges(self.missing)}."
+        filled = frame_ranges(self.missing)
+        return f"{len(self.missing)} of {frames} frames had no face and were filled: {filled}."
 
 
 @checked
@@ -192,11 +193,11 @@ def follow_face(
 
     check_whole(face_index, "The face index", 0)
     found = landmarker.detect_video(remembered(), face_index=face_index, box=box, callback=tell)
-    track = FaceTrack.of_faces(counted(found), lambda face: _look(seen[0], face))
+    track = FaceTrack.of_faces(counted(found), lambda face: face_look(seen[0], face))
     if not track.num_frames:
         raise FD2TalkError("The driving video has no frames.")
     if not track.found.any():
-        raise FD2TalkError(_nowhere(track.num_frames, face_index, box))
+        raise FD2TalkError(no_such_face(track.num_frames, face_index, box))
     return track
 
 
@@ -231,7 +232,7 @@ def track_from_landmarks(
         faces.append(face)
     track = FaceTrack.of_faces(faces)
     if not track.found.any():
-        raise FD2TalkError(_nowhere(track.num_frames, face_index, box))
+        raise FD2TalkError(no_such_face(track.num_frames, face_index, box))
     return track
 
 
@@ -274,14 +275,14 @@ def read_motion(
             "model only."
         )
     if not track.found.any():
-        raise FD2TalkError(_nowhere(track.num_frames, 0, None))
+        raise FD2TalkError(no_such_face(track.num_frames, 0, None))
     gaps = tuple((~track.found).nonzero()[:, 0].tolist())
     if gaps and missing == "error":
         raise FD2TalkError(
-            f"No face was found in {len(gaps)} of {track.num_frames} frames ({_ranges(gaps)}): cut them out, "
-            "or set missing faces to 'hold' or 'interpolate'."
+            f"No face was found in {len(gaps)} of {track.num_frames} frames ({frame_ranges(gaps)}): cut them "
+            "out, or set missing faces to 'hold' or 'interpolate'."
         )
-    expression, pose = _fit(track, face_model, callback)
+    expression, pose = FaceFitter(track, face_model).fit(track, callback)
     before, after, weight = _neighbours(track.found, missing)
     filled = (
         CoefficientSequence(
@@ -300,60 +301,83 @@ def read_motion(
     return DrivingMotion(expression.replace(values=values, rest=_rest(values)), pose, gaps)
 
 
-def _fit(track: FaceTrack, face_model: FaceModel, callback: Callback | None) -> tuple[Tensor, Tensor]:
-    """β ``[n, D_β]`` and p ``[n, 6]`` of the frames that show the face."""
-    seen = len(track.landmarks)
-    usual = _usual(track.landmarks)
-    face = _face(track.landmarks[usual], track.blendshapes[usual])
-    transform, _ = frame_head(face, face_model)
-    spread = torch.linspace(0, seen - 1, min(seen, IDENTITY_FRAMES)).round().long().unique()
-    ndc = transform.points_to_ndc(track.landmarks[spread])
-    identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
-    refine = _refinement(track, usual, transform, identity, face_model)
-    expressions, poses = [], []
-    together = _FITTED_TOGETHER if refine is None else _REFINED_TOGETHER
-    for start in range(0, seen, together):
-        part = slice(start, start + together)
-        ndc = transform.points_to_ndc(track.landmarks[part])
-        fit = fit_landmarks(ndc, face_model, track.blendshapes[part], identity)
-        if refine is not None:
-            fit = refine(part, ndc, fit)
-        expressions.append(fit.expression)
-        poses.append(fit.pose)
-        if callback is not None:
-            callback(min(start + together, seen), seen, None)
-    return torch.cat(expressions), torch.cat(poses)
+class FaceFitter:
+    """Fits β and p of one face; its identity, crop and look are taken from a first part of its track.
 
+    Args:
+        track: some frames that show the face.
+        face_model: is fitted.
+        identity: ``[D_α]``, when the person is known already.
 
-def _refinement(
-    track: FaceTrack, usual: int, transform: CropTransform, identity: Tensor, face_model: FaceModel
-) -> Callable[[slice, Tensor, FaceFit], FaceFit] | None:
-    """Fits some frames closer, by how the face looks in the first one, or in the usual one where the first
-    is turned away from it; None where that is not known.
+    Attributes:
+        transform: the crop that the fits are in, framed where the head stands most of that time.
+        identity: ``[D_α]``.
     """
-    if track.looks is None or not set(SURFACES) <= set(face_model.part_names):
-        return None
-    centres = transform.points_to_ndc(track.looks.squares[:, :2])
-    sides = track.looks.squares[:, 2:] * (transform.scale * 2 / transform.size)
-    looks = Looks(track.looks.brightness, torch.cat([centres, sides], dim=1))
-    ndc = transform.points_to_ndc(track.landmarks[[0, usual]])
-    known = fit_landmarks(ndc, face_model, track.blendshapes[[0, usual]], identity)
-    # motion is played from its first frame on, unless that one shows too little of the face
-    turned = rotation_matrix(known.pose[:1, :3]).mT @ rotation_matrix(known.pose[1:, :3])
-    key = int(matrix_to_axis_angle(turned).norm() > LARGEST_TURN)
-    look = looks[[(0, usual)[key]]]
-    term = PhotometricTerm(face_model, identity, known.expression[key], known.pose[key], look)
 
-    def refine(part: slice, ndc: Tensor, fit: FaceFit) -> FaceFit:
-        for level in LEVELS:
-            fit = refine_fit(ndc, face_model, fit, term.at(looks[part], level))
-        return fit
+    def __init__(self, track: FaceTrack, face_model: FaceModel, identity: Tensor | None = None) -> None:
+        self.face_model = face_model
+        seen = len(track.landmarks)
+        usual = _usual(track.landmarks)
+        self.transform, _ = frame_head(_face(track.landmarks[usual], track.blendshapes[usual]), face_model)
+        if identity is None:
+            spread = torch.linspace(0, seen - 1, min(seen, IDENTITY_FRAMES)).round().long().unique()
+            ndc = self.transform.points_to_ndc(track.landmarks[spread])
+            identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
+        self.identity = identity
+        self.term = self._photometric_term(track, usual)
 
-    return refine
+    def fit(self, track: FaceTrack, callback: Callback | None = None) -> tuple[Tensor, Tensor]:
+        """β ``[n, D_β]`` and p ``[n, 6]`` of the frames that show the face, this or another part of them."""
+        seen = len(track.landmarks)
+        looks = None if self.term is None else self._in_crop(track.looks)
+        expressions, poses = [], []
+        together = _FITTED_TOGETHER if looks is None else _REFINED_TOGETHER
+        for start in range(0, seen, together):
+            part = slice(start, start + together)
+            ndc = self.transform.points_to_ndc(track.landmarks[part])
+            fit = fit_landmarks(ndc, self.face_model, track.blendshapes[part], self.identity)
+            if looks is not None:
+                for level in LEVELS:
+                    fit = refine_fit(ndc, self.face_model, fit, self.term.at(looks[part], level))
+            expressions.append(fit.expression)
+            poses.append(fit.pose)
+            if callback is not None:
+                callback(min(start + together, seen), seen, None)
+        return torch.cat(expressions), torch.cat(poses)
+
+    def likeness(self, track: FaceTrack, expression: Tensor, pose: Tensor) -> Tensor:
+        """``[n]`` in 0..1: how like itself the lower face looks in the frames that show it, fitted so; 1 if
+        that is not known.
+        """
+        if self.term is None:
+            return torch.ones(len(pose))
+        return self.term.likeness(self._in_crop(track.looks), expression, pose)
+
+    def _photometric_term(self, track: FaceTrack, usual: int) -> PhotometricTerm | None:
+        """How the face looks in the first frame, or in the usual one where the first is turned away from it;
+        None where that is not known.
+        """
+        if track.looks is None or not set(SURFACES) <= set(self.face_model.part_names):
+            return None
+        ndc = self.transform.points_to_ndc(track.landmarks[[0, usual]])
+        known = fit_landmarks(ndc, self.face_model, track.blendshapes[[0, usual]], self.identity)
+        # motion is played from its first frame on, unless that one shows too little of the face
+        turned = rotation_matrix(known.pose[:1, :3]).mT @ rotation_matrix(known.pose[1:, :3])
+        key = int(matrix_to_axis_angle(turned).norm() > LARGEST_TURN)
+        look = self._in_crop(track.looks)[[(0, usual)[key]]]
+        return PhotometricTerm(self.face_model, self.identity, known.expression[key], known.pose[key], look)
+
+    def _in_crop(self, looks: Looks) -> Looks:
+        """Looks whose squares are in pixels, in the units of the fit."""
+        centres = self.transform.points_to_ndc(looks.squares[:, :2])
+        sides = looks.squares[:, 2:] * (self.transform.scale * 2 / self.transform.size)
+        return Looks(looks.brightness, torch.cat([centres, sides], dim=1))
 
 
-def _look(frame: Tensor, face: Face) -> tuple[Tensor, Tensor]:
-    """What is kept of a frame, as :class:`~fd2talk_core.face.photometry.Looks` has it."""
+def face_look(frame: Tensor, face: Face) -> tuple[Tensor, Tensor]:
+    """What is kept of a frame ``[H, W, 3]``: ``[LOOK_SIZE, LOOK_SIZE]`` and ``[3]``, as
+    :class:`~fd2talk_core.face.photometry.Looks` has them.
+    """
     left, top, right, bottom = face.box_xyxy
     square = Square((left + right) / 2, (top + bottom) / 2, LOOK_MARGIN * max(right - left, bottom - top))
     picture = check_picture(frame).movedim(-1, 0)
@@ -423,7 +447,7 @@ def _host_face(face: Mapping[str, Any], frame: int) -> Face:
     return replace(_face(landmarks, scores.clamp(0, 1)), score=score)
 
 
-def _nowhere(frames: int, face_index: int, box: Box | None) -> str:
+def no_such_face(frames: int, face_index: int, box: Box | None) -> str:
     if box is not None:
         return f"No face lies in the box {tuple(map(round, box))} in any of the {frames} frames."
     if face_index:
@@ -436,7 +460,7 @@ def _nowhere(frames: int, face_index: int, box: Box | None) -> str:
     )
 
 
-def _ranges(frames: Sequence[int]) -> str:
+def frame_ranges(frames: Sequence[int]) -> str:
     """``3, 5-9, ...`` from frame numbers in order."""
     runs: list[list[int]] = []
     for frame in frames:

@@ -1,0 +1,342 @@
+"""The lower half of a filmed face with another mouth, made from the frame's own pixels (DiffTalk Sec. 3.2).
+
+DiffTalk gives its network two pictures: the frame with its mouth masked, for all that stays, and another
+frame of the same person, for what a mouth looks like. Here the mesh is known in the frame as it was filmed
+and as it shall be, with one pose: so skin and lips are the frame's own, moved by the difference, and only
+what they uncover, the inside of the mouth, comes from the person's clearest frame.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from ..face.crop import CropTransform
+from ..face.model import FaceModel, apply_pose, project
+from ..face.names import MOUTH_PARTS
+from ..face.rasterizer import rasterize, vertex_normals
+from ..face.state import FaceState
+from ..imaging import distance_to, push_pull, smoothstep, soften
+from .close_ups import CloseUps, MouthBox
+from .reference import Reference
+
+LARGEST_SIDE = 768
+"""Pixels a side of the crop of the clearest frame at most."""
+
+FIELD_SIZE = 256
+"""Most samples a side of the displacement."""
+
+COARSE = 4
+"""Samples a side of a cell in which the displacement is continued beyond the face."""
+
+FADE, FADE_OF_SHIFT = 0.12, 2.0
+"""Beyond the face a displacement fades to none over so many face-model units and so many times itself; from
+1.5 times itself on it does not fold the picture."""
+
+FACING = 0.25
+"""Cosine between skin and camera, under which the displacement is continued: the rim of a cheek or a chin is
+not fitted closely enough to be cut out."""
+
+LIPS_REACH, SMOOTH = 0.06, 0.04
+"""Face-model units around the lips in which a displacement stays as sharp as the mesh has it, and the
+standard deviation of a Gaussian that smooths it elsewhere."""
+
+STILL = 0.02
+"""Pixels: what moves less is left as it is."""
+
+INSET = 0.012
+"""Face-model units by which the fitted rim of the lips may lie beside the real one."""
+
+RING = (0.03, 0.3)
+"""Face-model units from the lips, between which the skin tells the light on the mouth."""
+
+GAIN = (0.5, 2.0)
+"""By which the clearest frame is made darker or brighter."""
+
+BRIGHT_FIRST = 16.0
+"""How sharply the brighter of two layers, upper and lower teeth, stands before the other."""
+
+
+@lru_cache(maxsize=4)
+def lower_face_weight(face_model: FaceModel) -> Tensor:
+    """``[V]`` in 0..1: 0 from the lower lids up, 1 from the nose's base down."""
+    names = face_model.part_names
+    height = face_model.mean[:, 1]
+
+    def rows(name: str) -> Tensor:
+        return height[face_model.triangles[face_model.triangle_parts == names.index(name)].unique()]
+
+    lids, lips = rows("eyelids").amin(), rows("lips").amax()
+    return smoothstep((lids - height) / (0.7 * (lids - lips)))
+
+
+@dataclass(frozen=True, eq=False)
+class FilmedFrame:
+    """One frame as it was filmed.
+
+    Attributes:
+        picture: ``[H, W, 3]`` in 0..1.
+        expression: ``[D_β]``.
+        pose: ``[6]``.
+        square: ``[3]``: centre x, y and side in pixels of the crop that these are in.
+    """
+
+    picture: Tensor
+    expression: Tensor
+    pose: Tensor
+    square: Tensor
+
+
+class LowerFace:
+    """One person's lower face, ready to be given other mouths.
+
+    Args:
+        face_model: of the coefficients; it names its parts.
+        identity: ``[D_α]``.
+        clear: the frame that shows the inside of the person's mouth best.
+    """
+
+    @torch.no_grad()
+    def __init__(self, face_model: FaceModel, identity: Tensor, clear: FilmedFrame) -> None:
+        self.face_model, self.identity, self.clear = face_model, identity, clear
+        self.weight = lower_face_weight(face_model)
+        self.close_ups = CloseUps(_as_reference(face_model, identity, clear), face_model)
+        names, parts, mean = face_model.part_names, face_model.triangle_parts, face_model.mean
+
+        def of(*wanted: str) -> Tensor:
+            return torch.isin(parts, torch.tensor([names.index(name) for name in wanted]))
+
+        self.mouth = of("lips", *MOUTH_PARTS)
+        self.skin = of("skin", "lips", "eyelids", "ears")
+        skin = face_model.triangles[self.skin].unique()
+        self.moving = skin[self.weight[skin] > 0]
+        lips = face_model.triangles[of("lips")].unique()
+        beside = torch.cdist(mean[skin], mean[lips]).amin(dim=1)
+        self.ring = skin[(beside > RING[0]) & (beside < RING[1]) & (mean[skin, 2] > 0)]
+        self.teeth = []
+        for name in ("upper_teeth", "lower_teeth"):
+            teeth = face_model.triangles[of(name)].unique()
+            self.teeth.append(teeth[mean[teeth, 2] > mean[teeth, 2].quantile(0.5)])
+        self.clear_mesh = self._posed(clear, clear.expression)
+        self.clear_inside = self._inside(self.clear_mesh, clear)
+        self.clear_ring = self._ring_colour(clear, self.clear_mesh)
+
+    @property
+    def teeth_shown(self) -> float:
+        """How much the clearest frame shows that is pale and inside the mouth, in square face-model units."""
+        box, inside = self.clear_inside
+        ticks = torch.arange(box.size) + 0.5
+        places = torch.stack(torch.meshgrid(box.left + ticks, box.top + ticks, indexing="xy"), dim=-1)
+        pale = _sample(self.clear.picture, places).amin(dim=-1)
+        return float((pale * inside[0, 0]).sum()) / self._unit(self.clear) ** 2
+
+    @torch.no_grad()
+    def make(self, frame: FilmedFrame, expression: Tensor, strength: float = 1.0) -> Tensor:
+        """The frame ``[H, W, 3]`` with the lower face of another expression ``[D_β]``.
+
+        Args:
+            strength: 0..1, of the mouth's inside.
+        """
+        own, wanted = self._posed(frame, frame.expression), self._posed(frame, expression)
+        made = frame.picture.clone()
+        own_inside = self._inside(own, frame)
+        self._move_skin(made, frame, own, wanted, own_inside)
+        self._draw_inside(made, frame, own, wanted, own_inside, strength)
+        return made
+
+    def _posed(self, frame: FilmedFrame, expression: Tensor) -> Tensor:
+        """``[1, V, 3]``: the frame's mesh, its lower half with another expression."""
+        shape = self.face_model(self.identity[None], frame.expression[None])
+        change = torch.einsum("d,dvx->vx", expression - frame.expression, self.face_model.expression_basis)
+        return apply_pose(shape + self.weight[:, None] * change, frame.pose[None])
+
+    def _unit(self, frame: FilmedFrame) -> float:
+        """Pixels that a face-model unit measures."""
+        camera = self.face_model.camera
+        return float(frame.square[2]) / 2 * camera.focal / camera.distance
+
+    def _to_pixels(self, mesh: Tensor, square: Tensor) -> Tensor:
+        """``[1, V, 3]``: x and y in pixels of the picture, and depth."""
+        seen = project(mesh, self.face_model.camera)
+        return torch.cat([square[:2] + seen[..., :2] * (square[2] / 2), seen[..., 2:]], dim=-1)
+
+    def _inside(self, mesh: Tensor, frame: FilmedFrame) -> tuple[MouthBox, Tensor]:
+        """Where a frame surely shows the inside of its mouth: ``[1, 1, s, s]`` in 0..1 over a box."""
+        box = self.close_ups.mouth_box(mesh, frame.square)
+        share = self.close_ups.mouth_share(mesh, frame.pose[None], box)
+        reach = 2 * math.ceil(INSET * self._unit(frame)) + 1
+        eroded = -F.max_pool2d(-share, reach, stride=1, padding=reach // 2)
+        return box, F.avg_pool2d(eroded, reach, stride=1, padding=reach // 2)
+
+    def _move_skin(
+        self,
+        made: Tensor,
+        frame: FilmedFrame,
+        own: Tensor,
+        wanted: Tensor,
+        own_inside: tuple[MouthBox, Tensor],
+    ) -> None:
+        unit = self._unit(frame)
+        source, target = (self._to_pixels(mesh, frame.square) for mesh in (own, wanted))
+        shift = source[..., :2] - target[..., :2]
+        largest = float(shift[0, self.moving].norm(dim=-1).amax())
+        if largest < STILL:
+            return
+        some = torch.cat([source[0, self.moving, :2], target[0, self.moving, :2]])
+        room = FADE * unit + FADE_OF_SHIFT * largest
+        low, high = some.amin(dim=0) - room, some.amax(dim=0) + room
+        side = math.ceil(float((high - low).amax()))
+        left, top = ((low + high) / 2 - side / 2).round().long().tolist()
+        height, width = made.shape[:2]
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+        if x0 >= x1 or y0 >= y1:
+            return
+        field = self._field(wanted, target, shift, left, top, side, unit)[
+            ..., y0 - top : y1 - top, x0 - left : x1 - left
+        ]
+        x = torch.arange(x0, x1) + 0.5 + field[0, 0]
+        y = (torch.arange(y0, y1) + 0.5)[:, None] + field[0, 1]
+        places = torch.stack([x, y], dim=-1)
+        moved = _sample(frame.picture, places, "bicubic").clamp(0, 1)
+        box, inside = own_inside
+        if inside.any():
+            # what a lip takes from the mouth that it shuts is the lip beside
+            size = inside.shape[-1]
+            reach = 2 * math.ceil(INSET * unit) + 1
+            wide = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
+            grid = (places - torch.tensor([box.left, box.top])) * (2 / size) - 1
+            taken = F.grid_sample(wide, grid[None], padding_mode="zeros", align_corners=False)
+            certain = 1 - taken
+            filled = push_pull(moved.movedim(-1, 0)[None] * certain, certain)
+            moved = torch.lerp(filled, moved.movedim(-1, 0)[None], certain)[0].movedim(0, -1)
+        shown = field[0].norm(dim=0) > STILL
+        region = made[y0:y1, x0:x1]
+        region[shown] = moved[shown]
+
+    def _field(
+        self, wanted: Tensor, target: Tensor, shift: Tensor, left: int, top: int, side: int, unit: float
+    ) -> Tensor:
+        """``[1, 2, side, side]`` in pixels: from a place of the frame that is made to that of the frame as it
+        is.
+        """
+        samples = min(side, FIELD_SIZE)
+        within = (target[..., :2] - torch.tensor([left, top])) * (2 / side) - 1
+        raster = rasterize(
+            torch.cat([within, target[..., 2:]], dim=-1),
+            self.face_model.triangles,
+            samples,
+            cull_back_faces=True,
+        )
+        normals = vertex_normals(wanted, self.face_model.triangles)
+        found = raster.interpolate(torch.cat([shift, normals[..., 2:]], dim=-1), self.face_model.triangles)
+        skin = raster.covered & self.skin[raster.triangle.clamp_min(0)] & (found[..., 2] > FACING)
+        field = _continued(found[..., :2].movedim(-1, 1), skin, side / samples, unit)
+        # sharp between lips that part, smooth elsewhere: most of all where a chin ends before the neck
+        lips = (raster.covered & self.mouth[raster.triangle.clamp_min(0)])[:, None].float()
+        reach = 2 * math.ceil(LIPS_REACH * unit * samples / side) + 1
+        lips = F.avg_pool2d(F.max_pool2d(lips, reach, 1, reach // 2), reach, 1, reach // 2)
+        sigma = SMOOTH * unit * samples / side
+        kernel = 2 * math.ceil(2.5 * sigma) + 1
+        smooth = gaussian_blur2d(field, (kernel, kernel), (sigma, sigma), border_type="replicate")
+        field = torch.lerp(smooth, field, lips)
+        return F.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
+
+    def _draw_inside(
+        self,
+        made: Tensor,
+        frame: FilmedFrame,
+        own: Tensor,
+        wanted: Tensor,
+        own_inside: tuple[MouthBox, Tensor],
+        strength: float,
+    ) -> None:
+        box = self.close_ups.mouth_box(wanted, frame.square)
+        painted, share = self.close_ups.inside_of_mouth(wanted, frame.pose[None], box)
+        if not share.any():
+            return
+        gain = (self._ring_colour(frame, own) / self.clear_ring.clamp_min(1e-3)).clamp(*GAIN)
+        target = self._to_pixels(wanted, frame.square)[0]
+        sources = (
+            (frame, self._to_pixels(own, frame.square)[0], own_inside, torch.ones(3)),
+            (self.clear, self._to_pixels(self.clear_mesh, self.clear.square)[0], self.clear_inside, gain),
+        )
+        size = share.shape[-1]
+        ticks = torch.arange(size) + 0.5
+        places = torch.stack(torch.meshgrid(box.left + ticks, box.top + ticks, indexing="xy"), dim=-1)
+        total, weights, hidden = (
+            torch.zeros(size, size, 3),
+            torch.zeros(size, size, 1),
+            torch.ones(size, size, 1),
+        )
+        for teeth in self.teeth:
+            colour, known = torch.zeros(size, size, 3), torch.zeros(size, size, 1)
+            for source, points, (mask_box, mask), light in reversed(sources):
+                there = _affine(target[teeth, :2], points[teeth, :2], places)
+                grid = (there - torch.tensor([mask_box.left, mask_box.top])) * (2 / mask.shape[-1]) - 1
+                valid = F.grid_sample(mask, grid[None], padding_mode="zeros", align_corners=False)[
+                    0, 0, ..., None
+                ]
+                colour = torch.lerp(colour, (_sample(source.picture, there) * light).clamp(0, 1), valid)
+                known = torch.maximum(known, valid)
+            # teeth stand before the dark behind them
+            weight = known * (BRIGHT_FIRST * colour.mean(dim=-1, keepdim=True)).exp()
+            total, weights, hidden = total + weight * colour, weights + weight, hidden * (1 - known)
+        painted = (painted[0].movedim(0, -1) * gain).clamp(0, 1)
+        inside = torch.lerp(total / weights.clamp_min(1e-6), painted, hidden)
+        height, width = made.shape[:2]
+        x0, y0 = max(box.left, 0), max(box.top, 0)
+        x1, y1 = min(box.left + size, width), min(box.top + size, height)
+        if x0 >= x1 or y0 >= y1:
+            return
+        part = slice(y0 - box.top, y1 - box.top), slice(x0 - box.left, x1 - box.left)
+        region = made[y0:y1, x0:x1]
+        region.add_(strength * share[0].movedim(0, -1)[part] * (inside[part] - region))
+
+    def _ring_colour(self, frame: FilmedFrame, mesh: Tensor) -> Tensor:
+        """``[3]``: the mean colour of the skin around the mouth."""
+        return _sample(frame.picture, self._to_pixels(mesh, frame.square)[:, self.ring, :2]).mean(dim=(0, 1))
+
+
+def _as_reference(face_model: FaceModel, identity: Tensor, frame: FilmedFrame) -> Reference:
+    x, y, side = frame.square.tolist()
+    transform = CropTransform.of_square(x, y, side, min(max(round(side), 64), LARGEST_SIDE))
+    face = FaceState(identity, frame.expression, frame.pose, face_model.name)
+    crop = transform.to_crop(frame.picture).clamp(0, 1)
+    return Reference(torch.zeros(1, 1, 1), face, crop, transform, frame.picture, True)
+
+
+def _continued(shift: Tensor, skin: Tensor, pixels: float, unit: float) -> Tensor:
+    """A displacement ``[1, 2, n, n]`` of the skin ``[1, n, n]`` in pixels, continued across the mouth and
+    beyond the face.
+    """
+    size = shift.shape[-2:]
+    weight = skin[:, None].float()
+    coarse, coarse_weight = (F.avg_pool2d(part, COARSE, ceil_mode=True) for part in (shift * weight, weight))
+    beyond = push_pull(coarse, coarse_weight)
+    far = distance_to(coarse_weight[:, 0] > 0.5)[:, None] * (COARSE * pixels)
+    reach = FADE * unit + FADE_OF_SHIFT * beyond.norm(dim=1, keepdim=True)
+    beyond = soften(beyond * smoothstep(1 - far / reach))
+    beyond = F.interpolate(beyond, scale_factor=COARSE, mode="bilinear", align_corners=False)
+    return torch.where(weight > 0, shift, beyond[..., : size[0], : size[1]])
+
+
+def _sample(picture: Tensor, places: Tensor, mode: str = "bilinear") -> Tensor:
+    """``[n, m, 3]`` of a picture ``[H, W, 3]`` at places ``[n, m, 2]`` in pixels."""
+    grid = places * (2 / torch.tensor([picture.shape[1], picture.shape[0]])) - 1
+    found = F.grid_sample(
+        picture.movedim(-1, 0)[None], grid[None], mode=mode, padding_mode="border", align_corners=False
+    )
+    return found[0].movedim(0, -1)
+
+
+def _affine(source: Tensor, target: Tensor, places: Tensor) -> Tensor:
+    """Places ``[..., 2]`` under the affine map that best takes points ``[n, 2]`` to others ``[n, 2]``."""
+    middle, aim = source.mean(dim=0), target.mean(dim=0)
+    matrix = torch.linalg.lstsq(source - middle, target - aim).solution
+    return (places - middle) @ matrix + aim
