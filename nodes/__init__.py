@@ -9,6 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     audio,
+    dubbing,
     frames,
     host,
     motion,
@@ -28,7 +29,7 @@ class FD2TalkExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_folders()
         topics = (
-            *(audio, motion, reference, frames, preview, provenance),
+            *(audio, motion, reference, frames, dubbing, preview, provenance),
             *(sequence_files, sequence_editing, sequence_making, tracking),
         )
         return [node for topic in topics for node in topic.NODES]

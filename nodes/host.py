@@ -30,13 +30,14 @@ from torch import Tensor, nn
 
 from ..fd2talk_core import configs
 from ..fd2talk_core.audio.encoder import AudioEncoder
-from ..fd2talk_core.audio.reading import read_audio
+from ..fd2talk_core.audio.reading import has_sound, read_audio
 from ..fd2talk_core.checks import check_tensor, check_type, shown
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.face.landmarks import FaceLandmarker
 from ..fd2talk_core.face.model import FaceModel, default_face_model
 from ..fd2talk_core.files import reason_of, replacing
 from ..fd2talk_core.formats.video_frames import VideoFrames
+from ..fd2talk_core.frames.footage import Footage, PictureFootage
 from ..fd2talk_core.frames.reference import Reference, latent_preview
 from ..fd2talk_core.marks.tags import read_tags
 from ..fd2talk_core.networks.checkpoint import find_checkpoint
@@ -404,11 +405,8 @@ def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:
 
     A file is read as it is needed. Newer hosts can cut a video (read so too) or crop it (held whole then).
     """
-    if isinstance(video, InputImpl.VideoFromFile):
-        window = getattr(video, "get_active_trim_window", None)
-        frames = VideoFrames(video.get_stream_source(), *(window() if window else ()))
-        if sorted(video.get_dimensions()) == sorted((frames.width, frames.height)):
-            return frames, frames.num_frames, frames.fps
+    if (frames := _file_frames(video)) is not None:
+        return frames, frames.num_frames, frames.fps
     parts = video.get_components()
     return parts.images, len(parts.images), round(float(parts.frame_rate), 3)
 
@@ -416,6 +414,38 @@ def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:
 def tags_of(video: Any) -> dict[str, str]:
     """The tags of a VIDEO's file that tell how it was made; empty for one without a file."""
     return read_tags(video.get_stream_source()) if isinstance(video, InputImpl.VideoFromFile) else {}
+
+
+def footage_of(video: Any) -> tuple[Footage, int]:
+    """The host's VIDEO to be read in parts, at a steady frame rate, and about how many frames it has."""
+    if (frames := _file_frames(video)) is not None:
+        return frames, frames.num_frames
+    parts = video.get_components()
+    return PictureFootage(parts.images, round(float(parts.frame_rate), 3)), len(parts.images)
+
+
+def sound_of(video: Any) -> tuple[Tensor, int] | None:
+    """The sound of the host's VIDEO as ``(waveform [C, N], sample_rate)``, None for a silent one."""
+    frames = _file_frames(video)
+    if frames is None or not isinstance(frames.source, str | os.PathLike):
+        sound = video.get_components().audio
+        return None if sound is None else audio_of(sound)
+    if not has_sound(frames.source):
+        return None
+    waveform, rate = read_audio(frames.source)
+    first = round(frames.start * rate)
+    last = first + round(frames.duration * rate) if frames.duration else None
+    return waveform[:, first:last], rate
+
+
+def _file_frames(video: Any) -> VideoFrames | None:
+    """A VIDEO that is a file, whole or cut; None for any other, and one whose pictures are cropped."""
+    if not isinstance(video, InputImpl.VideoFromFile):
+        return None
+    window = getattr(video, "get_active_trim_window", None)
+    frames = VideoFrames(video.get_stream_source(), *(window() if window else ()))
+    same = sorted(video.get_dimensions()) == sorted((frames.width, frames.height))
+    return frames if same else None
 
 
 def background_of(video: Any, num_frames: int, fps: float) -> Iterable[Tensor]:

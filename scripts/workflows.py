@@ -97,6 +97,17 @@ Retime Motion plays it there and back until the speech ends. Frames that show no
 before and after; *filled* says how many.
 """,
     ),
+    "dub_video": (
+        "A video speaks new words",
+        """
+1. Choose a video of somebody who talks, seen from the front, and the new recording.
+2. Press **Run**.
+
+Head, eyes, light and background stay as they were filmed; only the lower face is made anew. The video and
+the speech may differ in length: *longer_speech* and *shorter_speech* say what happens then. Frames in which
+the mouth cannot be seen (a profile, a hand, another shot) stay as they are; the node says which.
+""",
+    ),
     "two_people": (
         "Two people in one picture",
         """
@@ -294,6 +305,21 @@ def driving_video(graph: Graph) -> None:
     )
 
 
+def dub_video(graph: Graph) -> None:
+    film, heard = graph.node("LoadVideo", "The video", file="fd2talk_driving.mp4"), voice(graph)
+    expression = graph.node("ExpDiT", features=heard["features"])
+    dubbed = graph.node(
+        "FD2TalkDubVideo", video=film["VIDEO"], expression=expression["expression"], audio=heard["audio"]
+    )
+    file = saved(graph, dubbed["dubbed"])
+    note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
+    graph.lay_out(
+        [Group("1 · Who speaks", [[film]]), Group("About this graph", [[note]], SIDE_COLOR)],
+        [Group("2 · What is said", [[heard], [expression]])],
+        [Group("3 · The new video", [[dubbed, file]])],
+    )
+
+
 def two_people(graph: Graph) -> None:
     picture = graph.node("LoadImage", "Two people", image="fd2talk_two_people.png")
     files = [
@@ -382,6 +408,7 @@ WORKFLOWS: dict[str, Callable[[Graph], None]] = {
         talking_portrait,
         custom_pose,
         driving_video,
+        dub_video,
         motion_preview,
         upscale_and_restore,
         two_people,

@@ -116,7 +116,8 @@ class VideoFrames:
                     yield picture
                     number += 1
                 held, picture = frame, None
-                ends = begins + (float(frame.duration * frame.time_base) if frame.duration else 1 / self.fps)
+                lasts = frame.duration * (frame.time_base or 0) if frame.duration else 0
+                ends = begins + (float(lasts) or 1 / self.fps)
             while held is not None and (number + 0.5) / self.fps < ends and (stop is None or number < stop):
                 picture = _upright(held) if picture is None else picture
                 yield picture

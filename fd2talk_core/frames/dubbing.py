@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from ..errors import FD2TalkError
 from ..face.model import FaceModel
 from ..motion.dubbing import DubbedMouths
 from ..progress import Callback
+from .footage import Footage
 from .lower_face import FilmedFrame, LowerFace
 
 CANDIDATES = 5
@@ -27,29 +26,6 @@ APART = 0.3
 
 READ_BACK = 24
 """Frames that are held while a video is read backwards."""
-
-
-class Footage(Protocol):
-    """A video whose frames can be read in parts."""
-
-    @property
-    def fps(self) -> float:
-        """Frames per second."""
-
-    def span(self, first: int, stop: int | None = None) -> Iterator[Tensor]:
-        """Frames ``[H, W, 3]``, uint8 or float in 0..1, from one number up to another, or to the end."""
-
-
-@dataclass(frozen=True, eq=False)
-class PictureFootage:
-    """Footage that is in memory: pictures ``[F, H, W, 3]``."""
-
-    pictures: Tensor
-    fps: float
-
-    def span(self, first: int, stop: int | None = None) -> Iterator[Tensor]:
-        """See :class:`Footage`."""
-        return iter(self.pictures[first:stop])
 
 
 def iter_dubbed_frames(

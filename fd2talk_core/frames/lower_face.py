@@ -209,7 +209,7 @@ class LowerFace:
             # what a lip takes from the mouth that it shuts is the lip beside
             size = inside.shape[-1]
             reach = 2 * math.ceil(INSET * unit) + 1
-            wide = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
+            wide = F.max_pool2d(inside, reach, stride=1, padding=reach // 2)
             grid = (places - torch.tensor([box.left, box.top])) * (2 / size) - 1
             taken = F.grid_sample(wide, grid[None], padding_mode="zeros", align_corners=False)
             certain = 1 - taken
