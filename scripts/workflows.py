@@ -311,7 +311,7 @@ def dub_video(graph: Graph) -> None:
     dubbed = graph.node(
         "FD2TalkDubVideo", video=film["VIDEO"], expression=expression["expression"], audio=heard["audio"]
     )
-    file = saved(graph, dubbed["dubbed"])
+    file = saved(graph, dubbed["video"])
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
     graph.lay_out(
         [Group("1 · Who speaks", [[film]]), Group("About this graph", [[note]], SIDE_COLOR)],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from .model import FaceModel, project, projection_slopes
+from .names import MOUTH_NAMES
 from .rotations import euler_angles, rotation_matrix
 
 NUM_LANDMARKS = 468
@@ -50,6 +51,13 @@ LIP_AND_LID_RIMS = (
 # fmt: on
 """MediaPipe's landmarks on the rims of lips and lids, which count more: pictures are cut there."""
 LIP_AND_LID_WEIGHT = 10.0
+
+NUM_LIP_LANDMARKS = 40
+"""The first of them are the lips'."""
+LIP_SIGMA, LIP_EXPRESSION_SIGMA = 0.004, 0.3
+"""Of a lip's landmark in half widths of the picture, and of a coefficient about its fit."""
+LIP_RANGE = (-0.5, 1.5)
+LIP_ITERATIONS = 2
 
 IRISES = (468, 473)
 """MediaPipe's landmarks at the centres of the irises, the person's right and left."""
@@ -152,6 +160,39 @@ def refine_fit(
         frames, fit.identity.double(), fit.pose.double(), iterations, term
     )
     return FaceFit(fit.identity, expression.float(), pose.float(), error.float())
+
+
+@torch.no_grad()
+def fit_lips(
+    landmarks_ndc: Tensor, face_model: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor
+) -> Tensor:
+    """A fitted expression whose lips lie closer to the landmarks': what stands on a lip's other side is a
+    tooth.
+
+    Args:
+        landmarks_ndc: as :func:`fit_landmarks`.
+        face_model: that was fitted; an ARKit one.
+        identity, expression, pose: the fit, ``[D_α]``, ``[N, D_β]`` and ``[N, 6]``.
+
+    Returns:
+        ``[N, D_β]``, changed in the coefficients of the mouth alone; a little beyond 0..1 where that is
+        closest.
+    """
+    problem = _Problem(face_model, _checked(landmarks_ndc), None)
+    lips = torch.tensor(LIP_AND_LID_RIMS[:NUM_LIP_LANDMARKS])
+    mouth = torch.tensor([name in MOUTH_NAMES for name in face_model.expression_names])
+    identity, fitted, pose = identity.double(), expression.double(), pose.double()
+    stiff = torch.eye(int(mouth.sum()), dtype=torch.float64) * (LIP_SIGMA / LIP_EXPRESSION_SIGMA) ** 2
+    changed = fitted.clone()
+    for _ in range(LIP_ITERATIONS):
+        residual, rotation, _, by_point = problem.linearize(problem.target, identity, changed, pose)
+        by_turned = (by_point @ rotation[:, None])[:, lips]
+        basis = problem.expression_basis[mouth][:, lips]
+        jacobian = torch.einsum("nlux,dlx->nlud", by_turned, basis).flatten(1, 2)
+        missing = residual.unflatten(1, (-1, 2))[:, lips].flatten(1)
+        right = (jacobian.mT @ missing[..., None])[..., 0] + (fitted - changed)[:, mouth] @ stiff
+        changed[:, mouth] += torch.linalg.solve(jacobian.mT @ jacobian + stiff, right)
+    return changed.clamp(*LIP_RANGE).float()
 
 
 def _checked(landmarks_ndc: Tensor) -> Tensor:

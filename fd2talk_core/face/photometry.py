@@ -46,8 +46,8 @@ LEAST_CONTRAST = 0.03
 
 LIKENESS_LEVEL = 40
 """Pixels a side of a look in which a face is compared with itself."""
-LOWER_HALF = -0.05
-"""Face-model units: what of a face lies lower is its mouth and chin."""
+MOUTH_HALF_WIDTH, MOUTH_HEIGHTS = 0.3, (-0.55, -0.08)
+"""Face-model units of a person's shape in which lips lie, and the skin next to them."""
 
 ASLANT = (0.15, 0.5)
 """Cosine between surface and camera, from where a sample is not seen to where it counts."""
@@ -112,14 +112,17 @@ class PhotometricTerm:
 
     @torch.no_grad()
     def likeness(self, looks: Looks, expression: Tensor, pose: Tensor) -> Tensor:
-        """``[n]`` in 0..1: what share of the face's lower half looks as it does in the first picture, in
-        frames fitted by β ``[n, D_β]`` and p ``[n, 6]``.
+        """``[n]`` in 0..1: what share of the mouth looks as it does in the first picture, in frames
+        that are fitted by β ``[n, D_β]`` and p ``[n, 6]``.
         """
         level = self.at(looks, LIKENESS_LEVEL)
         _, placed, rotation = self._pose(expression, pose)
         places = project(placed, self.face_model.camera)[..., :2]
         found = _sampled(level.features[:, :1], looks.squares, places)[:, 0]
-        seen = self.seen * self._seen_at(rotation) * (self.shape[:, 1] < LOWER_HALF)
+        lowest, highest = MOUTH_HEIGHTS
+        across, height = self.shape[:, 0].abs(), self.shape[:, 1]
+        mouth = (across < MOUTH_HALF_WIDTH) & (height > lowest) & (height < highest)
+        seen = self.seen * self._seen_at(rotation) * mouth
         alike = 1 / (1 + ((level.wanted - found) / OUTLIER).square()).square()
         return (alike * seen).sum(dim=1) / seen.sum(dim=1).clamp_min(1e-6)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from ..face.crop import CropTransform
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.rasterizer import rasterize, vertex_normals
+from ..face.rotations import rotation_matrix
 from ..face.state import FaceState
 from ..imaging import distance_to, push_pull, smoothstep, soften
 from .close_ups import CloseUps, MouthBox
@@ -53,6 +53,12 @@ STILL = 0.02
 INSET = 0.012
 """Face-model units by which the fitted rim of the lips may lie beside the real one."""
 
+BRIDGE_TO_BASE = (0.45, 0.95)
+"""Of the way from the lower lids to the upper lip, where the lower face begins and where it is all new."""
+
+BELOW_BRIDGE = 0.12
+"""Face-model units below the bridge of the nose over which a displacement comes in."""
+
 RING = (0.03, 0.3)
 """Face-model units from the lips, between which the skin tells the light on the mouth."""
 
@@ -63,17 +69,16 @@ BRIGHT_FIRST = 16.0
 """How sharply the brighter of two layers, upper and lower teeth, stands before the other."""
 
 
-@lru_cache(maxsize=4)
-def lower_face_weight(face_model: FaceModel) -> Tensor:
-    """``[V]`` in 0..1: 0 from the lower lids up, 1 from the nose's base down."""
-    names = face_model.part_names
-    height = face_model.mean[:, 1]
+def _heights(face_model: FaceModel) -> tuple[float, float]:
+    """The bridge and the base of the nose on the mean face."""
+    names, height = face_model.part_names, face_model.mean[:, 1]
 
     def rows(name: str) -> Tensor:
         return height[face_model.triangles[face_model.triangle_parts == names.index(name)].unique()]
 
-    lids, lips = rows("eyelids").amin(), rows("lips").amax()
-    return smoothstep((lids - height) / (0.7 * (lids - lips)))
+    lids, lips = float(rows("eyelids").amin()), float(rows("lips").amax())
+    bridge, base = (lids - share * (lids - lips) for share in BRIDGE_TO_BASE)
+    return bridge, base
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +110,10 @@ class LowerFace:
     @torch.no_grad()
     def __init__(self, face_model: FaceModel, identity: Tensor, clear: FilmedFrame) -> None:
         self.face_model, self.identity, self.clear = face_model, identity, clear
-        self.weight = lower_face_weight(face_model)
+        bridge, base = _heights(face_model)
+        self.weight = smoothstep((bridge - face_model.mean[:, 1]) / (bridge - base))
+        foremost = torch.tensor([0.0, bridge, float(face_model.mean[:, 2].amax())])
+        self.bridge = int((face_model.mean - foremost).norm(dim=1).argmin())
         self.close_ups = CloseUps(_as_reference(face_model, identity, clear), face_model)
         names, parts, mean = face_model.part_names, face_model.triangle_parts, face_model.mean
 
@@ -197,7 +205,7 @@ class LowerFace:
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
         if x0 >= x1 or y0 >= y1:
             return
-        field = self._field(wanted, target, shift, left, top, side, unit)[
+        field = self._field(wanted, frame.pose, target, shift, left, top, side, unit)[
             ..., y0 - top : y1 - top, x0 - left : x1 - left
         ]
         x = torch.arange(x0, x1) + 0.5 + field[0, 0]
@@ -220,7 +228,15 @@ class LowerFace:
         region[shown] = moved[shown]
 
     def _field(
-        self, wanted: Tensor, target: Tensor, shift: Tensor, left: int, top: int, side: int, unit: float
+        self,
+        wanted: Tensor,
+        pose: Tensor,
+        target: Tensor,
+        shift: Tensor,
+        left: int,
+        top: int,
+        side: int,
+        unit: float,
     ) -> Tensor:
         """``[1, 2, side, side]`` in pixels: from a place of the frame that is made to that of the frame as it
         is.
@@ -245,7 +261,13 @@ class LowerFace:
         kernel = 2 * math.ceil(2.5 * sigma) + 1
         smooth = gaussian_blur2d(field, (kernel, kernel), (sigma, sigma), border_type="replicate")
         field = torch.lerp(smooth, field, lips)
-        return F.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
+        field = F.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
+        # nothing of it is above the bridge of the nose, and what is beyond the face is above that too
+        up = rotation_matrix(pose[None, :3])[0, :2, 1] * torch.tensor([1.0, -1.0])
+        ticks = torch.arange(side) + 0.5
+        places = torch.stack(torch.meshgrid(left + ticks, top + ticks, indexing="xy"), dim=-1)
+        below = (target[0, self.bridge, :2] - places) @ (up / up.norm().clamp_min(1e-6)) / unit
+        return field * smoothstep(below / BELOW_BRIDGE)
 
     def _draw_inside(
         self,

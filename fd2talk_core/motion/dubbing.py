@@ -41,8 +41,8 @@ PROFILE = (0.75, 1.0)
 CONFIDENT = 0.8
 """Score of a face under which its mouth is left as it was filmed."""
 
-HIDDEN = 0.6
-"""How like itself a lower face must look, beside how like itself it usually does: else something stands
+HIDDEN = 0.7
+"""How like itself a mouth must look, beside how like itself it usually does: else something stands
 before it."""
 
 EASE = 0.12

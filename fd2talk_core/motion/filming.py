@@ -45,7 +45,7 @@ class FilmedFace:
         pose: ``[F, 6]``, in the crop of its frame.
         squares: ``[F, 3]``: centre x, y and side in pixels of the crop that a frame's coefficients are in.
         score: ``[F]`` in 0..1, how surely the frame shows the face; 0 where it was not found.
-        likeness: ``[F]``, how like itself the lower face looks, beside how it usually does in its shot: far
+        likeness: ``[F]``, how like itself the mouth looks, beside how it usually does in its shot: far
             under 1 where something stands before it.
         shots: first frames of the shots.
         fps: frames per second.
@@ -178,8 +178,10 @@ def _fitted(track: FaceTrack, scores: Tensor, fitter: FaceFitter | None, face_mo
         if track.found.any():
             seen = track.found.nonzero()[:, 0]
             fitted = fitter.fit(track)
+            likeness_seen = fitter.likeness(track, *fitted)
+            fitted = fitter.with_lips(track, *fitted), fitted[1]
             last = (torch.searchsorted(seen, torch.arange(count), right=True) - 1).clamp(min=0)
-            expression, pose, likeness = (part[last] for part in (*fitted, fitter.likeness(track, *fitted)))
+            expression, pose, likeness = (part[last] for part in (*fitted, likeness_seen))
     return _Part(expression, pose, squares, scores, likeness)
 
 
@@ -191,7 +193,7 @@ def _smoothed(part: _Part, fps: float, face_model: FaceModel) -> _Part:
     usual = part.likeness[found].median() if found.any() else torch.tensor(1.0)
     return replace(
         part,
-        expression=smooth(expression, SMOOTH_EXPRESSION).values.clamp(0, 1),
+        expression=smooth(expression, SMOOTH_EXPRESSION).values,
         pose=smooth(pose, SMOOTH_POSE).values,
         likeness=part.likeness / usual.clamp_min(1e-3),
     )

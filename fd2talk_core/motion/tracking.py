@@ -21,7 +21,7 @@ from torch import Tensor
 from ..checks import check_amount, check_whole, checked, shown
 from ..errors import FD2TalkError
 from ..face.crop import Box, frame_head
-from ..face.fitting import IDENTITY_FRAMES, fit_landmarks, refine_fit
+from ..face.fitting import IDENTITY_FRAMES, fit_landmarks, fit_lips, refine_fit
 from ..face.landmarks import (
     NUM_LANDMARKS,
     Face,
@@ -345,8 +345,15 @@ class FaceFitter:
                 callback(min(start + together, seen), seen, None)
         return torch.cat(expressions), torch.cat(poses)
 
+    def with_lips(self, track: FaceTrack, expression: Tensor, pose: Tensor) -> Tensor:
+        """``[n, D_β]``: fits whose lips lie closer to the landmarks', see
+        :func:`~fd2talk_core.face.fitting.fit_lips`.
+        """
+        ndc = self.transform.points_to_ndc(track.landmarks)
+        return fit_lips(ndc, self.face_model, self.identity, expression, pose)
+
     def likeness(self, track: FaceTrack, expression: Tensor, pose: Tensor) -> Tensor:
-        """``[n]`` in 0..1: how like itself the lower face looks in the frames that show it, fitted so; 1 if
+        """``[n]`` in 0..1: how like itself the mouth looks in the frames that show it, fitted so; 1 if
         that is not known.
         """
         if self.term is None:
