@@ -3,8 +3,8 @@
 Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is
 trained on. A row is left out, with its reason, when what it is measured on is not at hand.
 
-With ``--real`` or ``--driven`` real people are measured instead, see :mod:`training.scorecard.real` and
-:mod:`training.scorecard.driven`.
+With ``--real``, ``--driven`` or ``--dubbed`` real people are measured instead, see
+:mod:`training.scorecard.real`, :mod:`training.scorecard.driven` and :mod:`training.scorecard.dubbed`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ..sources import load_pictures, load_speech
 from .clips import MotionSettings
 from .cost import score_cost
 from .driven import score_driven
+from .dubbed import score_dubbed
 from .frames import score_flicker, score_frames
 from .identity import FOLDER, PACKAGE, FaceDescriptor, fetch
 from .motion import score_motion
@@ -113,6 +114,13 @@ def main(arguments: list[str] | None = None) -> int:
         help="measure how like themselves the talking clips in a folder are, made from their first frame and "
         "their own motion",
     )
+    real.add_argument(
+        "--dubbed",
+        type=Path,
+        metavar="CLIPS",
+        help="give each talking clip in a folder the sound of the next, and measure whether the mouth "
+        "follows and all else stays",
+    )
     real.add_argument("--seconds", type=float, help="taken of each clip (all of it)")
     real.add_argument("--seeds", type=int, default=4, help="motions sampled for each clip")
     real.add_argument(
@@ -137,6 +145,8 @@ def _score(given: argparse.Namespace, out: Path) -> str:
     weights = Weights.load(given.weights, given.detail)
     if given.driven is not None:
         return score_driven(weights, given.driven, given.seconds, out)
+    if given.dubbed is not None:
+        return score_dubbed(weights, given.dubbed, given.seconds, out)
     if given.real is not None:
         options = RealOptions(
             clips=Path(given.real) if given.real else None,
