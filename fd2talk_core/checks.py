@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from .errors import FD2TalkError
 
@@ -117,10 +117,10 @@ def check_amount(amount: float, most: float, what: str, remedy: str) -> None:
 # Types
 
 
-Function = TypeVar("Function", bound=Callable)
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 
 
-def checked(function: Function) -> Function:
+def checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """A function that is called from outside: arguments of another type than its annotations are refused.
 
     A number is no word, a word is no list of words, and True is no number; where a whole number is wanted,
@@ -131,7 +131,7 @@ def checked(function: Function) -> Function:
     single = {name for name, parameter in signature.parameters.items() if parameter.kind not in several}
 
     @functools.wraps(function)
-    def wrapper(*arguments: Any, **named: Any) -> Any:
+    def wrapper(*arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         hints = _hints(function)
         for name, value in signature.bind(*arguments, **named).arguments.items():
             if name in hints and name in single:

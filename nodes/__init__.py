@@ -21,6 +21,7 @@ from . import (
     sequence_making,
     tracking,
 )
+from .types import hold_sockets
 
 
 class FD2TalkExtension(ComfyExtension):
@@ -32,4 +33,4 @@ class FD2TalkExtension(ComfyExtension):
             *(audio, motion, reference, frames, dubbing, preview, provenance),
             *(sequence_files, sequence_editing, sequence_making, tracking),
         )
-        return [node for topic in topics for node in topic.NODES]
+        return [hold_sockets(node) for topic in topics for node in topic.NODES]

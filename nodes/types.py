@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from comfy_api.latest import io
+
+from ..fd2talk_core.audio.features import AudioFeatures
+from ..fd2talk_core.checks import check_type
+from ..fd2talk_core.frames.reference import Reference
+from ..fd2talk_core.motion.coefficients import CoefficientSequence
 
 Features = io.Custom("FD2TALK_AUDIO")
 """An :class:`~fd2talk_core.audio.features.AudioFeatures`."""
@@ -26,6 +32,36 @@ KINDS = ("expression", "pose")
 UNPLUGGED = object()
 """What ``validate_inputs`` is given for a socket without a link: its parameter's default."""
 NOTHING_CONNECTED = "Nothing to work on: connect an expression, a pose or both."
+
+
+SOCKETS = {
+    "FD2TALK_AUDIO": AudioFeatures,
+    "FD2TALK_EXPRESSION": CoefficientSequence,
+    "FD2TALK_POSE": CoefficientSequence,
+    "FD2TALK_REFERENCE": Reference,
+}
+"""What travels in the sockets of our own."""
+
+
+def hold_sockets(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """Let a node refuse what is no motion, portrait or voice: a prompt over the wire may hold any value in
+    the place of a link, and the host looks at those of its own types alone.
+    """
+    execute, held = node.execute.__func__, {}
+
+    @functools.wraps(execute)
+    def checked_execute(cls, *arguments, **inputs) -> io.NodeOutput:
+        if not held:
+            sockets = {given.id: SOCKETS.get(given.get_io_type()) for given in cls.define_schema().inputs}
+            held.update({name: kind for name, kind in sockets.items() if kind is not None})
+        for name, kind in held.items():
+            if inputs.get(name) is not None:
+                check_type(inputs[name], name, kind)
+        return execute(cls, *arguments, **inputs)
+
+    if not hasattr(execute, "__wrapped__"):
+        node.execute = classmethod(checked_execute)
+    return node
 
 
 def schema(*, search_aliases: list[str], **fields: Any) -> io.Schema:

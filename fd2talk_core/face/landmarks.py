@@ -224,8 +224,11 @@ class _Level:
     @classmethod
     def of(cls, sides: tuple[int, int], tile: float) -> _Level:
         """For a picture of a height and width, and tiles of its pixels."""
-        size = tuple(max(1, round(side * _DETECTOR_SIZE / tile)) for side in sides)
-        return cls(size, *(max(0, math.ceil((side - _DETECTOR_SIZE) / cls.STEP)) + 1 for side in size))
+        height, width = (max(1, round(side * _DETECTOR_SIZE / tile)) for side in sides)
+        rows, columns = (
+            max(0, math.ceil((side - _DETECTOR_SIZE) / cls.STEP)) + 1 for side in (height, width)
+        )
+        return cls((height, width), rows, columns)
 
     @property
     def count(self) -> int:
@@ -234,8 +237,11 @@ class _Level:
     @property
     def spare(self) -> tuple[int, int]:
         """Pixels of height and width by which the tiles reach beyond the picture."""
-        across = ((self.rows, self.size[0]), (self.columns, self.size[1]))
-        return tuple((tiles - 1) * self.STEP + _DETECTOR_SIZE - side for tiles, side in across)
+        height, width = (
+            (tiles - 1) * self.STEP + _DETECTOR_SIZE - side
+            for tiles, side in zip((self.rows, self.columns), self.size, strict=True)
+        )
+        return height, width
 
 
 class FaceLandmarker:
