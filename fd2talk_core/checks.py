@@ -117,7 +117,8 @@ def check_amount(amount: float, most: float, what: str, remedy: str) -> None:
 # Types
 
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def checked(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
