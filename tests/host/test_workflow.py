@@ -82,7 +82,8 @@ def test_the_untouched_picture_lies_around_the_pasted_head(watcher: Watcher, gra
     saved = watcher.run(part)["save"]["images"]
     frames = [np.asarray(Image.open(watcher.server.path_of(result)), dtype=int) for result in saved]
     assert frames[0].shape == given.shape
-    untouched = (np.abs(frames[0] - given).max(axis=2) <= 1).mean()
+    # the invisible mark changes a pixel by up to 7 levels
+    untouched = (np.abs(frames[0] - given).max(axis=2) <= 7).mean()
     assert 0.02 < untouched < 0.98
 
 
