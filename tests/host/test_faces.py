@@ -191,14 +191,18 @@ def test_two_people_speak_in_one_picture(comfyui: ComfyUIServer, files: Path) ->
 
     def pictures(name: str) -> np.ndarray:
         saved = outputs[f"{name}.saved"]["images"]
-        return np.stack([np.array(Image.open(comfyui.path_of(one)).convert("RGB")) for one in saved])
+        frames = [np.array(Image.open(comfyui.path_of(one)).convert("RGB")) for one in saved]
+        return np.stack(frames).astype(int)
 
     one, both = pictures("left"), pictures("right")
     photo = np.array(Image.open(files / "two.png"))
     assert one.shape == both.shape == (4, 256, 560, 3)
     left, right = np.s_[:, :, :250], np.s_[:, :, 330:]
-    assert (one[right] == photo[None][right]).all() and (both[left] == one[left]).all()
-    assert (both[right] != photo[None][right]).any(axis=-1).mean() > 0.02
+    # each decoding adds its invisible mark, up to 7 levels and alike in all frames
+    beside, before = one[right] - photo[None][right], both[left] - one[left]
+    assert abs(beside).max() <= 7 and abs(before).max() <= 7
+    assert (beside == beside[:1]).all()
+    assert (abs(both[right] - photo[None][right]) > 14).any(axis=-1).mean() > 0.02
 
 
 def test_voices_of_different_length_are_told(comfyui: ComfyUIServer, files: Path) -> None:
