@@ -2,8 +2,8 @@
 
 DiffTalk gives its network two pictures: the frame with its mouth masked, for all that stays, and another
 frame of the same person, for what a mouth looks like. Here the mesh is known in the frame as it was filmed
-and as it shall be, with one pose: so skin and lips are the frame's own, moved by the difference, and only
-what they uncover, the inside of the mouth, comes from the person's clearest frame.
+and as it shall be, with one pose: so skin and lips are the frame's own, moved by the difference, and so is
+the inside of a mouth that is open already; what a shut mouth hides comes from the person's clearest frame.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ BRIDGE_TO_BASE = (0.45, 0.95)
 
 BELOW_BRIDGE = 0.12
 """Face-model units below the bridge of the nose over which a displacement comes in."""
+
+KEPT_STRETCH, KEPT_GAP = (0.35, 0.75), (0.03, 0.06)
+"""The frame's own inside of the mouth is kept where its lips are so far apart, beside how far they shall be,
+and in face-model units: at the first not at all, at the second wholly."""
+
+CONTINUED = 6
+"""Insets over which what is known of a mouth's inside is continued before it is painted."""
 
 RING = (0.03, 0.3)
 """Face-model units from the lips, between which the skin tells the light on the mouth."""
@@ -154,9 +161,23 @@ class LowerFace:
         own, wanted = self._posed(frame, frame.expression), self._posed(frame, expression)
         made = frame.picture.clone()
         own_inside = self._inside(own, frame)
-        self._move_skin(made, frame, own, wanted, own_inside)
-        self._draw_inside(made, frame, own, wanted, own_inside, strength)
+        box = self.close_ups.mouth_box(wanted, frame.square)
+        painted, share = self.close_ups.inside_of_mouth(wanted, frame.pose[None], box)
+        kept = self._kept(own, wanted)
+        self._move_skin(made, frame, own, wanted, own_inside, (box, kept * share))
+        weight = strength * (1 - kept) * share
+        if weight.any():
+            self._draw_inside(made, frame, own, wanted, own_inside, box, painted, weight)
         return made
+
+    def _kept(self, own: Tensor, wanted: Tensor) -> float:
+        """0..1, how far the inside of the mouth is the frame's own, moved as lips are: an open mouth that is
+        to be about as open shows all that is needed.
+        """
+        gap, wanted_gap = (float(self.face_model.mouth_opening(mesh)) for mesh in (own, wanted))
+        values = torch.tensor([gap / max(wanted_gap, 1e-6), gap])
+        low, high = torch.tensor([KEPT_STRETCH, KEPT_GAP]).T
+        return float(smoothstep((values - low) / (high - low)).prod())
 
     def _posed(self, frame: FilmedFrame, expression: Tensor) -> Tensor:
         """``[1, V, 3]``: the frame's mesh, its lower half with another expression."""
@@ -189,6 +210,7 @@ class LowerFace:
         own: Tensor,
         wanted: Tensor,
         own_inside: tuple[MouthBox, Tensor],
+        kept_inside: tuple[MouthBox, Tensor],
     ) -> None:
         unit = self._unit(frame)
         source, target = (self._to_pixels(mesh, frame.square) for mesh in (own, wanted))
@@ -215,12 +237,12 @@ class LowerFace:
         box, inside = own_inside
         if inside.any():
             # what a lip takes from the mouth that it shuts is the lip beside
-            size = inside.shape[-1]
             reach = 2 * math.ceil(INSET * unit) + 1
             wide = F.max_pool2d(inside, reach, stride=1, padding=reach // 2)
-            grid = (places - torch.tensor([box.left, box.top])) * (2 / size) - 1
-            taken = F.grid_sample(wide, grid[None], padding_mode="zeros", align_corners=False)
-            certain = 1 - taken
+            here = torch.stack(
+                torch.meshgrid(torch.arange(x0, x1) + 0.5, torch.arange(y0, y1) + 0.5, indexing="xy"), dim=-1
+            )
+            certain = 1 - _over(box, wide, places) * (1 - _over(*kept_inside, here))
             filled = push_pull(moved.movedim(-1, 0)[None] * certain, certain)
             moved = torch.lerp(filled, moved.movedim(-1, 0)[None], certain)[0].movedim(0, -1)
         shown = field[0].norm(dim=0) > STILL
@@ -276,12 +298,13 @@ class LowerFace:
         own: Tensor,
         wanted: Tensor,
         own_inside: tuple[MouthBox, Tensor],
-        strength: float,
+        box: MouthBox,
+        painted: Tensor,
+        share: Tensor,
     ) -> None:
-        box = self.close_ups.mouth_box(wanted, frame.square)
-        painted, share = self.close_ups.inside_of_mouth(wanted, frame.pose[None], box)
-        if not share.any():
-            return
+        """Draw the inside of the mouth over the pixels of a box, by their ``share`` ``[1, 1, s, s]``; what
+        no frame shows is ``painted`` ``[1, 3, s, s]``.
+        """
         gain = (self._ring_colour(frame, own) / self.clear_ring.clamp_min(1e-3)).clamp(*GAIN)
         target = self._to_pixels(wanted, frame.square)[0]
         sources = (
@@ -300,17 +323,14 @@ class LowerFace:
             colour, known = torch.zeros(size, size, 3), torch.zeros(size, size, 1)
             for source, points, (mask_box, mask), light in reversed(sources):
                 there = _affine(target[teeth, :2], points[teeth, :2], places)
-                grid = (there - torch.tensor([mask_box.left, mask_box.top])) * (2 / mask.shape[-1]) - 1
-                valid = F.grid_sample(mask, grid[None], padding_mode="zeros", align_corners=False)[
-                    0, 0, ..., None
-                ]
+                valid = _over(mask_box, mask, there)[0, 0, ..., None]
                 colour = torch.lerp(colour, (_sample(source.picture, there) * light).clamp(0, 1), valid)
                 known = torch.maximum(known, valid)
             # teeth stand before the dark behind them
             weight = known * (BRIGHT_FIRST * colour.mean(dim=-1, keepdim=True)).exp()
             total, weights, hidden = total + weight * colour, weights + weight, hidden * (1 - known)
         painted = (painted[0].movedim(0, -1) * gain).clamp(0, 1)
-        inside = torch.lerp(total / weights.clamp_min(1e-6), painted, hidden)
+        inside = _filled_in(total / weights.clamp_min(1e-6), 1 - hidden, painted, INSET * self._unit(frame))
         height, width = made.shape[:2]
         x0, y0 = max(box.left, 0), max(box.top, 0)
         x1, y1 = min(box.left + size, width), min(box.top + size, height)
@@ -318,7 +338,7 @@ class LowerFace:
             return
         part = slice(y0 - box.top, y1 - box.top), slice(x0 - box.left, x1 - box.left)
         region = made[y0:y1, x0:x1]
-        region.add_(strength * share[0].movedim(0, -1)[part] * (inside[part] - region))
+        region.add_(share[0].movedim(0, -1)[part] * (inside[part] - region))
 
     def _ring_colour(self, frame: FilmedFrame, mesh: Tensor) -> Tensor:
         """``[3]``: the mean colour of the skin around the mouth."""
@@ -346,6 +366,24 @@ def _continued(shift: Tensor, skin: Tensor, pixels: float, unit: float) -> Tenso
     beyond = soften(beyond * smoothstep(1 - far / reach))
     beyond = F.interpolate(beyond, scale_factor=COARSE, mode="bilinear", align_corners=False)
     return torch.where(weight > 0, shift, beyond[..., : size[0], : size[1]])
+
+
+def _over(box: MouthBox, mask: Tensor, places: Tensor) -> Tensor:
+    """``[1, 1, n, m]``: a mask ``[1, 1, s, s]`` of a box at places ``[n, m, 2]`` of the picture, 0 beyond."""
+    grid = (places - torch.tensor([box.left, box.top])) * (2 / mask.shape[-1]) - 1
+    return F.grid_sample(mask, grid[None], padding_mode="zeros", align_corners=False)
+
+
+def _filled_in(colours: Tensor, known: Tensor, painted: Tensor, rim: float) -> Tensor:
+    """``[n, n, 3]``: colours where they are known ``[n, n, 1]``; within some rims in pixels what continues
+    them, lest a line of paint runs around the teeth; beyond it paint.
+    """
+    planes, weight = (part.movedim(-1, 0)[None] for part in (colours, known))
+    continued = push_pull(planes * weight, weight)[0].movedim(0, -1)
+    reach, soft = 2 * math.ceil(CONTINUED * rim) + 1, 2 * math.ceil(rim) + 1
+    near = F.avg_pool2d(F.max_pool2d(weight, reach, 1, reach // 2), soft, 1, soft // 2)
+    near = torch.maximum(near, weight)[0].movedim(0, -1)
+    return torch.lerp(painted, torch.lerp(continued, colours, known), near)
 
 
 def _sample(picture: Tensor, places: Tensor, mode: str = "bilinear") -> Tensor:

@@ -160,6 +160,8 @@ def test_it_runs_and_has_every_frame(watcher: Watcher, name: str) -> None:
     graph = small(of_api(name))
     # two heads in a large picture take as long as all others together
     fps = FPS / 2 if name == "two_people" else FPS
+    if name == "dub_video":
+        fps = 25  # the film's own, which stays
     for node in graph.values():
         if node["class_type"] == "LoadAudioWav2Vec":
             node["inputs"]["fps"] = fps
