@@ -323,6 +323,9 @@ class FD2TalkPipeline:
         shorter_speech: ShorterPolicy = "cut",
         original_sound: float = 0.0,
         face_index: int = 0,
+        label: str = "",
+        label_corner: str = CORNERS[0],
+        label_size: float = LABEL_SIZE,
         progress: Progress | None = None,
     ) -> TalkingVideo:
         """A filmed person says something else; all but the lower face stays as it was filmed.
@@ -331,7 +334,8 @@ class FD2TalkPipeline:
             video: a file. It is read twice, a few frames at a time.
             audio: the new voice, a file or ``(waveform [C, N], sample_rate)``.
             motion: an expression whose mouth is taken in place of the voice's.
-            seed, motion_steps, guidance, expression_intensity, progress: as :meth:`__call__`.
+            seed, motion_steps, guidance, expression_intensity, label, label_corner, label_size, progress: as
+                :meth:`__call__`.
             longer_speech, shorter_speech: what happens where voice and video differ in length, see
                 :func:`~fd2talk_core.motion.dubbing.dub_mouths`.
             original_sound: how loudly the video's own sound stays underneath, 0..1.
@@ -378,8 +382,19 @@ class FD2TalkPipeline:
         )
         frames = iter_dubbed_frames(footage, mouths, self.face_model, callback=report("frames"))
         sound = dubbed_sound(sound, mouths.num_frames, footage.fps, own_sound, original_sound)
+        marks = ClipMarks.of(
+            mouths.expression, mouths.film.pose, footage.fps, label=(label, label_corner, label_size)
+        )
         inputs = tuple(given for given in (video, audio) if isinstance(given, Path | str))
-        return TalkingVideo(frames, mouths.num_frames, footage.fps, sound, inputs, report=mouths.report)
+        return TalkingVideo(
+            marks.add_to(frames),
+            mouths.num_frames,
+            footage.fps,
+            sound,
+            inputs,
+            marks=marks,
+            report=mouths.report,
+        )
 
     def _follow(
         self, driving: Path | str, missing: MissingPolicy, report: Callable[[str], Callback | None]

@@ -8,12 +8,14 @@ from ..fd2talk_core.audio.mixing import dubbed_sound
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.frames.footage import PictureFootage
+from ..fd2talk_core.marks.clip import ClipMarks
+from ..fd2talk_core.marks.defaults import CORNERS, LABEL_SIZE
 from ..fd2talk_core.motion.defaults import LONGER_POLICIES, SHORTER_POLICIES
 from ..fd2talk_core.motion.dubbing import dub_mouths
 from ..fd2talk_core.motion.filming import film_face
 from . import host
 from .reference import chosen_box
-from .types import BoundingBox, Expression, advanced, schema, socket_only
+from .types import BoundingBox, Expression, advanced, label_inputs, schema, socket_only
 
 
 class FD2TalkDubVideo(io.ComfyNode):
@@ -99,6 +101,7 @@ class FD2TalkDubVideo(io.ComfyNode):
                         "above.",
                     )
                 ),
+                *label_inputs(),
             ],
             outputs=[
                 io.Video.Output(
@@ -123,6 +126,9 @@ class FD2TalkDubVideo(io.ComfyNode):
         images=None,
         face_box="",
         bounding_box=None,
+        label="",
+        label_corner=CORNERS[0],
+        label_size=LABEL_SIZE,
     ) -> io.NodeOutput:
         from ..fd2talk_core.frames.dubbing import iter_dubbed_frames
 
@@ -158,9 +164,13 @@ class FD2TalkDubVideo(io.ComfyNode):
         )
         sound = dubbed_sound(host.audio_of(audio), mouths.num_frames, footage.fps, own_sound, original_sound)
         path, _ = host.temp_file("fd2talk/video", ".mp4")
-        with VideoWriter(path, footage.fps, sound) as writer:
-            for frames in iter_dubbed_frames(footage, mouths, host.face_model(), callback=host.Progress()):
-                writer.write(frames)
+        marks = ClipMarks.of(
+            mouths.expression, mouths.film.pose, footage.fps, label=(label, label_corner, label_size)
+        )
+        frames = iter_dubbed_frames(footage, mouths, host.face_model(), callback=host.Progress())
+        with VideoWriter(path, footage.fps, sound, **marks.on_file()) as writer:
+            for chunk in marks.add_to(frames):
+                writer.write(chunk)
         return io.NodeOutput(host.video_from_file(path), ui=host.tell(mouths.report))
 
 

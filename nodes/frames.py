@@ -12,11 +12,11 @@ from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.frames.defaults import DEFAULT_DETAIL
 from ..fd2talk_core.marks.clip import ClipMarks
-from ..fd2talk_core.marks.defaults import CORNERS, LABEL_SIZE, LARGEST_LABEL
+from ..fd2talk_core.marks.defaults import CORNERS, LABEL_SIZE
 from ..fd2talk_core.timing import check_fps
 from . import host
 from .checkpoints import CheckpointNode
-from .types import Expression, PortraitReference, Pose, advanced, schema
+from .types import Expression, PortraitReference, Pose, advanced, label_inputs, schema
 
 if TYPE_CHECKING:
     from ..fd2talk_core.frames.portrait_motion import PortraitMotion
@@ -225,39 +225,6 @@ class _Decoder(CheckpointNode):
             ),
         ]
 
-    @classmethod
-    def label_inputs(cls) -> list[io.Input]:
-        """The visible label; behind the motion, for the same reason."""
-        return [
-            io.String.Input(
-                "label",
-                default="",
-                optional=True,
-                tooltip="A line of text to be seen in every frame, such as: AI-generated. None when empty. "
-                "The invisible mark does not depend on it.",
-            ),
-            advanced(
-                io.Combo.Input(
-                    "label_corner",
-                    options=list(CORNERS),
-                    default=CORNERS[0],
-                    optional=True,
-                    tooltip="Where the label stands.",
-                )
-            ),
-            advanced(
-                io.Float.Input(
-                    "label_size",
-                    default=LABEL_SIZE,
-                    min=0.01,
-                    max=LARGEST_LABEL,
-                    step=0.005,
-                    optional=True,
-                    tooltip="Height of the label's letters as a share of the picture's shorter side.",
-                )
-            ),
-        ]
-
 
 def check_latent(samples: object) -> None:
     """Refuse what is no LATENT of plain pictures, such as one that another node made of several.
@@ -347,7 +314,7 @@ class DecodeFrames(_Decoder):
                     "frame. For two people in one picture, the first one's frames.",
                 ),
                 *cls.motion_inputs(),
-                *cls.label_inputs(),
+                *label_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -428,7 +395,7 @@ class FD2TalkDecodeVideo(_Decoder):
                     "this one: for two people in one picture, the video of the first.",
                 ),
                 *cls.motion_inputs(),
-                *cls.label_inputs(),
+                *label_inputs(),
             ],
             outputs=[
                 io.Video.Output(

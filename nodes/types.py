@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ..fd2talk_core.audio.features import AudioFeatures
 from ..fd2talk_core.checks import check_type
 from ..fd2talk_core.frames.reference import Reference
+from ..fd2talk_core.marks.defaults import CORNERS, LABEL_SIZE, LARGEST_LABEL
 from ..fd2talk_core.motion.coefficients import CoefficientSequence
 
 Features = io.Custom("FD2TALK_AUDIO")
@@ -86,3 +87,36 @@ def advanced(widget: io.WidgetInput) -> io.WidgetInput:
     """A widget that the page folds away; older hosts have no argument for it, so it is set beside them."""
     widget.extra_dict = {**widget.extra_dict, "advanced": True}
     return widget
+
+
+def label_inputs() -> list[io.Input]:
+    """The widgets of the visible label. They come last: those of saved workflows count by their place."""
+    return [
+        io.String.Input(
+            "label",
+            default="",
+            optional=True,
+            tooltip="A line of text to be seen in every frame, such as: AI-generated. None when empty. "
+            "The invisible mark does not depend on it.",
+        ),
+        advanced(
+            io.Combo.Input(
+                "label_corner",
+                options=list(CORNERS),
+                default=CORNERS[0],
+                optional=True,
+                tooltip="Where the label stands.",
+            )
+        ),
+        advanced(
+            io.Float.Input(
+                "label_size",
+                default=LABEL_SIZE,
+                min=0.01,
+                max=LARGEST_LABEL,
+                step=0.005,
+                optional=True,
+                tooltip="Height of the label's letters as a share of the picture's shorter side.",
+            )
+        ),
+    ]

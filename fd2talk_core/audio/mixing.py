@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..timing import check_fps, frame_count
-from .reading import check_waveform
+from ..waveforms import check_waveform
 from .resampling import RESAMPLE_SECONDS, BandlimitedResampler, mono_samples
 
 Sound = tuple[Tensor, int]

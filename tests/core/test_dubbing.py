@@ -26,6 +26,7 @@ from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.frames.dubbing import iter_dubbed_frames
 from fd2talk_core.frames.footage import PictureFootage
 from fd2talk_core.imaging import read_image
+from fd2talk_core.marks.tags import read_tags
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.dubbing import DubbedMouths, dub_mouths
 from fd2talk_core.motion.filming import FilmedFace, film_face
@@ -346,6 +347,7 @@ def test_the_pipeline_writes_a_video_as_long_as_the_new_voice(tmp_path: Path) ->
     assert video.audio[0].shape == (1, 9600) and 0.2 < float(video.audio[0][0, 1000:6000].mean()) < 0.3
     made = VideoFrames(video.save(tmp_path / "dubbed.mp4"))
     assert made.num_frames == 15 and (made.width, made.height, made.fps) == (256, 256, FPS)
+    assert video.marks is not None and read_tags(made.source)["fd2talk_id"] == str(video.marks.payload)
     with pytest.raises(FD2TalkError, match="one of its own inputs|is one of the inputs|input"):
         pipeline.dub(film, voice, motion=words(15)).save(film)
 
@@ -356,7 +358,7 @@ def test_the_pipeline_writes_a_video_as_long_as_the_new_voice(tmp_path: Path) ->
         (["film.mp4", "--dub"], "A voice is needed to dub a video"),
         (["film.mp4", "voice.wav", "--dub", "--crop"], "--crop cannot be used with --dub"),
         (["face.png", "voice.wav", "--longer-speech=hold"], "--longer-speech can only be used with --dub"),
-        (["film.mp4", "voice.wav", "--dub"], "'film.mp4'"),
+        (["film.mp4", "voice.wav", "--dub"], "There is no file film.mp4"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(
