@@ -53,10 +53,10 @@ class FD2TalkVerify(io.ComfyNode):
         from ..fd2talk_core.marks.report import Provenance
 
         if video is None:
-            found = Provenance.of_frames(images, len(images))
+            found = Provenance.of_frames(images, len(images), callback=host.Progress())
         else:
             frames, count, _ = host.frames_of(video)
-            found = Provenance.of_frames(frames, count, host.tags_of(video))
+            found = Provenance.of_frames(frames, count, host.tags_of(video), host.Progress())
         return io.NodeOutput(str(found), found.mark.found, ui=host.tell(str(found)))
 
 

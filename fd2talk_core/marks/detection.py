@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..progress import Callback
 from .payload import CHECK_BITS, CODED_BITS, MarkPayload
 from .pixels import CHIPS, OVERSAMPLING, ChipLayout, chip_values, front_end, luminance
 
@@ -57,8 +59,19 @@ class _Place:
 
 
 @torch.no_grad()
-def find_mark(frames: Iterable[Tensor]) -> MarkFinding:
-    """Look for a mark in frames ``[H, W, 3]``, uint8 or in 0..1, of one clip; one at a time is held."""
+def find_mark(frames: Iterable[Tensor], callback: Callback | None = None) -> MarkFinding:
+    """Look for a mark in frames ``[H, W, 3]``, uint8 or in 0..1, of one clip; one at a time is held.
+
+    Args:
+        frames: the more, the surer.
+        callback: called many times with the stages done and to do; what it raises stops the search.
+    """
+    stages = 1 + 3 * len(CHIPS)
+
+    def tell(done: int) -> None:
+        if callback is not None:
+            callback(done, stages, None)
+
     sums = dict.fromkeys(CHIPS, 0.0)
     count = 0
     for frame in frames:
@@ -66,14 +79,17 @@ def find_mark(frames: Iterable[Tensor]) -> MarkFinding:
         for chips in CHIPS:
             sums[chips] = sums[chips] + front_end(levels, chips)[0]
         count += 1
+        tell(0)
     best = MarkFinding(None, 1.0, 0.0, (1.0, 1.0), count)
     if not count:
         return best
     searches = [_Search(chips, sums[chips] / count) for chips in CHIPS]
     tries = trials = 0
+    done = 0
     for stage in range(3):
         for search in searches:
-            places, searched = search.places(stage)
+            done += 1
+            places, searched = search.places(stage, partial(tell, done))
             trials += searched
             for place in places:
                 tries += 1
@@ -125,7 +141,7 @@ class _Search:
         step = 1.0 / chips
         self.shares = [1 - step * n for n in range(math.ceil((1 - LEAST_SHARE) / step) + 1)]
 
-    def places(self, stage: int) -> tuple[list[_Place], int]:
+    def places(self, stage: int, tell: Callable[[], None] = lambda: None) -> tuple[list[_Place], int]:
         """The likeliest places, and how many were compared: of the whole picture, of crops with its ratio of
         width to height, of all crops.
         """
@@ -137,6 +153,7 @@ class _Search:
             pairs = [(down, across) for down in self.shares for across in self.shares if down != across]
         found, searched = [], 0
         for start in range(0, len(pairs), 32):
+            tell()
             some = pairs[start : start + 32]
             down = torch.stack([self._placing(share, 0.0) for share, _ in some])
             across = torch.stack([self._placing(share, 0.0) for _, share in some])

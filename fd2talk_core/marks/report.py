@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..formats.video_frames import VideoFrames
+from ..progress import Callback
 from .credentials import read_credentials
 from .detection import FOUND_BELOW, MarkFinding, find_mark, spread_out
 from .tags import TRAINED, read_tags
@@ -42,16 +43,21 @@ class Provenance:
 
     @classmethod
     def of_frames(
-        cls, frames: Iterable[Tensor], count: int, tags: dict[str, str] | None = None
+        cls,
+        frames: Iterable[Tensor],
+        count: int,
+        tags: dict[str, str] | None = None,
+        callback: Callback | None = None,
     ) -> Provenance:
-        """Of pictures ``[H, W, 3]``, uint8 or in 0..1, of one clip.
+        """Of pictures ``[H, W, 3]``, uint8 or in 0..1, of one clip; the callback as that of
+        :func:`~fd2talk_core.marks.detection.find_mark`.
 
         Raises:
             FD2TalkError: when there are none.
         """
         if not count:
             raise FD2TalkError("There are no pictures to look for a mark in.")
-        return cls(find_mark(spread_out(frames, count)), tags or {})
+        return cls(find_mark(spread_out(frames, count), callback), tags or {})
 
     def __str__(self) -> str:
         signed = ["Content credentials (C2PA):", *(f"  {line}" for line in self.credentials)]
@@ -70,7 +76,7 @@ class Provenance:
         return [
             f"Pixel mark: found ({seen}; {chance}).{cut}",
             f"  id {mark.payload}, version {mark.payload.version}",
-            "  This video was made with FD2Talk.",
+            "  FD2Talk marks what it makes in this way.",
         ]
 
     def _of_file(self) -> list[str]:

@@ -120,6 +120,20 @@ def test_an_unmarked_video_has_no_mark(plain: Tensor, tmp_path: Path, capsys: py
     assert "generated" not in said
 
 
+def test_a_search_is_stopped_within_a_step(plain: Tensor) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int, _: object) -> None:
+        seen.append((done, total))
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find_mark(plain[:2], stop)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[0][0] == 0
+    assert {total for _, total in seen} == {7}
+
+
 def test_chance_is_not_underestimated(plain: Tensor) -> None:
     """Of unmarked pictures no larger share reaches a probability than that probability."""
     generator = torch.Generator().manual_seed(0)
