@@ -17,6 +17,7 @@ from ..face.matte import person_matte
 from ..imaging import resize
 from ..networks.autoencoder import FrameAutoencoder
 from ..networks.blend import PortraitBlend
+from ..networks.precision import fast_math
 from .correspondence import Correspondence
 from .reference import Reference
 
@@ -86,7 +87,8 @@ class BlendedPortrait:
         """
         made = frames.movedim(-1, 1).to(self.coarse)
         displacement = flow.displacement.to(made)
-        blend = self.blend(self.coarse, self.matte, made, displacement, flow.masks.to(made))
+        with fast_math(made.device):
+            blend = self.blend(self.coarse, self.matte, made, displacement, flow.masks.to(made))
         front, of_still = blend.front(self.portrait, displacement)
         front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still

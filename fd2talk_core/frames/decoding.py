@@ -18,6 +18,7 @@ from torch import Tensor
 from ..checks import check_tensor, checked
 from ..errors import FD2TalkError
 from ..networks.autoencoder import FrameAutoencoder
+from ..networks.precision import fast_math
 from ..progress import Callback
 from .background import Background
 from .batches import in_batches
@@ -239,7 +240,8 @@ class FrameDecoder:
 
     def _decode(self, latents: Tensor) -> Tensor:
         """𝓓([x, J]) as ``[n, S, S, 3]``."""
-        decoded = self.autoencoder.decode(latents.to(self.latent), self.latent)
+        with fast_math(self.autoencoder.device):
+            decoded = self.autoencoder.decode(latents.to(self.latent), self.latent)
         return decoded.movedim(1, -1).float().cpu()
 
     def _paste(self, crops: Tensor, masks: Tensor | None, background: Tensor | None = None) -> Tensor:

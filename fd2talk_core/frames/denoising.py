@@ -15,6 +15,7 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import FD2TalkError
 from ..networks.diffusion import NoiseMode, ddim_sample, frame_noise, sampling_timesteps
+from ..networks.precision import fast_math
 from ..networks.unet import ConditionCache, FrameUNet
 from ..progress import Callback
 from .batches import free_memory, in_batches
@@ -165,8 +166,12 @@ class ClipDenoiser:
             if self.callback is not None:
                 self.callback(self.steps_done + step * len(frames), self.steps_to_do, preview)
 
+        def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
+            with fast_math(unet.device):
+                return unet(sample, timestep, None, latent, warped, cache)
+
         made = ddim_sample(
-            lambda sample, timestep: unet(sample, timestep, None, latent, warped, cache),
+            denoise,
             noise().to(latent),
             steps=self.steps,
             eta=self.eta,

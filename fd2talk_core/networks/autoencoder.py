@@ -133,7 +133,8 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
         scale, shift = self.latent_std[:, None, None], self.latent_mean[:, None, None]
         both = torch.cat([reference_latent.expand_as(latent), latent], dim=1)
         raw = both * torch.cat([scale, scale]) + torch.cat([shift, shift])
-        return (self.decoder(raw) + 1) / 2
+        raw = raw.contiguous(memory_format=torch.channels_last)
+        return (self.decoder(raw).float() + 1) / 2
 
 
 class FrameEncoder(nn.Module):
@@ -184,7 +185,7 @@ class FrameEncoder(nn.Module):
             raise FD2TalkError(
                 f"The picture is {width} x {height} pixels, but both sides must be multiples of {factor}."
             )
-        raw = self.layers(image * 2 - 1)
+        raw = self.layers((image * 2 - 1).contiguous(memory_format=torch.channels_last))
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
 

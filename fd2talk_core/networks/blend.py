@@ -110,7 +110,8 @@ class PortraitBlend(nn.Module):
         moved, masks = displace(both, displacement), resize(masks, size)
         place = torch.cat([masks, resize(displacement, size) / _STEP], dim=1)
         seen = F.pixel_unshuffle(torch.cat([moved, both, made, place], dim=1), _PATCH)
-        hidden = self.first(seen.to(self.first.weight.dtype))
+        seen = seen.to(self.first.weight.dtype, memory_format=torch.channels_last)
+        hidden = self.first(seen)
         skips = []
         for layer in self.down:
             hidden = layer(hidden)

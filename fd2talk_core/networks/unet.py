@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import FD2TalkError
 from ..imaging import widen
 from .autoencoder import FrameEncoder
+from .precision import fast_math
 
 CONDITIONINGS = ("decoupled", "concat")
 REFERENCE_ALIGNMENTS = ("none", "warp", "warp_image")
@@ -242,7 +243,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
         if self.crop_encoder is not None:
             # large pictures: more than a few at once leave a processor's cache and take half as long again
             parts = moved.to(self.device, self.dtype).split(4)
-            moved = torch.cat([self.crop_encoder(part) for part in parts])
+            with fast_math(self.device):
+                moved = torch.cat([self.crop_encoder(part) for part in parts])
             masks = F.adaptive_avg_pool2d(masks, moved.shape[-2:])
         return torch.cat([moved, masks.to(moved)], dim=1).to(self.device, self.dtype)
 
@@ -297,7 +299,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
             inputs.append(warped)
         if self.config.concat_reference:
             inputs.append(reference_latent.expand_as(sample))
-        hidden = self.conv_in(torch.cat(inputs, dim=1))
+        hidden = self.conv_in(torch.cat(inputs, dim=1).contiguous(memory_format=torch.channels_last))
         skips = [hidden]
         for layer in self.down:
             hidden = layer(hidden, embedding, conditions) if isinstance(layer, Stage) else layer(hidden)

@@ -17,11 +17,18 @@ from fd2talk_core.frames.denoising import automatic_batch, iter_latents, sample_
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.networks import precision
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.diffusion import frame_noise, make_scheduler, sampling_timesteps
 from fd2talk_core.networks.unet import FrameUNet
 
 FACE = "plane"
+
+
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are compared with what the networks give when they are called alone."""
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda device: False)
 
 
 @pytest.fixture(scope="module")
