@@ -33,6 +33,7 @@ from .frames.denoising import NoiseMode, iter_latents
 from .frames.dubbing import iter_dubbed_frames
 from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, encode_reference
+from .frames.workers import one_ahead, worker_count
 from .imaging import read_image
 from .marks.clip import ClipMarks
 from .marks.defaults import CORNERS, LABEL_SIZE
@@ -299,7 +300,7 @@ class FD2TalkPipeline:
         )
         frames = iter_decoded_frames(
             self.autoencoder,
-            latents,
+            one_ahead(latents, worker_count(self.autoencoder.device)),
             reference,
             motion=moving if self.unet.takes_overlay else None,
             paste_back=paste_back,

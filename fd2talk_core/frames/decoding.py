@@ -28,6 +28,7 @@ from .compositing import head_mask, paste_back
 from .defaults import DEFAULT_DETAIL
 from .portrait_motion import PortraitMotion
 from .reference import Reference
+from .workers import side_by_side, worker_count
 
 FIELD_SIZE = 192
 """Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
@@ -109,32 +110,43 @@ def iter_decoded_frames(
 
 
 @dataclass(frozen=True, eq=False)
+class _Batch:
+    """Some frames of a clip that are yet to be drawn.
+
+    Attributes:
+        frames: their numbers.
+        latents: ``[n, d, h, w]``.
+        new: ``[n]`` bool, which are unlike the frame before them.
+    """
+
+    frames: range
+    latents: Tensor
+    new: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class _Drawn:
     """Frames as far as they are made without what lies behind them.
 
     Attributes:
-        latents: ``[n, d, h, w]``, what they were made of.
-        coefficients: ``[n, D_β + 6]``, the motion that they show; ``[n, 0]`` without one.
         pictures: ``[n, H, W, 3]``, whole pictures, or crops that are yet to be pasted into a background.
         masks: ``[n, m, m]``, of those crops.
     """
 
-    latents: Tensor
-    coefficients: Tensor
     pictures: Tensor
     masks: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[_Drawn]) -> _Drawn:
         """One after the other."""
+        if len(parts) == 1:
+            return parts[0]
         masks = None if parts[0].masks is None else torch.cat([part.masks for part in parts])
-        names = ("latents", "coefficients", "pictures")
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names), masks)
+        return cls(torch.cat([part.pictures for part in parts]), masks)
 
     def select(self, index: Tensor | slice) -> _Drawn:
         """Some of the frames, or a frame more than once."""
-        masks = None if self.masks is None else self.masks[index]
-        return _Drawn(self.latents[index], self.coefficients[index], self.pictures[index], masks)
+        return _Drawn(self.pictures[index], None if self.masks is None else self.masks[index])
 
 
 class FrameDecoder:
@@ -158,63 +170,67 @@ class FrameDecoder:
         self.blended: BlendedPortrait | None = None
         self.close_ups: CloseUps | None = None
         self.last: _Drawn | None = None
+        self.come = 0
 
     @torch.no_grad()
     def frames(self, chunks: Iterator[Tensor], batch: int, callback: Callback | None) -> Iterator[Tensor]:
-        """``[n, H, W, 3]`` at a time."""
+        """``[n, H, W, 3]`` at a time. Several batches are drawn at once, and put together in order."""
         if self.motion is not None and self.strength:
             if self.autoencoder.portrait_blend is not None:
                 self.blended = BlendedPortrait.of(
                     self.autoencoder, self.reference, self.strength, self.paste_back
                 )
             self.close_ups = CloseUps(self._shown, self.motion.face_model)
-        done = expected = 0
-        for latents in chunks:
-            _check_latents(latents, self.reference)
-            first, expected = expected, expected + len(latents)
-            made = in_batches(
-                range(first, expected),
-                batch,
-                lambda frames, latents=latents, first=first: self._make(
-                    frames, latents[frames[0] - first : frames[-1] + 1 - first]
-                ),
-            )
-            for frames, pictures in made:
-                done += len(frames)
-                if callback is not None:
-                    callback(done, expected, None)
-                yield pictures
+        workers = worker_count(self.autoencoder.device)
+        for part, drawn in side_by_side(self._draw_new, self._batches(chunks, batch), workers):
+            pictures = self._place(part, drawn)
+            if callback is not None:
+                callback(part.frames.stop, self.come, None)
+            yield pictures
 
-    def _make(self, frames: Sequence[int], latents: Tensor) -> Tensor:
-        """``[n, H, W, 3]``: frames unlike the one before are drawn, all are pasted into the background."""
-        coefficients = (
-            torch.empty(len(latents), 0) if self.motion is None else self.motion.coefficients(frames)
+    def _batches(self, chunks: Iterator[Tensor], size: int) -> Iterator[_Batch]:
+        """The clip's frames as their latents come."""
+        before = None
+        for chunk in chunks:
+            _check_latents(chunk, self.reference)
+            first, self.come = self.come, self.come + len(chunk)
+            for latents in chunk.split(size):
+                frames = range(first, first + len(latents))
+                first = frames.stop
+                rows = latents.flatten(1).cpu()
+                if self.motion is not None:
+                    rows = torch.cat([rows, self.motion.coefficients(frames).to(rows)], dim=1)
+                new = torch.ones(len(rows), dtype=torch.bool)
+                new[1:] = (rows[1:] != rows[:-1]).any(dim=1)
+                if before is not None:
+                    new[0] = bool((rows[0] != before).any())
+                before = rows[-1]
+                yield _Batch(frames, latents, new)
+
+    def _draw_new(self, batch: _Batch) -> tuple[_Batch, _Drawn | None]:
+        """The new frames of a batch, as many together as fit the memory; None when there are none."""
+        chosen = batch.new.nonzero()[:, 0].tolist()
+        made = in_batches(
+            chosen,
+            len(chosen),
+            lambda some: self._draw([batch.frames[index] for index in some], batch.latents[list(some)]),
         )
-        new = self._differ(latents, coefficients)
-        parts = [] if self.last is None or new.all() else [self.last]
-        if new.any():
-            chosen = [frame for frame, is_new in zip(frames, new.tolist(), strict=True) if is_new]
-            parts.append(self._draw(chosen, latents[new], coefficients[new]))
-        drawn = parts[0] if len(parts) == 1 else _Drawn.join(parts)
-        if not new.all():
-            drawn = drawn.select(new.cumsum(0) - (0 if parts[0] is self.last else 1))
+        parts = [drawn for _, drawn in made]
+        return batch, _Drawn.join(parts) if parts else None
+
+    def _place(self, batch: _Batch, drawn: _Drawn | None) -> Tensor:
+        """``[n, H, W, 3]``: new frames or the one before them again, pasted into the background."""
+        if not batch.new.all():
+            known = [part for part in (self.last, drawn) if part is not None]
+            drawn = _Drawn.join(known).select(batch.new.cumsum(0) - int(self.last is None))
         self.last = drawn.select(slice(-1, None))
         if self.background is None:
             return drawn.pictures
-        behind = self.background.take(frames[0], frames[-1] + 1)
+        behind = self.background.take(batch.frames.start, batch.frames.stop)
         return self._paste(drawn.pictures, drawn.masks, behind)
 
-    def _differ(self, latents: Tensor, coefficients: Tensor) -> Tensor:
-        """``[n]`` bool: which frames are unlike the one before them."""
-        rows = torch.cat([latents.flatten(1).cpu(), coefficients.to(latents).cpu()], dim=1)
-        new = torch.ones(len(rows), dtype=torch.bool)
-        new[1:] = (rows[1:] != rows[:-1]).any(dim=1)
-        if self.last is not None:
-            before = torch.cat([self.last.latents.flatten(1).cpu(), self.last.coefficients.to(rows)], dim=1)
-            new[0] = bool((rows[:1] != before).any())
-        return new
-
-    def _draw(self, frames: Sequence[int], latents: Tensor, coefficients: Tensor) -> _Drawn:
+    @torch.no_grad()
+    def _draw(self, frames: Sequence[int], latents: Tensor) -> _Drawn:
         """Every stage, up to the paste into the portrait's own picture."""
         crops = self._decode(latents)
         masks = None
@@ -230,8 +246,8 @@ class FrameDecoder:
             elif self.paste_back:
                 masks = head_mask(self.reference, flow)
         if self.paste_back and self.background is None:
-            return _Drawn(latents, coefficients, self._paste(crops, masks))
-        return _Drawn(latents, coefficients, crops, masks)
+            return _Drawn(self._paste(crops, masks))
+        return _Drawn(crops, masks)
 
     @property
     def _shown(self) -> Reference:

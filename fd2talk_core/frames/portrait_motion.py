@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class PortraitMotion:
         self._face_model = face_model
         self._views: dict[int, PortraitView] = {}
         self._meshes: OrderedDict[int, Tensor] = OrderedDict()
+        self._lock = RLock()  # frames are made side by side
 
     @classmethod
     def of(
@@ -102,14 +104,15 @@ class PortraitMotion:
     @torch.no_grad()
     def mesh(self, frames: Sequence[int]) -> Tensor:
         """``[n, V, 3]``: the mesh in some frames. The shoulders stay where the portrait has them."""
-        for frame in frames:
-            if frame not in self._meshes:
-                self._meshes[frame] = self._posed(frame)
-        meshes = [self._meshes[frame] for frame in frames]
-        for frame in frames:
-            self._meshes.move_to_end(frame)
-        while len(self._meshes) > MESHES_KEPT:
-            self._meshes.popitem(last=False)
+        with self._lock:
+            for frame in frames:
+                if frame not in self._meshes:
+                    self._meshes[frame] = self._posed(frame)
+            meshes = [self._meshes[frame] for frame in frames]
+            for frame in frames:
+                self._meshes.move_to_end(frame)
+            while len(self._meshes) > MESHES_KEPT:
+                self._meshes.popitem(last=False)
         return torch.stack(meshes)
 
     def _posed(self, frame: int) -> Tensor:
@@ -126,6 +129,7 @@ class PortraitMotion:
 
     def portrait_view(self, resolution: int) -> PortraitView:
         """What the portrait shows of the mesh, drawn once a resolution."""
-        if resolution not in self._views:
-            self._views[resolution] = PortraitView.of(self.face_model, self.portrait, resolution)
-        return self._views[resolution]
+        with self._lock:
+            if resolution not in self._views:
+                self._views[resolution] = PortraitView.of(self.face_model, self.portrait, resolution)
+            return self._views[resolution]

@@ -16,6 +16,7 @@ from fd2talk_core.frames.decoding import decode_frames, iter_decoded_frames
 from fd2talk_core.frames.denoising import automatic_batch, iter_latents, sample_latents
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
+from fd2talk_core.frames.workers import one_ahead
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks import precision
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
@@ -348,3 +349,25 @@ def test_latents_of_another_size_are_named(autoencoder: FrameAutoencoder, refere
     for wrong in (torch.randn(2, 4, 8, 9), torch.randn(2, 16, 8, 8), torch.randn(0, 4, 8, 8)):
         with pytest.raises(FD2TalkError, match=r"\[frames, 4, 8, 8\] is needed"):
             iter_decoded_frames(autoencoder, wrong, reference)
+
+
+def test_threads_change_no_frame(
+    unet: FrameUNet, autoencoder: FrameAutoencoder, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = moving(reference, 11)
+    decoded = []
+
+    def frames(workers: int) -> Tensor:
+        monkeypatch.setattr("fd2talk_core.frames.decoding.worker_count", lambda device: workers)
+        latents = one_ahead(iter_latents(unet, reference, clip, seed=0, steps=1, frames_per_batch=3), workers)
+        chunks = iter_decoded_frames(
+            autoencoder,
+            latents,
+            reference,
+            frames_per_batch=2,
+            callback=lambda *done: decoded.append(done[0]),
+        )
+        return torch.cat(list(chunks))
+
+    torch.testing.assert_close(frames(3), frames(1), atol=1e-6, rtol=0)
+    assert decoded == 2 * [2, 3, 5, 6, 8, 9, 11]

@@ -1,0 +1,77 @@
+"""Frames made side by side on a processor's cores.
+
+What a frame becomes depends on no other frame, so each thread makes frames of its own, with one core for
+torch: most of its operations on a frame are too small to be shared among cores.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+_END = object()
+
+
+def worker_count(device: torch.device) -> int:
+    """Threads for frames: as many as torch may use of a processor's cores, one for any other device."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
+    """What is made of each item, in their order; one result more than there are workers is held at most.
+
+    Args:
+        work: must not depend on what is made of other items.
+        items: read in the caller's thread.
+        workers: threads; with one, all is done in the caller's.
+    """
+    if workers == 1:
+        yield from map(work, items)
+        return
+    with _threads(workers) as submit:
+        pending: deque[Future] = deque()
+        for item in items:
+            pending.append(submit(work, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def one_ahead(items: Iterator[Item], workers: int) -> Iterator[Item]:
+    """The items, of which the next is being made while one is worked on; with one worker, as they come."""
+    if workers == 1:
+        yield from items
+        return
+    with _threads(1) as submit:
+        following = submit(next, items, _END)
+        while (item := following.result()) is not _END:
+            following = submit(next, items, _END)
+            yield item
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[Callable[..., Future]]:
+    """A function that calls another in one of so many threads, in the caller's context."""
+    cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    def call(work: Callable, *arguments: object) -> object:
+        with torch.inference_mode(inference):
+            return work(*arguments)
+
+    pool = ThreadPoolExecutor(count, "frames", torch.set_num_threads, (1,))
+    try:
+        yield lambda work, *arguments: pool.submit(copy_context().run, call, work, *arguments)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # threads that are yet to start take the number that was set last, by whichever thread
+        torch.set_num_threads(cores)
