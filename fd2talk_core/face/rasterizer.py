@@ -46,6 +46,11 @@ class Raster:
         """``[B, H, W]`` bool."""
         return self.triangle >= 0
 
+    def look_up(self, values: Tensor, missing: bool | int) -> Tensor:
+        """Values of triangles ``[T]`` at the pixels, ``[B, H, W]``; ``missing`` where there is none."""
+        found = values.index_select(0, self.triangle.clamp_min(0).reshape(-1)).view(self.triangle.shape)
+        return torch.where(self.covered, found, missing)
+
     def interpolate(self, attributes: Tensor, triangles: Tensor) -> Tensor:
         """Attributes of vertices at the pixels.
 
@@ -58,11 +63,20 @@ class Raster:
         """
         batch, height, width = self.triangle.shape
         count, channels = attributes.shape[1:]
-        corners = triangles[self.triangle.clamp_min(0).reshape(batch, -1)]
+        # index_select, since indexing by brackets takes several times as long on a processor
+        seen = self.triangle.reshape(-1)
+        hit = (seen >= 0).nonzero().squeeze(1)
+        corners = triangles.index_select(0, seen.index_select(0, hit))
         if attributes.shape[0] > 1:
-            corners = corners + torch.arange(batch, device=corners.device)[:, None, None] * count
-        values = attributes.reshape(-1, channels)[corners.reshape(-1)].view(batch, height, width, 3, channels)
-        return (values * self.barycentric[..., None]).sum(dim=3)
+            corners = corners + torch.div(hit, height * width, rounding_mode="floor")[:, None] * count
+        rows = attributes.reshape(-1, channels)
+        weights = self.barycentric.reshape(-1, 3).index_select(0, hit)
+        values = sum(
+            rows.index_select(0, corner) * weight[:, None]
+            for corner, weight in zip(corners.unbind(1), weights.unbind(1), strict=True)
+        )
+        found = attributes.new_zeros(len(seen), channels).index_copy_(0, hit, values)
+        return found.view(batch, height, width, channels)
 
 
 @torch.no_grad()
@@ -103,7 +117,8 @@ def _set_up(
     screen: Tensor, triangles: Tensor, height: int, width: int, cull_back_faces: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Planes ``[B, T, 9]``, boxes ``[B, T, 4]`` (left, top, columns, rows) and which can be seen."""
-    first, second, third = screen[:, triangles].unbind(dim=2)
+    corners = screen.index_select(1, triangles.reshape(-1)).unflatten(1, triangles.shape)
+    first, second, third = corners.unbind(dim=2)
     (x0, y0, z0), (x1, y1, z1), (x2, y2, z2) = (part.unbind(-1) for part in (first, second, third))
     # from the first corner, so that small triangles far from the origin keep their precision
     ax, ay, bx, by = x1 - x0, y1 - y0, x2 - x0, y2 - y0
@@ -143,7 +158,7 @@ def _nearest(planes: Tensor, box: Tensor, keep: Tensor, height: int, width: int)
     drawn = keep.reshape(-1).nonzero().squeeze(1)
     if drawn.numel() == 0:
         return winner
-    planes, box = planes.reshape(-1, 9)[drawn], box.reshape(-1, 4)[drawn]
+    planes, box = planes.reshape(-1, 9).index_select(0, drawn), box.reshape(-1, 4).index_select(0, drawn)
     pairs = (box[:, 2] * box[:, 3]).long()
     ends = pairs.cumsum(0)
     limits = torch.arange(CANDIDATES_AT_ONCE, int(ends[-1]) + CANDIDATES_AT_ONCE, CANDIDATES_AT_ONCE)
@@ -170,16 +185,16 @@ def _draw(
 ) -> None:
     """Try triangles on the pixels of their boxes and keep the nearest hits in ``winner``."""
     owner, y = _spread(box[:, 3])
-    x0, y0, second_x, second_y, third_x, third_y = planes[owner, :6].unbind(-1)
-    y += box[:, 1][owner]
+    x0, y0, second_x, second_y, third_x, third_y, *_ = planes.index_select(0, owner).unbind(-1)
+    box = box.index_select(0, owner)
+    y += box[:, 1]
     dy = y - y0
     second_left, third_left = dy * second_y, dy * third_y
-    first, length = _span(box[owner], x0, second_left, second_x, third_left, third_x)
+    first, length = _span(box, x0, second_left, second_x, third_left, third_x)
     row, x = _spread(length)
-    x += first[row]
-    start, second, second_step, third, third_step = torch.stack(
-        [x0, second_left, second_x, third_left, third_x], dim=-1
-    )[row].unbind(-1)
+    x += first.index_select(0, row)
+    spans = torch.stack([x0, second_left, second_x, third_left, third_x], dim=-1)
+    start, second, second_step, third, third_step = spans.index_select(0, row).unbind(-1)
     dx = x - start
     second, third = dx * second_step + second, dx * third_step + third
     hit = (
@@ -187,15 +202,15 @@ def _draw(
         .nonzero()
         .squeeze(1)
     )
-    row, x, second, third = row[hit], x[hit], second[hit], third[hit]
-    which, y = owner[row], y[row]
-    near, near_second, near_third = planes[which, 6:].unbind(-1)
+    row, x, second, third = (part.index_select(0, hit) for part in (row, x, second, third))
+    which, y = owner.index_select(0, row), y.index_select(0, row)
+    near, near_second, near_third = planes[:, 6:].index_select(0, which).unbind(-1)
     nearness = near + second * near_second + third * near_third
     frame = torch.div(drawn, count, rounding_mode="floor")
-    pixel = (frame[which] * height + y) * width + x
+    pixel = (frame.index_select(0, which) * height + y) * width + x
     # positive floats sort as their bits do; of equal depths the triangle of the lowest number wins
     order = (nearness.clamp_min(0).contiguous().view(torch.int32).long() << 32) | (
-        count - 1 - (drawn - frame * count)[which]
+        count - 1 - (drawn - frame * count).index_select(0, which)
     )
     winner.scatter_reduce_(0, pixel, order, "amax")
 
@@ -204,7 +219,9 @@ def _spread(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Whose each of the sum of lengths ``[N]`` is, and its place there: (2, 1) to (0, 0, 1) and (0, 1, 0)."""
     lengths = lengths.long()
     owner = torch.repeat_interleave(torch.arange(lengths.numel(), device=lengths.device), lengths)
-    place = torch.arange(owner.numel(), device=lengths.device) - (lengths.cumsum(0) - lengths)[owner]
+    place = torch.arange(owner.numel(), device=lengths.device) - (lengths.cumsum(0) - lengths).index_select(
+        0, owner
+    )
     return owner, place.int()
 
 
@@ -246,16 +263,16 @@ def _resolve(winner: Tensor, planes: Tensor, height: int, width: int) -> Raster:
     hit = (triangle >= 0).nonzero().squeeze(1)
     frame = torch.div(hit, height * width, rounding_mode="floor")
     y = torch.div(hit, width, rounding_mode="floor") % height
-    chosen = planes.reshape(-1, 9)[frame * count + triangle[hit]]
+    chosen = planes.reshape(-1, 9).index_select(0, frame * count + triangle.index_select(0, hit))
     second, third, nearness = _evaluate(chosen, hit % width, y)
     near, near_second, near_third = chosen[:, 6:].unbind(1)
     corners = torch.stack(
         [(1 - second - third) * near, second * (near + near_second), third * (near + near_third)], dim=1
     )
     barycentric = torch.zeros(winner.numel(), 3, device=planes.device)
-    barycentric[hit] = corners / nearness[:, None]
+    barycentric.index_copy_(0, hit, corners / nearness[:, None])
     depth = torch.full((winner.numel(),), torch.inf, device=planes.device)
-    depth[hit] = 1 / nearness
+    depth.index_copy_(0, hit, 1 / nearness)
     return Raster(
         triangle.view(batch, height, width),
         barycentric.view(batch, height, width, 3),

@@ -293,7 +293,7 @@ class _Sight:
         share = region.reach * float((focal / target[..., 2]).mean()) / 2
         box = _box_around(target[:, region.frame], picture, 1.5 * share)
         raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
-        inner = raster.covered & region.inner[raster.triangle.clamp_min(0)]
+        inner = raster.look_up(region.inner, False)
         wide = inner[0]
         if region.is_mouth:  # what is not believed is painted, and eyes are not
             wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
@@ -314,10 +314,11 @@ class _Sight:
         cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
-        near = places[..., 2] <= self.raster.depth[0, row, column] + DEPTH_TOLERANCE
+        place = row * SAMPLES + column
+        near = places[..., 2] <= self.raster.depth.take(place) + DEPTH_TOLERANCE
         shown = self.wide, ~self.inner & ~self.stray
-        shown = within & near & torch.where(inner, *(mask[row, column] for mask in shown))
-        return shown, shown & (~inner | self.clear[row, column])
+        shown = within & near & torch.where(inner, *(mask.take(place) for mask in shown))
+        return shown, shown & (~inner | self.clear.take(place))
 
 
 @dataclass(frozen=True, eq=False)
@@ -466,8 +467,7 @@ class CloseUps:
     def _rasterized(self, sight: _Sight, target: Tensor, box: _Box) -> _Layers:
         region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
         raster = rasterize(box.to_box(target), region.triangles, samples, cull_back_faces=True)
-        triangle = raster.triangle.clamp_min(0)
-        inner = raster.covered & region.inner[triangle]
+        inner = raster.look_up(region.inner, False)
         attributes = [self.portrait[0, region.vertices], self.face_model.mean[region.vertices]]
         found = raster.interpolate(
             torch.cat(attributes, dim=-1).expand(len(target), -1, -1), region.triangles
@@ -478,11 +478,11 @@ class CloseUps:
             displacement=(found[..., :2] - box.centers(samples, found)).movedim(-1, 1),
             inside=inside,
             outside=outside,
-            edge=(raster.covered & region.edge[triangle])[:, None].to(found),
+            edge=raster.look_up(region.edge, False)[:, None].to(found),
             seen=seen,
             clear=clear,
             rest=found[..., 3:],
-            kinds=region.kinds[triangle],
+            kinds=raster.look_up(region.kinds, -1),
         )
 
     def _within(self, sight: _Sight, layers: _Layers, box: _Box) -> tuple[Tensor, Tensor]:
@@ -664,7 +664,7 @@ def _box_around(points: Tensor, picture: int, share: float) -> _Box:
 
 def _kinds_in(region: _Region, raster: Raster) -> Tensor:
     """``[n, n]``: what a raster ``[1, n, n]`` of a region sees of MOUTH_PARTS, -1 for none of them."""
-    return torch.where(raster.covered, region.kinds[raster.triangle.clamp_min(0)], -1)[0]
+    return raster.look_up(region.kinds, -1)[0]
 
 
 def _mean_over(values: Tensor, weight: Tensor) -> Tensor:

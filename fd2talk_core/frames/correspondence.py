@@ -121,12 +121,12 @@ def correspond(
     # the same surface point, in the space before the portrait's camera
     places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
     kinds = part_kinds(face_model)
-    kind = torch.where(raster.covered, kinds[raster.triangle.clamp_min(0)], -1)
+    kind = raster.look_up(kinds, -1)
     visible = raster.covered & _is_seen(portrait.raster, places, kind, kinds)
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)) * raster.covered[..., None]
     displacement = _extend(displacement.movedim(-1, 1), raster.covered)
-    grid = pixel_centers(size, places) + F.avg_pool2d(displacement, supersample).movedim(1, -1)
+    grid = pixel_centers(size, places) + _averaged(displacement, supersample).movedim(1, -1)
 
     mouth_kinds = range(len(MOUTH_PARTS))
     planes = [
@@ -137,7 +137,7 @@ def correspond(
         kind == len(MOUTH_PARTS),
         *((kind == index) & ~visible for index in mouth_kinds),
     ]
-    shares = F.avg_pool2d(torch.stack(planes, dim=1).to(grid), supersample)
+    shares = _averaged(torch.stack(planes, dim=1).to(grid), supersample)
     return Correspondence(grid, shares[:, : len(MASK_NAMES)], shares[:, len(MASK_NAMES) :])
 
 
@@ -237,7 +237,8 @@ def _is_seen(raster: Raster, places: Tensor, kind: Tensor, kinds: Tensor) -> Ten
     flat = (cell[..., 1] * resolution + cell[..., 0]).flatten(1)
     nearest = _look_up(raster.depth, flat)
     triangle = _look_up(raster.triangle, flat)
-    found = torch.where(triangle >= 0, kinds[triangle.clamp_min(0)], -1)
+    found = kinds.index_select(0, triangle.clamp_min(0).reshape(-1)).view(triangle.shape)
+    found = torch.where(triangle >= 0, found, -1)
     # lips lie closely before teeth and lids before eyeballs: there the depths do not tell, but what is seen
     # does
     inner = len(MOUTH_PARTS)
@@ -249,6 +250,11 @@ def _is_seen(raster: Raster, places: Tensor, kind: Tensor, kinds: Tensor) -> Ten
 
 def _look_up(values: Tensor, flat: Tensor) -> Tensor:
     return values.flatten(1).expand(flat.shape[0], -1).gather(1, flat)
+
+
+def _averaged(samples: Tensor, supersample: int) -> Tensor:
+    """``[F, C, R, R]`` samples to cells; one sample a cell is the cell, which pooling would copy slowly."""
+    return samples if supersample == 1 else F.avg_pool2d(samples, supersample)
 
 
 def _extend(displacement: Tensor, covered: Tensor) -> Tensor:

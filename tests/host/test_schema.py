@@ -129,6 +129,9 @@ import dataclasses, importlib, pathlib, sys
 pack = pathlib.Path(sys.argv[2])
 sys.path[:0] = [sys.argv[1], str(pack.parent)]
 sys.argv[1:] = ["--cpu"]
+import comfy.options
+
+comfy.options.enable_args_parsing()
 from comfy_api.latest import io
 
 types = importlib.import_module(f"{pack.name}.nodes.types")
