@@ -243,7 +243,7 @@ def fingerprint(*content: Mapping[str, Tensor] | Tensor | bytes | str | int | fl
         elif isinstance(part, Tensor):
             array = part.detach().cpu().contiguous()
             digest.update(f"{array.dtype} {list(array.shape)}".encode())
-            data = array.view(torch.uint8) if array.ndim else array.reshape(1).view(torch.uint8)
+            data = array.flatten().view(torch.uint8)
             data = data.numpy().data
         else:
             data = part if isinstance(part, bytes) else repr(part).encode()

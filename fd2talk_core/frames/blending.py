@@ -87,6 +87,8 @@ class BlendedPortrait:
         """
         made = frames.movedim(-1, 1).to(self.coarse)
         displacement = flow.displacement.to(made)
+        if self.portrait.shape == self.coarse.shape:
+            displacement = resize(displacement, made.shape[-1])  # once for both
         with fast_math(made.device):
             blend = self.blend(self.coarse, self.matte, made, displacement, flow.masks.to(made))
         front, of_still = blend.front(self.portrait, displacement)

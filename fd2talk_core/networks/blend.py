@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..imaging import displace, resize
@@ -107,11 +108,9 @@ class PortraitBlend(nn.Module):
         """
         size = made.shape[-1]
         both = torch.cat([portrait, matte], dim=1).expand(len(made), -1, -1, -1)
-        moved, masks = displace(both, displacement), resize(masks, size)
-        place = torch.cat([masks, resize(displacement, size) / _STEP], dim=1)
-        seen = F.pixel_unshuffle(torch.cat([moved, both, made, place], dim=1), _PATCH)
-        seen = seen.to(self.first.weight.dtype, memory_format=torch.channels_last)
-        hidden = self.first(seen)
+        displacement, masks = resize(displacement, size), resize(masks, size)
+        seen = torch.cat([displace(both, displacement), both, made, masks, displacement / _STEP], dim=1)
+        hidden = self.first(_patches(seen).to(self.first.weight.dtype))
         skips = []
         for layer in self.down:
             hidden = layer(hidden)
@@ -122,6 +121,12 @@ class PortraitBlend(nn.Module):
         logits, change = maps.split([len(SOURCES), 3], dim=1)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
         return Blend((logits + _prior(masks)).softmax(dim=1), made + change)
+
+
+def _patches(planes: Tensor) -> Tensor:
+    """``[F, C p², S / p, S / p]`` of ``[F, C, S, S]``: pixel unshuffle, its channels last in memory."""
+    rows = rearrange(planes, "f c (h p) (w q) -> f h w (c p q)", p=_PATCH, q=_PATCH)
+    return rows.movedim(-1, 1)
 
 
 def _prior(masks: Tensor) -> Tensor:

@@ -165,7 +165,8 @@ def load_checkpoint(path: Path | str, network_class: type[Network], face_model: 
     _load_weights(network, path)
     network.info = info
     network.requires_grad_(False)
-    return network.train(False)
+    # the layout in which convolutions read them, lest each call rearranges them
+    return network.to(memory_format=torch.channels_last).train(False)
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
