@@ -71,12 +71,16 @@ def push_pull(values: Tensor, weight: Tensor) -> Tensor:
         values: ``[F, C, n, n]``, already multiplied by the weight.
         weight: ``[F, 1, n, n]`` in 0..1.
     """
-    own = values / weight.clamp_min(1e-6)
-    if min(values.shape[-2:]) == 1 or bool((weight >= 1).all()):
-        return own
-    coarser = push_pull(F.avg_pool2d(values, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
-    above = F.interpolate(coarser, size=values.shape[-2:], mode="bilinear", align_corners=False)
-    return torch.lerp(above, own, weight)
+    levels = [torch.cat([values, weight], dim=1)]
+    while min(levels[-1].shape[-2:]) > 1 and not bool((levels[-1][:, -1] >= 1).all()):
+        levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
+    *finer, coarsest = levels
+    filled = coarsest[:, :-1] / coarsest[:, -1:].clamp_min(1e-6)
+    for level in reversed(finer):
+        own, share = level[:, :-1] / level[:, -1:].clamp_min(1e-6), level[:, -1:]
+        above = F.interpolate(filled, size=level.shape[-2:], mode="bilinear", align_corners=False)
+        filled = torch.lerp(above, own, share)
+    return filled
 
 
 def distance_to(mask: Tensor) -> Tensor:

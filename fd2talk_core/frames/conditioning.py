@@ -93,7 +93,8 @@ def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
         pictures: ``[F, 3, H, W]``.
         hidden_mouth: ``[F, 4, h, w]``, of a :class:`Correspondence`.
     """
-    shares = F.interpolate(hidden_mouth, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
-    colors = hidden_mouth_colours().to(pictures)
-    paint = torch.einsum("fkhw,kc->fchw", shares.to(pictures), colors)
-    return pictures * (1 - shares.sum(dim=1, keepdim=True)).to(pictures) + paint
+    shares = hidden_mouth.to(pictures)
+    paint = torch.einsum("fkhw,kc->fchw", shares, hidden_mouth_colours().to(pictures))
+    both = torch.cat([paint, shares.sum(dim=1, keepdim=True)], dim=1)
+    both = F.interpolate(both, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+    return pictures * (1 - both[:, 3:]) + both[:, :3]

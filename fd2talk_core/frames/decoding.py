@@ -36,8 +36,11 @@ FIELD_SIZE = 192
 LARGEST_LATENT = 1e4
 """Latents of pictures have unit variance."""
 
-DECODED_TOGETHER = {"cpu": 2, "cuda": 16, "mps": 4}
-"""The decoder's large pictures leave a processor's cache soon: there batches make it slower."""
+DECODED_TOGETHER = {"cpu": 4, "cuda": 16, "mps": 4}
+"""The decoder's large pictures leave a processor's cache soon: there larger batches gain nothing."""
+
+PIXELS_TOGETHER = 1 << 24
+"""Of the frames that are made together, unless a single one has more."""
 
 
 def decode_frames(
@@ -105,7 +108,9 @@ def iter_decoded_frames(
         motion.face_model  # noqa: B018  says at once when there is no mesh of this face model
     decoder = FrameDecoder(autoencoder, reference, motion, paste_back, behind, detail)
     chunks = iter([latents]) if whole is not None else latents
-    batch = frames_per_batch or DECODED_TOGETHER.get(autoencoder.device.type, 2)
+    height, width = reference.picture.shape[:2] if paste_back else reference.crop.shape[:2]
+    fitting = max(1, PIXELS_TOGETHER // (height * width))
+    batch = frames_per_batch or min(DECODED_TOGETHER.get(autoencoder.device.type, 2), fitting)
     return decoder.frames(chunks, batch, callback)
 
 

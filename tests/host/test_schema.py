@@ -125,16 +125,17 @@ def test_the_pack_loads_quickly(comfyui: ComfyUIServer) -> None:
 
 
 ALIASES = """
-import dataclasses, importlib, pathlib, sys
-pack = pathlib.Path(sys.argv[2])
-sys.path[:0] = [sys.argv[1], str(pack.parent)]
+import dataclasses, importlib, sys, types
+host, pack = sys.argv[1:]
+sys.path.insert(0, host)
 sys.argv[1:] = ["--cpu"]
-import comfy.options
-
-comfy.options.enable_args_parsing()
 from comfy_api.latest import io
 
-types = importlib.import_module(f"{pack.name}.nodes.types")
+# the packages without what they run when they are imported, which needs a host that has started
+for name, folder in (("pack", pack), ("pack.nodes", f"{pack}/nodes")):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+types = importlib.import_module("pack.nodes.types")
 given = {"node_id": "Node", "inputs": [], "outputs": [], "search_aliases": ["lip sync"]}
 print(types.schema(**given).node_id)
 
