@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -64,6 +65,10 @@ def displace(pictures: Tensor, displacement: Tensor) -> Tensor:
     )
 
 
+_BAND = 32
+"""Rows of a product with a banded matrix that are computed together."""
+
+
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
 
@@ -114,12 +119,28 @@ def resample(images: Tensor, start: tuple[float, ...], step: float, size: tuple[
         _cubic_weights(size[axis], images.shape[axis - 3], start[axis], step) for axis in (0, 1)
     )
     region = images[..., top : top + rows.shape[1], left : left + columns.shape[1], :]
-    planes = region.movedim(-1, -3).contiguous()  # whole planes make two plain matrix products
-    return (rows.to(planes) @ planes @ columns.to(planes).T).movedim(-3, -1)
+    planes = region.movedim(-1, -3).mT.contiguous()  # whole planes make two plain matrix products
+    across = _banded_product(columns.to(planes), planes).mT.contiguous()
+    return _banded_product(rows.to(planes), across).movedim(-3, -1)
 
 
+def _banded_product(matrix: Tensor, planes: Tensor) -> Tensor:
+    """``[n, m]`` by ``[..., m, w]``, where any few rows of the matrix are 0 in most columns."""
+    parts = []
+    for rows in matrix.split(_BAND):
+        used = rows.any(dim=0).nonzero()
+        part = slice(int(used[0]), int(used[-1]) + 1)
+        parts.append(rows[:, part] @ planes[..., part, :])
+    return torch.cat(parts, dim=-2)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept may be used by those who differentiate
 def _cubic_weights(size: int, source: int, start: float, step: float) -> tuple[Tensor, int]:
-    """Weights ``[size, n]`` on the source pixels from the one returned beside them; each row sums to 1."""
+    """Weights ``[size, n]`` on the source pixels from the one returned beside them; each row sums to 1.
+
+    All frames of a clip ask for the same.
+    """
     spread = max(1.0, step)
     centres = start + (torch.arange(size, dtype=torch.float64) + 0.5) * step
     first = torch.floor(centres - 2 * spread)
