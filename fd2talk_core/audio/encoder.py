@@ -24,6 +24,7 @@ from torch.nn import functional
 from ..checks import checked
 from ..errors import FD2TalkError
 from ..files import check_input, check_path, reason_of, shown_path
+from ..metering import stage
 from ..networks.building import check_weights, outline_of, state_shapes
 from ..progress import Callback
 from ..timing import check_fps, frame_count
@@ -216,6 +217,7 @@ class AudioEncoder(nn.Module):
 
     @checked
     @torch.no_grad()
+    @stage("audio")
     def encode(
         self,
         waveform: Tensor,

@@ -15,6 +15,7 @@ from ..errors import FD2TalkError
 from ..face.crop import CropTransform
 from ..face.matte import person_matte
 from ..imaging import resize
+from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
 from ..networks.blend import PortraitBlend
 from ..networks.precision import fast_math
@@ -73,6 +74,7 @@ class BlendedPortrait:
         matte = person_matte(reference.crop)[None, None].to(coarse)
         return cls(blend, shown, portrait, coarse, matte, strength, pasted)
 
+    @stage("blend")
     @torch.no_grad()
     def add_to(self, frames: Tensor, flow: Correspondence) -> Tensor:
         """

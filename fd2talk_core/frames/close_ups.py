@@ -27,6 +27,7 @@ from ..face.parts import part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
 from ..imaging import pixel_centers, push_pull, smoothstep
+from ..metering import stage
 from .correspondence import unstretched
 from .reference import Reference
 
@@ -376,6 +377,7 @@ class CloseUps:
         eyes = _as_white([self._eye(sight) for sight in self.sights])
         self.sights = [replace(sight, eye=eye) for sight, eye in zip(self.sights, eyes, strict=True)]
 
+    @stage("close-ups")
     @torch.no_grad()
     def add_to(self, frames: Tensor, mesh: Tensor, pose: Tensor, strength: float = 1.0) -> Tensor:
         """

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..checks import check_tensor, checked
 from ..errors import FD2TalkError
+from ..face.model import FaceModel
+from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
 from ..networks.precision import fast_math
 from ..progress import Callback
@@ -175,30 +177,35 @@ class FrameDecoder:
         self.blended: BlendedPortrait | None = None
         self.close_ups: CloseUps | None = None
         self.last: _Drawn | None = None
-        self.come = 0
+        self.arrived = 0
 
     @torch.no_grad()
     def frames(self, chunks: Iterator[Tensor], batch: int, callback: Callback | None) -> Iterator[Tensor]:
         """``[n, H, W, 3]`` at a time. Several batches are drawn at once, and put together in order."""
         if self.motion is not None and self.strength:
-            if self.autoencoder.portrait_blend is not None:
-                self.blended = BlendedPortrait.of(
-                    self.autoencoder, self.reference, self.strength, self.paste_back
-                )
-            self.close_ups = CloseUps(self._shown, self.motion.face_model)
+            self._look_at_portrait(self.motion.face_model)
         workers = worker_count(self.autoencoder.device)
         for part, drawn in side_by_side(self._draw_new, self._batches(chunks, batch), workers):
             pictures = self._place(part, drawn)
             if callback is not None:
-                callback(part.frames.stop, self.come, None)
+                callback(part.frames.stop, self.arrived, None)
             yield pictures
+
+    @stage("portrait")
+    def _look_at_portrait(self, face_model: FaceModel) -> None:
+        """What the later stages need of it."""
+        if self.autoencoder.portrait_blend is not None:
+            self.blended = BlendedPortrait.of(
+                self.autoencoder, self.reference, self.strength, self.paste_back
+            )
+        self.close_ups = CloseUps(self._shown, face_model)
 
     def _batches(self, chunks: Iterator[Tensor], size: int) -> Iterator[_Batch]:
         """The clip's frames as their latents come."""
         before = None
         for chunk in chunks:
             _check_latents(chunk, self.reference)
-            first, self.come = self.come, self.come + len(chunk)
+            first, self.arrived = self.arrived, self.arrived + len(chunk)
             for latents in chunk.split(size):
                 frames = range(first, first + len(latents))
                 first = frames.stop
@@ -259,12 +266,14 @@ class FrameDecoder:
         """The portrait as finely as the frames show it."""
         return self.reference if self.blended is None else self.blended.reference
 
+    @stage("decoder")
     def _decode(self, latents: Tensor) -> Tensor:
         """𝓓([x, J]) as ``[n, S, S, 3]``."""
         with fast_math(self.autoencoder.device):
             decoded = self.autoencoder.decode(latents.to(self.latent), self.latent)
         return decoded.movedim(1, -1).float().cpu()
 
+    @stage("paste")
     def _paste(self, crops: Tensor, masks: Tensor | None, background: Tensor | None = None) -> Tensor:
         """Crops ``[n, S, S, 3]`` in the whole picture, ``[n, H, W, 3]``."""
         return paste_back(crops, self._shown, mask=masks, background=background)

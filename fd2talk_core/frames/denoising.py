@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checks import checked
 from ..errors import FD2TalkError
+from ..metering import stage
 from ..networks.diffusion import NoiseMode, ddim_sample, frame_noise, sampling_timesteps
 from ..networks.precision import fast_math
 from ..networks.unet import ConditionCache, FrameUNet
@@ -152,12 +153,13 @@ class ClipDenoiser:
         unet, latent = self.unet, self.latent
         coefficients = self.motion.coefficients(frames).to(latent)
         cache = ConditionCache(unet.motion_keys_values(coefficients), reference_cache)
-        warped = align_portrait(
-            unet,
-            latent,
-            self.crop,
-            lambda size, supersample: self.motion.correspondence(frames, size, supersample),
-        )
+        with stage("alignment"):
+            warped = align_portrait(
+                unet,
+                latent,
+                self.crop,
+                lambda size, supersample: self.motion.correspondence(frames, size, supersample),
+            )
 
         def noise(step: int | None = None) -> Tensor:
             return frame_noise(self.seed, frames, latent.shape[1:], self.noise_mode, step)
@@ -167,7 +169,7 @@ class ClipDenoiser:
                 self.callback(self.steps_done + step * len(frames), self.steps_to_do, preview)
 
         def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
-            with fast_math(unet.device):
+            with stage("UNet"), fast_math(unet.device):
                 return unet(sample, timestep, None, latent, warped, cache)
 
         made = ddim_sample(

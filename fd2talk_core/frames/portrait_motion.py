@@ -18,6 +18,7 @@ from ..errors import FD2TalkError
 from ..face.model import FaceModel, default_face_model
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
+from ..metering import stage
 from ..motion.coefficients import CoefficientSequence, MotionMode, apply_to_portrait
 from .correspondence import Correspondence, PortraitView, correspond, view_resolution
 
@@ -122,6 +123,7 @@ class PortraitMotion:
         shape = self.face_model(self.portrait.identity[None], self.expression[frame, None])
         return pose_on_body(self.face_model, shape, self.pose[frame, None], self.portrait.pose[None])[0]
 
+    @stage("correspondence")
     def correspondence(self, frames: Sequence[int], size: int, supersample: int = 1) -> Correspondence:
         """Where some frames' places lie in the portrait; size and supersample as in :func:`correspond`."""
         view = self.portrait_view(view_resolution(size * supersample))

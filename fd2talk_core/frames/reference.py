@@ -30,6 +30,7 @@ from ..face.landmarks import (
 )
 from ..face.model import FaceModel
 from ..face.state import FaceState
+from ..metering import stage
 from ..networks.checkpoint import DEFAULT_RESOLUTION, LARGEST_RESOLUTION, resolution_of
 from ..progress import Callback
 
@@ -189,6 +190,7 @@ def crop_portrait(
 
 
 @checked
+@stage("portrait")
 @torch.no_grad()
 def encode_reference(
     image: Tensor,

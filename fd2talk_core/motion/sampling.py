@@ -19,6 +19,7 @@ from ..face.rotations import (
     rotation_matrix,
 )
 from ..face.state import FaceState
+from ..metering import stage
 from ..networks.diffusion import ddim_sample, frame_noise
 from ..networks.motion_transformer import MotionTransformer
 from ..progress import Callback
@@ -26,6 +27,7 @@ from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, star
 
 
 @checked
+@stage("motion")
 def sample_motion(
     model: MotionTransformer,
     audio: AudioFeatures,
