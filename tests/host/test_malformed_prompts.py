@@ -26,7 +26,7 @@ PROMPTS = int(os.environ.get("FD2TALK_PROMPTS", "80"))
 SCHEMA = json.loads(Path(__file__).with_name("schema_snapshot.json").read_text(encoding="utf-8"))
 ODD = [
     *(float("nan"), float("inf"), -1e308, 1e308, 10**40, -1, 0, True, None, "", "25", "x", "x" * 5000),
-    *("a\0b", "\ud800", "../x", "[[[[", [], {}, [1, 2], ["pose", 0], ["pose", 7], {"a": 1}),
+    *("a\0b", "\ud800", "../x", "[[[[", [], {}, [1, 2, 3], ["pose", 0], {"a": 1}),
 ]
 MOTION = {"FD2TALK_EXPRESSION": ["face", 0], "FD2TALK_POSE": ["pose", 0]}
 FACE = "a face.json"
