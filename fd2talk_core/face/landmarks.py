@@ -279,14 +279,15 @@ class FaceLandmarker:
         # in planes, which every size of the picture is made from
         picture = check_picture(image).movedim(-1, 0).contiguous()
         for smallest in (_SMALLEST_TILE, _SMALLEST_TILE // 2):  # the finest tiles only when all else failed
-            candidates = self._scan(picture, smallest, callback)
             faces = []
-            for number, roi in enumerate(candidates, start=1):
+            for roi in self._scan(picture, smallest, callback):
                 faces += filter(None, [self._settle(picture, roi)])
                 if callback is not None:
-                    callback(number, len(candidates), None)
+                    callback(99, 100, None)  # nearly done: each face takes a moment
             if faces := _distinct(faces):
                 break
+        if callback is not None:
+            callback(1, 1, None)
         return order_faces(faces)
 
     def detect_in_box(self, image: Tensor, box: tuple[float, float, float, float]) -> Face | None:
@@ -361,7 +362,7 @@ class FaceLandmarker:
             for found in self._scan_tiles(picture, level):
                 done += 1
                 if callback is not None:
-                    callback(done, total, None)
+                    callback(done, total + 1, None)  # what is found has still to be looked at closely
                 if len(found[2]):
                     boxes.append(found[0])
                     keypoints.append(found[1])
