@@ -61,11 +61,13 @@ class DrivenClip:
     frames: int
 
 
-class _Brighter:
-    """An autoencoder whose pictures are all a little brighter where they are shown, and nothing else."""
+class _Brighter(FrameAutoencoder):
+    """An autoencoder whose pictures are all a little brighter where they are shown, and nothing else: it has
+    no layers of its own.
+    """
 
     def __init__(self, autoencoder: FrameAutoencoder) -> None:
-        self._autoencoder = autoencoder
+        object.__setattr__(self, "_autoencoder", autoencoder)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._autoencoder, name)
@@ -196,14 +198,14 @@ def driven_table(clips: Sequence[DrivenClip]) -> str:
 
 def _shown(
     weights: Weights,
-    autoencoder: FrameAutoencoder | _Brighter,
+    autoencoder: FrameAutoencoder,
     latents: Tensor,
     reference: Reference,
     motion: PortraitMotion,
 ) -> Tensor:
     """``[F, H, W, 3]``."""
     return decode_frames(
-        autoencoder,  # type: ignore[arg-type]
+        autoencoder,
         latents,
         reference,
         motion=motion if weights.unet.takes_overlay else None,
