@@ -9,7 +9,7 @@ Frame ``i`` is the instant ``(i + 0.5) / fps``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from fd2talk_core.face.names import ARKIT_NAMES
 
-from .phonemes import BILABIALS, OPEN_VOWELS, Phone
+from .phonemes import BILABIALS, Phone
 
 FPS = 25.0
 _INDEX = {name: index for index, name in enumerate(ARKIT_NAMES)}
@@ -276,7 +276,7 @@ def closures(phones: Sequence[Phone], times: np.ndarray) -> tuple[np.ndarray, np
     return shut, bite
 
 
-def _lasting(phones: Sequence[Phone], times: np.ndarray, names: Collection[str]) -> np.ndarray:
+def _lasting(phones: Sequence[Phone], times: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """[F] 1 while one of these phones lasts, else 0."""
     lasting = np.zeros_like(times)
     for phone in phones:
@@ -348,8 +348,6 @@ def _mouth(expression, phones, times, loud, balance, style: Style, rng) -> None:
     tracks = viseme_tracks(phones, times, style.spread)
     # a sibilant's noise arises at the teeth, and says nothing of the lips
     heard = balance * (1 - _smooth(_lasting(phones, times, _SIBILANTS), 1))
-    # an open vowel's second formant is low, so the spectrum would shut a mouth that is wide
-    heard = np.where(heard < 0, heard * (1 - _smooth(_lasting(phones, times, OPEN_VOWELS), 1)), heard)
     for channel, amount in _HEARD.items():
         values = tracks[:, _CHANNELS.index(channel)]
         values[:] = np.maximum(values + amount * heard, 0)
