@@ -26,7 +26,7 @@ OVERSAMPLING = 2
 """Cells of the front end on one chip."""
 LUMINANCE = (0.299, 0.587, 0.114)
 
-STRENGTH = (2.1, 2.3)
+STRENGTH = (1.5, 1.65)
 """Least and largest amplitude of a chip, in levels of 255: in an even place, and in a busy one. A detector
 looks at each place against its neighbourhood, so that an even place says more than a busy one."""
 PER_ACTIVITY = 0.1
@@ -34,7 +34,7 @@ PER_ACTIVITY = 0.1
 DARK = (0.7, 64.0)
 """A black place takes this share of the amplitude, one from so many levels on takes all: the eye sees more in
 the dark."""
-LEAST_PSNR = 42.5
+LEAST_PSNR = 45.5
 """dB; where the amplitudes would make it lower, all are reduced."""
 PREDISTORTION = (0.6, 1.8)
 """How far the amplitude of one bit's chips is changed against what the picture itself says of that bit."""
