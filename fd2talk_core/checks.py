@@ -185,8 +185,7 @@ def _is_of(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if kind is _CALLABLE:
         return callable(value)
-    # JSON has lists alone
-    if not isinstance(value, (tuple, list) if kind is tuple else kind) or isinstance(value, str):
+    if not isinstance(value, kind) or isinstance(value, str):
         return False
     if issubclass(kind, Mapping):
         return all(_is_of(key, inner[0]) and _is_of(held, inner[1]) for key, held in value.items())

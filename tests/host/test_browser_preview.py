@@ -18,7 +18,7 @@ from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.formats.sequences import load_motion, save_motion
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import add_blinks, idle_motion
-from fd2talk_core.motion.pose_curve import pose_from_keyframes
+from fd2talk_core.motion.pose_curve import parse_keyframes, pose_from_keyframes
 from scripts.comfyui import ComfyUIServer
 from tests.host.media import play, speech, write_wav
 from tests.host.test_browser import VIDEOS, browser, complaints, opened, page, shoot  # noqa: F401, fixtures
@@ -244,7 +244,7 @@ def test_a_pose_is_drawn_by_hand(page: Any, comfyui: ComfyUIServer) -> None:  # 
     assert columns > 0.3, "what was drawn is shown as the node's motion"
     (outputs,) = [entry["outputs"] for entry in comfyui.get("/history?max_items=1").values()]
     pose = load_motion(comfyui.path_of(outputs["2"]["motion"][0])).pose
-    expected = pose_from_keyframes(drawn(), round(4 * FPS), FPS)
+    expected = pose_from_keyframes(parse_keyframes(json.dumps(drawn())), round(4 * FPS), FPS)
     torch.testing.assert_close(pose.values, expected.values)
     assert pose.values[:, 1].min() == pytest.approx(math.radians(moved[1]), abs=0.02)
     shoot(page, "pose_curve.png")
