@@ -93,7 +93,7 @@ class PhotometricTerm:
             project(posed, face_model.camera), face_model.triangles, SAMPLED_SIZE, cull_back_faces=True
         )
         parts = torch.tensor([face_model.part_names.index(name) for name in SURFACES])
-        kept = raster.covered & torch.isin(face_model.triangle_parts[raster.triangle.clamp_min(0)], parts)
+        kept = raster.look_up(torch.isin(face_model.triangle_parts, parts), False)
         self.corners = face_model.triangles[raster.triangle[kept]]
         self.barycentric = raster.barycentric[kept]
         self.shape = self._at_samples(neutral)

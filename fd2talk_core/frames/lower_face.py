@@ -146,9 +146,7 @@ class LowerFace:
     def teeth_shown(self) -> float:
         """How much the clearest frame shows that is pale and inside the mouth, in square face-model units."""
         box, inside = self.clear_inside
-        ticks = torch.arange(box.size) + 0.5
-        places = torch.stack(torch.meshgrid(box.left + ticks, box.top + ticks, indexing="xy"), dim=-1)
-        pale = _sample(self.clear.picture, places).amin(dim=-1)
+        pale = _sample(self.clear.picture, _centres(box.left, box.top, box.size, box.size)).amin(dim=-1)
         return float((pale * inside[0, 0]).sum()) / self._unit(self.clear) ** 2
 
     @torch.no_grad()
@@ -230,18 +228,14 @@ class LowerFace:
         field = self._field(wanted, frame.pose, target, shift, left, top, side, unit)[
             ..., y0 - top : y1 - top, x0 - left : x1 - left
         ]
-        x = torch.arange(x0, x1) + 0.5 + field[0, 0]
-        y = (torch.arange(y0, y1) + 0.5)[:, None] + field[0, 1]
-        places = torch.stack([x, y], dim=-1)
+        here = _centres(x0, y0, x1 - x0, y1 - y0)
+        places = here + field[0].movedim(0, -1)
         moved = _sample(frame.picture, places, "bicubic").clamp(0, 1)
         box, inside = own_inside
         if inside.any():
             # what a lip takes from the mouth that it shuts is the lip beside
             reach = 2 * math.ceil(INSET * unit) + 1
             wide = F.max_pool2d(inside, reach, stride=1, padding=reach // 2)
-            here = torch.stack(
-                torch.meshgrid(torch.arange(x0, x1) + 0.5, torch.arange(y0, y1) + 0.5, indexing="xy"), dim=-1
-            )
             certain = 1 - _over(box, wide, places) * (1 - _over(*kept_inside, here))
             filled = push_pull(moved.movedim(-1, 0)[None] * certain, certain)
             moved = torch.lerp(filled, moved.movedim(-1, 0)[None], certain)[0].movedim(0, -1)
@@ -273,10 +267,10 @@ class LowerFace:
         )
         normals = vertex_normals(wanted, self.face_model.triangles)
         found = raster.interpolate(torch.cat([shift, normals[..., 2:]], dim=-1), self.face_model.triangles)
-        skin = raster.covered & self.skin[raster.triangle.clamp_min(0)] & (found[..., 2] > FACING)
+        skin = raster.look_up(self.skin, False) & (found[..., 2] > FACING)
         field = _continued(found[..., :2].movedim(-1, 1), skin, side / samples, unit)
         # sharp between lips that part, smooth elsewhere: most of all where a chin ends before the neck
-        lips = (raster.covered & self.mouth[raster.triangle.clamp_min(0)])[:, None].float()
+        lips = raster.look_up(self.mouth, False)[:, None].float()
         reach = 2 * math.ceil(LIPS_REACH * unit * samples / side) + 1
         lips = F.avg_pool2d(F.max_pool2d(lips, reach, 1, reach // 2), reach, 1, reach // 2)
         sigma = SMOOTH * unit * samples / side
@@ -286,9 +280,8 @@ class LowerFace:
         field = F.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
         # nothing of it is above the bridge of the nose, and what is beyond the face is above that too
         up = rotation_matrix(pose[None, :3])[0, :2, 1] * torch.tensor([1.0, -1.0])
-        ticks = torch.arange(side) + 0.5
-        places = torch.stack(torch.meshgrid(left + ticks, top + ticks, indexing="xy"), dim=-1)
-        below = (target[0, self.bridge, :2] - places) @ (up / up.norm().clamp_min(1e-6)) / unit
+        under = target[0, self.bridge, :2] - _centres(left, top, side, side)
+        below = under @ (up / up.norm().clamp_min(1e-6)) / unit
         return field * smoothstep(below / BELOW_BRIDGE)
 
     def _draw_inside(
@@ -312,8 +305,7 @@ class LowerFace:
             (self.clear, self._to_pixels(self.clear_mesh, self.clear.square)[0], self.clear_inside, gain),
         )
         size = share.shape[-1]
-        ticks = torch.arange(size) + 0.5
-        places = torch.stack(torch.meshgrid(box.left + ticks, box.top + ticks, indexing="xy"), dim=-1)
+        places = _centres(box.left, box.top, size, size)
         total, weights, hidden = (
             torch.zeros(size, size, 3),
             torch.zeros(size, size, 1),
@@ -343,6 +335,12 @@ class LowerFace:
     def _ring_colour(self, frame: FilmedFrame, mesh: Tensor) -> Tensor:
         """``[3]``: the mean colour of the skin around the mouth."""
         return _sample(frame.picture, self._to_pixels(mesh, frame.square)[:, self.ring, :2]).mean(dim=(0, 1))
+
+
+def _centres(left: int, top: int, width: int, height: int) -> Tensor:
+    """``[height, width, 2]``: x and y of the middles of a picture's pixels."""
+    x, y = torch.arange(width) + (left + 0.5), torch.arange(height) + (top + 0.5)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
 def _as_reference(face_model: FaceModel, identity: Tensor, frame: FilmedFrame) -> Reference:
