@@ -15,7 +15,7 @@ from ..fd2talk_core.motion.dubbing import dub_mouths
 from ..fd2talk_core.motion.filming import film_face
 from . import host
 from .reference import chosen_box
-from .types import BoundingBox, Expression, advanced, label_inputs, schema, socket_only
+from .types import Expression, box_inputs, label_inputs, schema
 
 
 class FD2TalkDubVideo(io.ComfyNode):
@@ -83,23 +83,10 @@ class FD2TalkDubVideo(io.ComfyNode):
                     tooltip="Who is dubbed, when there are several people: 0 is the largest face, 1 the "
                     "next. They are counted anew after each cut.",
                 ),
-                advanced(
-                    io.String.Input(
-                        "face_box",
-                        default="",
-                        placeholder="left, top, right, bottom",
-                        optional=True,
-                        tooltip="Who is dubbed, by a box in pixels around the face at the start of each "
-                        "shot. Empty: by index.",
-                    )
-                ),
-                socket_only(
-                    BoundingBox.Input(
-                        "bounding_box",
-                        optional=True,
-                        tooltip="Who is dubbed, by a box from another node; it takes the place of the text "
-                        "above.",
-                    )
+                *box_inputs(
+                    "Who is dubbed, by a box in pixels around the face at the start of each "
+                    "shot. Empty: by index.",
+                    "Who is dubbed, by a box from another node; it takes the place of the text above.",
                 ),
                 *label_inputs(),
             ],

@@ -14,7 +14,7 @@ from ..fd2talk_core.face.landmarks import FACE_ORDERS
 from ..fd2talk_core.frames.reference import encode_reference
 from . import host
 from .checkpoints import CheckpointNode
-from .types import BoundingBox, PortraitReference, advanced, schema, socket_only
+from .types import PortraitReference, advanced, box_inputs, schema
 
 NO_FACE = {"error": "error", "use whole image": "whole_image"}
 ORDERS = {words: order for order, words in FACE_ORDERS.items()}
@@ -122,22 +122,10 @@ class EncodeReference(CheckpointNode):
                     tooltip="When no face is found: stop and say so, or take the whole image as the face's"
                     " crop.",
                 ),
-                advanced(
-                    io.String.Input(
-                        "face_box",
-                        default="",
-                        placeholder="left, top, right, bottom",
-                        optional=True,
-                        tooltip="Which face, by a box in pixels: left, top, right, bottom. Empty: by index.",
-                    )
-                ),
-                socket_only(
-                    BoundingBox.Input(
-                        "bounding_box",
-                        optional=True,
-                        tooltip="Which face, by a box from another node; it takes the place of the text "
-                        "above. Of several boxes, face_index says which.",
-                    )
+                *box_inputs(
+                    "Which face, by a box in pixels: left, top, right, bottom. Empty: by index.",
+                    "Which face, by a box from another node; it takes the place of the text "
+                    "above. Of several boxes, face_index says which.",
                 ),
                 io.Mask.Input(
                     "face_mask",

@@ -15,7 +15,7 @@ from ..fd2talk_core.motion.tracking import (
 )
 from . import host
 from .reference import chosen_box
-from .types import BoundingBox, Expression, FaceLandmarks, Pose, advanced, schema, socket_only
+from .types import Expression, FaceLandmarks, Pose, advanced, box_inputs, schema, socket_only
 
 
 class FD2TalkCoefficientsFromVideo(io.ComfyNode):
@@ -92,23 +92,10 @@ class FD2TalkCoefficientsFromVideo(io.ComfyNode):
                         tooltip="The same for the face; more than a few hundredths slurs lips and blinks.",
                     )
                 ),
-                advanced(
-                    io.String.Input(
-                        "face_box",
-                        default="",
-                        placeholder="left, top, right, bottom",
-                        optional=True,
-                        tooltip="Which face, by a box in pixels of the first frame that shows a face there. "
-                        "Empty: by index.",
-                    )
-                ),
-                socket_only(
-                    BoundingBox.Input(
-                        "bounding_box",
-                        optional=True,
-                        tooltip="Which face, by a box from another node; it takes the place of the text "
-                        "above.",
-                    )
+                *box_inputs(
+                    "Which face, by a box in pixels of the first frame that shows a face there. "
+                    "Empty: by index.",
+                    "Which face, by a box from another node; it takes the place of the text above.",
                 ),
             ],
             outputs=[

@@ -89,6 +89,26 @@ def advanced(widget: io.WidgetInput) -> io.WidgetInput:
     return widget
 
 
+def box_inputs(by_text: str, by_socket: str) -> list[io.Input]:
+    """Which face, by a box: typed, or from another node.
+
+    Args:
+        by_text, by_socket: their tooltips.
+    """
+    return [
+        advanced(
+            io.String.Input(
+                "face_box",
+                default="",
+                placeholder="left, top, right, bottom",
+                optional=True,
+                tooltip=by_text,
+            )
+        ),
+        socket_only(BoundingBox.Input("bounding_box", optional=True, tooltip=by_socket)),
+    ]
+
+
 def label_inputs() -> list[io.Input]:
     """The widgets of the visible label. They come last: those of saved workflows count by their place."""
     return [
