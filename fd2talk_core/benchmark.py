@@ -30,6 +30,7 @@ from .imaging import read_image
 from .metering import StageMeter
 from .networks.flops import flop_counter
 from .pipeline import FD2TalkPipeline
+from .terminal import run_command
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "example_inputs"
 
@@ -198,28 +199,30 @@ def load_results(path: Path | str) -> list[Result]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure every setting asked for; returns the exit status."""
+    """Measure every setting asked for; returns the exit status, see
+    :func:`~fd2talk_core.terminal.run_command`.
+    """
     options = _parse(arguments)
+    return run_command(lambda: _measured(options))
+
+
+def _measured(options: argparse.Namespace) -> str:
+    """The table of every setting asked for, also written where that was asked."""
     results = []
-    try:
-        for setting in _settings(options):
-            # a process each: memory has a peak of its own, and no setting warms another one up
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                results.append(process.submit(measure, setting).result())
-            print(
-                f"{PICTURES[setting.picture]}, {_where(setting)}: {results[-1].frame_seconds:.3f} s",
-                file=sys.stderr,
-            )
-        if options.readme is not None:
-            put_table(options.readme, table(results))
-    except FD2TalkError as error:
-        print(error, file=sys.stderr)
-        return 2
+    for setting in _settings(options):
+        # a process each: memory has a peak of its own, and no setting warms another one up
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            results.append(process.submit(measure, setting).result())
+        print(
+            f"{PICTURES[setting.picture]}, {_where(setting)}: {results[-1].frame_seconds:.3f} s",
+            file=sys.stderr,
+        )
+    if options.readme is not None:
+        put_table(options.readme, table(results))
     if options.json is not None:
         content = {"version": __version__, "results": [asdict(result) for result in results]}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(table(results))
-    return 0
+    return table(results)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

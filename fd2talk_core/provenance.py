@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from .errors import FD2TalkError
+from .terminal import run_command
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -31,51 +32,52 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Say it; returns the exit status."""
+    """Say it; returns the exit status, see :func:`~fd2talk_core.terminal.run_command`, and 1 where nothing
+    was found."""
     options = parse_arguments(arguments)
-    try:
-        if options.settings:
-            return _tell_settings()
-        if options.make_certificate:
-            from .marks.credentials import make_certificate
+    answers: list[object] = []
 
-            print(f"Videos are signed from now on, with {make_certificate()}.")
-            return 0
-        if options.video is None:
-            raise FD2TalkError("No video was given to look at.")
-        if options.sign:
-            from .marks.credentials import sign_file
+    def work() -> object:
+        answers.append(_answer(options))
+        return answers[0]
 
-            print(f"{options.video} is signed as {sign_file(options.video)}.")
-            return 0
-        if options.benchmark:
-            from .marks.benchmark import run
-
-            run(options.video, options.frames, print)
-            return 0
-        from .marks.report import Provenance
-
-        found = Provenance.of_file(options.video)
-    except FD2TalkError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
-    print(found)
-    return 0 if found.mark.found or "digitalSourceType" in found.tags else 1
+    ended = run_command(work)
+    return ended or int(not getattr(answers[0], "marked", True))
 
 
-def _tell_settings() -> int:
+def _answer(options: argparse.Namespace) -> object:
+    """What is to be printed, if anything."""
+    if options.settings:
+        return _settings()
+    if options.make_certificate:
+        from .marks.credentials import make_certificate
+
+        return f"Videos are signed from now on, with {make_certificate()}."
+    if options.video is None:
+        raise FD2TalkError("No video was given to look at.")
+    if options.sign:
+        from .marks.credentials import sign_file
+
+        return f"{options.video} is signed as {sign_file(options.video)}."
+    if options.benchmark:
+        from .marks.benchmark import run
+
+        run(options.video, options.frames, print)
+        return None
+    from .marks.report import Provenance
+
+    return Provenance.of_file(options.video)
+
+
+def _settings() -> str:
     from dataclasses import asdict
 
     from .marks.settings import MarkSettings, settings_path
 
     settings, path = MarkSettings.read(), settings_path()
-    print(f"{path} {'is read' if path.exists() else 'does not exist, so these are the defaults'}:")
-    for name, value in asdict(settings).items():
-        print(f"  {name}: {value if value != '' else 'none'}")
-    return 0
+    lines = [f"{path} {'is read' if path.exists() else 'does not exist, so these are the defaults'}:"]
+    lines += [f"  {name}: {value if value != '' else 'none'}" for name, value in asdict(settings).items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from ..errors import FD2TalkError
-from ..files import check_output, replacing
+from ..files import check_output, reason_of, replacing
 from .settings import MarkSettings, settings_path
 from .tags import SOFTWARE, TRAINED, FileTags, read_tags
 
@@ -198,7 +198,7 @@ def make_certificate() -> Path:
             partial.write_text(json.dumps({**kept, **named}, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise FD2TalkError(
-            f"The certificate cannot be written to {path.parent} ({error.strerror})."
+            f"The certificate cannot be written to {path.parent} ({reason_of(error)})."
         ) from error
     return certificate
 

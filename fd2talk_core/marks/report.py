@@ -30,6 +30,11 @@ class Provenance:
     tags: dict[str, str] = field(default_factory=dict)
     credentials: tuple[str, ...] = ()
 
+    @property
+    def marked(self) -> bool:
+        """Whether pixels or tags say that it was generated."""
+        return self.mark.found or "digitalSourceType" in self.tags
+
     @classmethod
     def of_file(cls, source: Path | str) -> Provenance:
         """Of a video file.

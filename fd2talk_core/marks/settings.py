@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import FD2TalkError
+from ..files import reason_of
 
 LARGEST_FILE = 1 << 16
 
@@ -50,7 +51,7 @@ class MarkSettings:
         except FileNotFoundError:
             return cls()
         except OSError as error:
-            raise FD2TalkError(f"The marks' settings {path} cannot be read ({error.strerror}).") from error
+            raise FD2TalkError(f"The marks' settings {path} cannot be read ({reason_of(error)}).") from error
         try:
             given = json.loads(text) if len(text) <= LARGEST_FILE else None
         except (ValueError, RecursionError):
