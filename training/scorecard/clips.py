@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ from .synchrony import Synchrony, lip_gap, lip_gaps, shift_in_time, synchrony
 from .weights import Weights
 
 ENDINGS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
+
+Measured = TypeVar("Measured")
 
 Motion = tuple[CoefficientSequence, CoefficientSequence]
 """Expression and pose."""
@@ -158,6 +162,36 @@ def list_clips(folder: Path) -> list[Path]:
     if not found:
         raise FD2TalkError(f"{folder} holds no video ({', '.join(ENDINGS)}): give a folder of talking clips.")
     return found
+
+
+def measure_each(
+    folder: Path, measurements: Iterable[tuple[str, Callable[[], Measured]]]
+) -> tuple[list[Measured], list[str]]:
+    """What can be measured of a folder's clips, and a line for each that cannot.
+
+    Args:
+        measurements: what is measured, in words, and how.
+
+    Raises:
+        FD2TalkError: when nothing can be.
+    """
+    found, left_out = [], []
+    for what, measure in measurements:
+        try:
+            found.append(measure())
+        except FD2TalkError as error:
+            left_out.append(f"{what} left out: {error}")
+    if not found:
+        raise FD2TalkError(f"No clip in {folder} can be measured. {' '.join(left_out)}")
+    return found, left_out
+
+
+def keep_scores(out: Path, name: str, clips: Sequence[Any], text: str) -> str:
+    """Write ``NAME.json`` and ``NAME.txt``, and return the text."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps([asdict(clip) for clip in clips], indent=2), "utf-8")
+    (out / f"{name}.txt").write_text(text + "\n", "utf-8")
+    return text
 
 
 class ClipBench:

@@ -6,9 +6,9 @@ repeating the first frame scores, and what is left when the UNet's change is lef
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +27,7 @@ from fd2talk_core.motion.tracking import follow_face, read_motion
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.blend import Blend
 
-from .clips import list_clips
+from .clips import keep_scores, list_clips, measure_each
 from .weights import Weights
 
 EVERY = 3
@@ -97,19 +97,12 @@ def score_driven(weights: Weights, folder: Path, seconds: float | None, out: Pat
     Raises:
         FD2TalkError: when no clip can be measured.
     """
-    landmarker, clips, left_out = FaceLandmarker(), [], []
-    for path in list_clips(folder):
-        try:
-            clips.append(drive_clip(weights, path, seconds, landmarker))
-        except FD2TalkError as error:
-            left_out.append(f"{path.name} left out: {error}")
-    if not clips:
-        raise FD2TalkError(f"No clip in {folder} can be measured. {' '.join(left_out)}")
-    text = "\n".join([driven_table(clips), *left_out])
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "driven.json").write_text(json.dumps([asdict(clip) for clip in clips], indent=2), "utf-8")
-    (out / "driven.txt").write_text(text + "\n", "utf-8")
-    return text
+    landmarker = FaceLandmarker()
+    clips, left_out = measure_each(
+        folder,
+        ((path.name, partial(drive_clip, weights, path, seconds, landmarker)) for path in list_clips(folder)),
+    )
+    return keep_scores(out, "driven", clips, "\n".join([driven_table(clips), *left_out]))
 
 
 def drive_clip(weights: Weights, path: Path, seconds: float | None, landmarker: FaceLandmarker) -> DrivenClip:

@@ -5,9 +5,9 @@ The frames are compared as they are made, before a video codec changes them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from fd2talk_core.motion.dubbing import dub_mouths
 from fd2talk_core.motion.filming import film_face
 from fd2talk_core.motion.sampling import sample_motion
 
-from .clips import list_clips
+from .clips import keep_scores, list_clips, measure_each
 from .synchrony import lip_gaps, synchrony
 from .weights import Weights
 
@@ -80,19 +80,15 @@ def score_dubbed(weights: Weights, folder: Path, seconds: float | None, out: Pat
     paths = list_clips(folder)
     if len(paths) < 2:
         raise FD2TalkError(f"{folder} holds one clip, but dubbing takes the sound of another: add a second.")
-    clips, left_out = [], []
-    for path, voice in zip(paths, [*paths[1:], paths[0]], strict=True):
-        try:
-            clips.append(dub_clip(weights, path, voice, seconds))
-        except FD2TalkError as error:
-            left_out.append(f"{path.name} with the sound of {voice.name} left out: {error}")
-    if not clips:
-        raise FD2TalkError(f"No clip in {folder} can be measured. {' '.join(left_out)}")
-    text = "\n".join([dubbed_table(clips), *left_out])
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "dubbed.json").write_text(json.dumps([asdict(clip) for clip in clips], indent=2), "utf-8")
-    (out / "dubbed.txt").write_text(text + "\n", "utf-8")
-    return text
+    pairs = zip(paths, [*paths[1:], paths[0]], strict=True)
+    clips, left_out = measure_each(
+        folder,
+        (
+            (f"{path.name} with the sound of {voice.name}", partial(dub_clip, weights, path, voice, seconds))
+            for path, voice in pairs
+        ),
+    )
+    return keep_scores(out, "dubbed", clips, "\n".join([dubbed_table(clips), *left_out]))
 
 
 def dub_clip(weights: Weights, path: Path, voice: Path, seconds: float | None) -> DubbedClip:
