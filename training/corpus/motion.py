@@ -163,17 +163,23 @@ def frame_instants(frames: int, fps: float = FPS) -> np.ndarray:
     return (np.arange(frames) + 0.5) / fps
 
 
+def _windows(waveform: np.ndarray, sample_rate: int, frames: int, fps: float, seconds: float) -> np.ndarray:
+    """[F, n] the sound around each frame's instant, under a Hann window of so many seconds."""
+    span = int(seconds * sample_rate)
+    centres = (frame_instants(frames, fps) * sample_rate).astype(int) + span
+    offsets = np.arange(-span // 2, span - span // 2)
+    padded = np.pad(waveform, span)
+    return padded[np.clip(centres[:, None] + offsets, 0, len(padded) - 1)] * np.hanning(span)
+
+
 def prosody(
     waveform: np.ndarray, sample_rate: int, frames: int, fps: float = FPS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loudness (0..1, relative to the loud parts) and log pitch (0 = the speaker's own, 0 where unvoiced),
     [F] each.
     """
-    size, span = 1024, int(0.06 * sample_rate)
-    padded = np.pad(waveform, size)
-    centres = (frame_instants(frames, fps) * sample_rate).astype(int) + size
-    offsets = np.arange(-span // 2, span - span // 2)
-    windows = padded[np.clip(centres[:, None] + offsets, 0, len(padded) - 1)] * np.hanning(span)
+    size = 1024
+    windows = _windows(waveform, sample_rate, frames, fps, 0.06)
     power = np.mean(windows**2, axis=1)
     level = 10 * np.log10(power + 1e-9)
     loud = np.clip((level - np.percentile(level, 95) + 30) / 30, 0, 1)
@@ -203,11 +209,8 @@ def spectral_balance(waveform: np.ndarray, sample_rate: int, frames: int, fps: f
     Returns:
         ``[F]`` natural logarithm of the ratio, less its mean over the speech of 1.5 s around; 0 in silence.
     """
-    size, span = 2048, int(0.064 * sample_rate)
-    centres = (frame_instants(frames, fps) * sample_rate).astype(int) + size
-    offsets = np.arange(-span // 2, span - span // 2)
-    padded = np.pad(waveform, size)
-    windows = padded[np.clip(centres[:, None] + offsets, 0, len(padded) - 1)] * np.hanning(span)
+    size = 2048
+    windows = _windows(waveform, sample_rate, frames, fps, 0.064)
     power = np.abs(np.fft.rfft(windows, size, axis=1)) ** 2
     frequencies = np.fft.rfftfreq(size, 1 / sample_rate)
     floor = _FLOOR * np.percentile(power.sum(axis=1), 95) + 1e-12
