@@ -419,19 +419,20 @@ class CloseUps:
         """``[1, 1, s, s]``: what share of the box's pixels is the inside of the mouth of a mesh
         ``[1, V, 3]`` in the pose ``[1, 6]``.
         """
-        sight = self.sights[0]
-        places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
-        return _pool(self._rasterized(sight, places[:, sight.region.vertices], box.in_crop).inside, box.size)
+        return _pool(self._mouth_layers(mesh, pose, box.in_crop).inside, box.size)
 
     @torch.no_grad()
     def inside_of_mouth(self, mesh: Tensor, pose: Tensor, box: MouthBox) -> tuple[Tensor, Tensor]:
         """The inside of the mouth alone, for a picture of its own: colours ``[1, 3, s, s]``, and
         :meth:`mouth_share`.
         """
+        in_crop = box.in_crop
+        return self._within(self.sights[0], self._mouth_layers(mesh, pose, in_crop), in_crop)
+
+    def _mouth_layers(self, mesh: Tensor, pose: Tensor, box: _Box) -> _Layers:
         sight = self.sights[0]
         places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
-        layers = self._rasterized(sight, places[:, sight.region.vertices], box.in_crop)
-        return self._within(sight, layers, box.in_crop)
+        return self._rasterized(sight, places[:, sight.region.vertices], box)
 
     def _with_teeth(self, mesh: Tensor, pose: Tensor, drop: float) -> Tensor:
         """``[F, V, 3]``: posed meshes whose upper teeth reach so much further down the face. Their gums stay,
