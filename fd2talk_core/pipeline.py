@@ -231,11 +231,7 @@ class FD2TalkPipeline:
             FD2TalkError: one sentence naming the input that cannot be used.
         """
 
-        def report(stage: str) -> Callable[[int, int, Tensor | None], None] | None:
-            if (tell := progress) is None:
-                return None
-            return lambda done, total, _: tell(stage, done, total)
-
+        report = _reporter(progress)
         if audio is None and driving is None and motion is None:
             raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")
         if driving is not None and motion is not None:
@@ -310,6 +306,7 @@ class FD2TalkPipeline:
         bearing = marks.add_to(frames)
         return TalkingVideo(bearing, moving.num_frames, fps, sound, inputs, (expression, pose), marks)
 
+    @checked
     def dub(
         self,
         video: Path | str,
@@ -349,11 +346,7 @@ class FD2TalkPipeline:
             FD2TalkError: one sentence naming the input that cannot be used.
         """
 
-        def report(stage: str) -> Callback | None:
-            if (tell := progress) is None:
-                return None
-            return lambda done, total, _: tell(stage, done, total)
-
+        report = _reporter(progress)
         footage = VideoFrames(video)
         sound = read_audio(audio) if isinstance(audio, Path | str) else audio
         own_sound = read_audio(video) if original_sound and has_sound(video) else None
@@ -409,3 +402,14 @@ class FD2TalkPipeline:
             track, frames.fps, self.face_model, missing=missing, callback=report("driving motion")
         )
         return read.expression, read.pose
+
+
+def _reporter(progress: Progress | None) -> Callable[[str], Callback | None]:
+    """What each stage of the work calls, so that the caller hears of all of them."""
+
+    def report(stage: str) -> Callback | None:
+        if (tell := progress) is None:
+            return None
+        return lambda done, total, _: tell(stage, done, total)
+
+    return report

@@ -352,6 +352,11 @@ def test_the_pipeline_writes_a_video_as_long_as_the_new_voice(tmp_path: Path) ->
         pipeline.dub(film, voice, motion=words(15)).save(film)
 
 
+def test_a_voice_that_is_none_is_told() -> None:
+    with pytest.raises(FD2TalkError, match="audio is None"):
+        FD2TalkPipeline.from_config().dub("film.mp4", None)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
