@@ -46,10 +46,13 @@ class Raster:
         """``[B, H, W]`` bool."""
         return self.triangle >= 0
 
-    def look_up(self, values: Tensor, missing: bool | int) -> Tensor:
-        """Values of triangles ``[T]`` at the pixels, ``[B, H, W]``; ``missing`` where there is none."""
-        found = values.index_select(0, self.triangle.clamp_min(0).reshape(-1)).view(self.triangle.shape)
-        return torch.where(self.covered, found, missing)
+    def look_up(self, values: Tensor, missing: bool | float) -> Tensor:
+        """Values of triangles ``[T]`` or ``[B, T]`` at the pixels, ``[B, H, W]``; ``missing`` where there is
+        none.
+        """
+        seen = self.triangle.clamp_min(0).flatten(1)
+        found = values.index_select(0, seen.reshape(-1)) if values.ndim == 1 else values.gather(1, seen)
+        return torch.where(self.covered, found.view(self.triangle.shape), missing)
 
     def interpolate(self, attributes: Tensor, triangles: Tensor) -> Tensor:
         """Attributes of vertices at the pixels.

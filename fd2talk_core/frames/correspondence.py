@@ -43,6 +43,16 @@ throat."""
 EXTENSION_SIZE = 64
 """The continuation beyond the mesh is smooth, so it is computed on less than twice this many cells a side."""
 
+LEAST_ROOM, ENOUGH_ROOM = 0.35, 0.6
+"""Room that the portrait has for a surface by the room that the frame has: under the first it counts as
+hidden, over the second as seen. A cheek that was turned away is a few of the portrait's pixels, and as the
+fitted mesh lies beside the face by as many, they show hair or the wall."""
+
+STRAY = 0.02
+"""Half widths by which the displacement of a cell at the mesh's edge may differ from that of cells around. An
+ear behind a cheek, or a temple seen aslant, is a cell or two wide there, and which of them a row hits is
+chance: what strays is continued from the cells around instead."""
+
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
@@ -122,10 +132,13 @@ def correspond(
     places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
     kinds = part_kinds(face_model)
     kind = raster.look_up(kinds, -1)
-    visible = raster.covered & _is_seen(portrait.raster, places, kind, kinds)
+    room = raster.look_up(_room(face_model, portrait.points, target), 1.0)
+    enough = soften(((room - LEAST_ROOM) / (ENOUGH_ROOM - LEAST_ROOM)).clamp(0, 1)[:, None])[:, 0]
+    visible = (raster.covered & _is_seen(portrait.raster, places, kind, kinds)) * enough
 
-    displacement = (places[..., :2] - pixel_centers(resolution, places)) * raster.covered[..., None]
-    displacement = _extend(displacement.movedim(-1, 1), raster.covered)
+    displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
+    known = raster.covered & ~_strays(displacement, raster.covered)
+    displacement = _extend(displacement * known[:, None], known)
     grid = pixel_centers(size, places) + _averaged(displacement, supersample).movedim(1, -1)
 
     mouth_kinds = range(len(MOUTH_PARTS))
@@ -135,9 +148,9 @@ def correspond(
         (kind >= 0) & (kind < len(MOUTH_PARTS)),
         (kind == MOUTH_PARTS.index("upper_teeth")) | (kind == MOUTH_PARTS.index("lower_teeth")),
         kind == len(MOUTH_PARTS),
-        *((kind == index) & ~visible for index in mouth_kinds),
+        *((kind == index) * (1 - visible) for index in mouth_kinds),
     ]
-    shares = _averaged(torch.stack(planes, dim=1).to(grid), supersample)
+    shares = _averaged(torch.stack([plane.to(grid) for plane in planes], dim=1), supersample)
     return Correspondence(grid, shares[:, : len(MASK_NAMES)], shares[:, len(MASK_NAMES) :])
 
 
@@ -222,6 +235,43 @@ def _in_cells(grid: Tensor) -> Tensor:
     """``[F, h, w, 2]`` from half widths and heights to cells."""
     height, width = grid.shape[1:3]
     return grid * grid.new_tensor([width / 2, height / 2])
+
+
+def _strays(displacement: Tensor, covered: Tensor) -> Tensor:
+    """``[F, R, R]`` bool: the cells by the mesh's edge that move unlike those around them.
+
+    Args:
+        displacement: ``[F, 2, R, R]``, of what is covered, ``[F, R, R]``.
+    """
+
+    def around(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, 5, stride=1, padding=2)
+
+    weight = covered[:, None].to(displacement)
+    share = around(weight)
+    usual = around(displacement * weight) / share.clamp_min(1e-6)
+    apart = (displacement - usual).abs().amax(dim=1) > STRAY
+    return apart & (share[:, 0] < 1)
+
+
+def _room(face_model: FaceModel, portrait: Tensor, frames: Tensor) -> Tensor:
+    """``[F, T]``: the area that each triangle has in the portrait by that which it has in a frame.
+
+    Args:
+        portrait: ``[1 or F, V, 3]``, before the camera.
+        frames: ``[F, V, 3]``, on the screen.
+    """
+    here, there = (
+        _areas(on_screen, face_model) for on_screen in (frames, project(portrait, face_model.camera))
+    )
+    return (there / here).nan_to_num(0, 0, 0).clamp_min(0)  # below 0 where one of the two faces away
+
+
+def _areas(on_screen: Tensor, face_model: FaceModel) -> Tensor:
+    """``[F, T]``: areas on the screen, of another sign for triangles that face away."""
+    first, second, third = on_screen[:, face_model.triangles, :2].unbind(dim=2)
+    one, other = second - first, third - first
+    return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
 
 
 def _is_seen(raster: Raster, places: Tensor, kind: Tensor, kinds: Tensor) -> Tensor:

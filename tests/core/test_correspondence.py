@@ -254,3 +254,39 @@ def test_wrong_coefficients_are_named(face: FaceModel, identity: Tensor) -> None
         flow_from_still(face, identity, torch.zeros(3, 64), pose, 16)
     with pytest.raises(FD2TalkError, match="identity has shape .2, 80"):
         flow_from_still(face, identity.expand(2, -1), expression, pose, 16)
+
+
+def turned(face: FaceModel, identity: Tensor, yaw: float, size: int):
+    expression, pose = still(face)
+    pose[0, 1] = yaw
+    return flow_from_still(face, identity, expression, pose, size, supersample=1)
+
+
+def test_a_cheek_that_was_turned_away_counts_as_hidden(face: FaceModel, identity: Tensor) -> None:
+    """By finite differences of the grid, where it is smooth: what the portrait has half as wide is seen, what
+    it has a fifth as wide is not.
+    """
+    flow = turned(face, identity, 0.6, 96)
+    covered = flow.masks[:, :1] == 1
+    inside = F.max_pool2d((~covered).float(), 5, stride=1, padding=2) == 0
+    stretched = inside & (unstretched(flow.grid, 0.15, 0.25) == 0)
+    whole = inside & (unstretched(flow.grid, 0.7, 0.8) == 1)
+    visible = flow.masks[:, 1:2]
+    assert stretched.sum() > 20 and whole.sum() > 500
+    assert visible[stretched].mean() < 0.1 and visible[whole].mean() > 0.9
+
+
+@pytest.mark.parametrize("yaw", [0.5, -0.5])
+def test_the_edge_of_a_turned_head_moves_as_what_is_beside_it(
+    face: FaceModel, identity: Tensor, yaw: float
+) -> None:
+    """An ear behind the cheek is a cell or two wide there: it does not flicker from row to row."""
+    flow = turned(face, identity, yaw, 128)
+    covered = flow.masks[:, :1] == 1
+    displacement = flow.displacement
+    near = F.avg_pool2d(displacement, 5, stride=1, padding=2, count_include_pad=False)
+    edge = covered & (F.max_pool2d((~covered).float(), 3, stride=1, padding=1) == 1)
+    edge[:, :, 70:] = False  # the jaw before the neck is an edge
+    apart = (displacement - near).abs().amax(dim=1, keepdim=True)[edge]
+    assert edge.sum() > 100
+    assert apart.quantile(0.8) < 0.025
