@@ -47,6 +47,12 @@ TEETH_AREA = 2.5e-4
 TEETH_QUANTILE = 0.93
 """Of the smallest channel of what is seen in a mouth: what lies above is the palest, and may be teeth."""
 
+FACE_QUANTILE = 0.95
+"""Of the face's brightness: teeth in full light are hardly brighter than the skin there."""
+
+TOOTH_RIM = 1.0
+"""Pixels of the portrait by which its teeth are narrowed: their rims are mixed with lips and shadow."""
+
 TEETH_SATURATION = 0.75
 """Of the lips' saturation, below which that is teeth: tongues and gums lie above, in any light."""
 
@@ -63,8 +69,12 @@ LIP_SHADOW, LIP_SHADOW_REACH = 0.65, 40
 """Share of the light that is left right behind a lip, and which part of the close-up's side its shadow
 measures."""
 
-TEETH_SHADE = 0.95
-"""Brightness of teeth that the portrait hides, relative to those: lips and cheeks shade them more."""
+TOOTH_ROUNDNESS = 0.16
+"""Share of the light that a tooth loses from its middle to its sides, which turn away from the viewer."""
+
+CHEEK_SHADOW, CHEEK_SHADOW_FROM, CHEEK_SHADOW_TO = 0.5, 0.14, 0.36
+"""Share of the light that cheeks leave to the last teeth in sight, and how far from the middle, in face-model
+units, their shadow begins and is full."""
 
 COLOURED = 0.12
 """Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
@@ -298,8 +308,7 @@ class _Sight:
         wide = inner[0]
         if region.is_mouth:  # what is not believed is painted, and eyes are not
             wide = _opened(inner[:, None].float(), math.ceil(SLIT / 2 * SAMPLES / box.size))[0, 0] > 0
-        rim = 2 * math.ceil(LID_RIM * SAMPLES / box.size) + 1
-        clear = -F.max_pool2d(-inner[:, None].float(), rim, stride=1, padding=rim // 2)[0, 0] > 0
+        clear = _eroded(inner[:, None].float(), math.ceil(LID_RIM * SAMPLES / box.size))[0, 0] > 0
         return cls(region, share, box, raster, inner[0], wide, clear, torch.zeros_like(wide))
 
     def beside(self, pixels: float) -> Tensor:
@@ -345,6 +354,14 @@ class _Layers:
     kinds: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class _Teeth:
+    """Colours ``[3]`` of a portrait's teeth: as they are seen, and as they would be in full light."""
+
+    seen: Tensor
+    lit: Tensor
+
+
 class CloseUps:
     """A portrait's mouth and eyes, ready to be drawn with any motion.
 
@@ -364,16 +381,19 @@ class CloseUps:
         focal, size = face_model.camera.focal, self.crop.shape[-1]
         self.sights = [_Sight.of(region, self.portrait, focal, size) for region in regions]
         teeth = self._teeth()
-        self.tones = _tones(self._face_colours(), None if teeth is None else TEETH_SHADE * teeth)
+        self.tones = _tones(self._face_colours(), None if teeth is None else teeth.lit)
         if teeth is not None:
-            like_teeth = self._like_teeth(float(teeth.mean()))
+            like_teeth = self._like_teeth(float(teeth.seen.mean()))
             self.teeth_drop = self._fit_teeth(like_teeth)
             self.portrait = self._portrait(self.teeth_drop)
             mouth = _Sight.of(regions[0], self.portrait, focal, size)
             # where mesh and picture disagree on what is a tooth, the picture would be moved as what it is not
             teeth_kinds = torch.tensor([MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")])
             agreed = torch.isin(_kinds_in(mouth.region, mouth.raster), teeth_kinds) == like_teeth
-            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=mouth.wide & agreed)
+            wide = _eroded(
+                (mouth.wide & agreed)[None, None].float(), math.ceil(TOOTH_RIM * SAMPLES / mouth.box.size)
+            )
+            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=wide[0, 0] > 0)
         eyes = _as_white([self._eye(sight) for sight in self.sights])
         self.sights = [replace(sight, eye=eye) for sight, eye in zip(self.sights, eyes, strict=True)]
 
@@ -549,17 +569,22 @@ class CloseUps:
         shown = sight.clear if int(sight.clear.sum()) >= LEAST_EYE else sight.inner
         if region.is_mouth or int(shown.sum()) < LEAST_EYE:
             return None
-        rest = sight.raster.interpolate(self.face_model.mean[region.vertices][None], region.triangles)[0]
+        rest = self._rest(sight)
         pupil = self.face_model.mean[region.pupil].mean(dim=0)
         return _Eye.of(rest[shown], self._colours_in(sight)[shown], pupil)
+
+    def _rest(self, sight: _Sight) -> Tensor:
+        """``[n, n, 3]``: the places on the mean face that the portrait shows in the box of a region."""
+        mean = self.face_model.mean[sight.region.vertices]
+        return sight.raster.interpolate(mean[None], sight.region.triangles)[0]
 
     def _colours_in(self, sight: _Sight) -> Tensor:
         """``[n, n, 3]``: the portrait in the box of a region."""
         centers = sight.box.centers(SAMPLES, self.crop)
         return F.grid_sample(self.crop, centers, mode="bilinear", align_corners=False)[0].movedim(0, -1)
 
-    def _teeth(self) -> Tensor | None:
-        """``[3]``: the colour of the portrait's teeth, if it shows any."""
+    def _teeth(self) -> _Teeth | None:
+        """The portrait's teeth, if it shows any."""
         if not self.sights:
             return None
         mouth = self.sights[0]
@@ -569,8 +594,16 @@ class CloseUps:
         colours = self._colours_in(mouth)
         seen = colours[mouth.inner]
         smallest = seen.amin(dim=1)
-        palest = seen[smallest >= smallest.quantile(TEETH_QUANTILE)].mean(dim=0)
-        return palest if self._paler_than_lips(palest, colours) else None
+        chosen = smallest >= smallest.quantile(TEETH_QUANTILE)
+        palest = seen[chosen].mean(dim=0)
+        if not self._paler_than_lips(palest, colours):
+            return None
+        # they stand in the lips' shadow there, which will fall on what is painted as well; but teeth that are
+        # as bright as the face's bright parts stand in the light
+        shadow = _lip_shadow(mouth.inner[None, None].to(colours))[0, 0]
+        light = (_light(self._rest(mouth), torch.ones_like(shadow)) * shadow)[mouth.inner][chosen].mean()
+        most = self._face_colours().mean(dim=1).quantile(FACE_QUANTILE) / palest.mean()
+        return _Teeth(palest, (palest * torch.minimum(1 / light, most).clamp_min(1)).clamp(max=1))
 
     def _paler_than_lips(self, some: Tensor, colours: Tensor) -> Tensor:
         """``[...]`` bool of ``[..., 3]``, beside the lips in the mouth's ``colours``."""
@@ -685,9 +718,12 @@ def _pool(planes: Tensor, size: int) -> Tensor:
 
 def _opened(mask: Tensor, reach: int) -> Tensor:
     """``[F, 1, n, n]`` without what is not wider than twice the reach in samples."""
-    size = 2 * reach + 1
-    eroded = -F.max_pool2d(-mask, size, stride=1, padding=reach)
-    return F.max_pool2d(eroded, size, stride=1, padding=reach)
+    return F.max_pool2d(_eroded(mask, reach), 2 * reach + 1, stride=1, padding=reach)
+
+
+def _eroded(mask: Tensor, reach: int) -> Tensor:
+    """``[F, 1, n, n]`` without what lies within the reach in samples of what is not in it."""
+    return -F.max_pool2d(-mask, 2 * reach + 1, stride=1, padding=reach)
 
 
 def _feather(mask: Tensor) -> Tensor:
@@ -705,12 +741,11 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     """Colours ``[F, n, n, 3]`` of the mouth's inside.
 
     Args:
-        rest: ``[F, n, n, 3]``, the places on the mean face. Little light gets far into the mouth.
+        rest: ``[F, n, n, 3]``, the places on the mean face.
         kinds: ``[F, n, n]`` among MOUTH_PARTS.
         tones: ``[5, 3]``.
     """
-    x, y, z = rest.unbind(-1)
-    light = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
+    x, y, _ = rest.unbind(-1)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
     wave = 0.3 * (2 * TEETH_PER_UNIT * x).cos()
     gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.385) / 0.02 + wave) * lower
@@ -718,11 +753,19 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     beside = 1 - (x * TEETH_PER_UNIT).sin().abs()
     edge = torch.where(upper, y + 0.302 - 0.38 * x.square(), -0.277 + 0.45 * x.square() - y)
     teeth = (upper | lower).to(rest)
-    gaps = 0.22 * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
+    gaps = TOOTH_ROUNDNESS * beside**3 + 0.22 * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
     corners = 0.45 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
     colours = tones[kinds.clamp_min(0)] * (1 - teeth * torch.maximum(gaps, corners))[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
-    return colours * light[..., None]
+    return colours * _light(rest, teeth)[..., None]
+
+
+def _light(rest: Tensor, teeth: Tensor) -> Tensor:
+    """``[...]``: how bright places ``[..., 3]`` in the mouth are; ``teeth`` ``[...]`` is 1 on teeth."""
+    x, _, z = rest.unbind(-1)
+    deep = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
+    aside = smoothstep((x.abs() - CHEEK_SHADOW_FROM) / (CHEEK_SHADOW_TO - CHEEK_SHADOW_FROM))
+    return deep * (1 - (1 - CHEEK_SHADOW) * aside * teeth)
 
 
 def _lip_shadow(inside: Tensor) -> Tensor:

@@ -162,6 +162,23 @@ def test_teeth_that_it_hides_are_like_those_it_shows(
         assert abs(typical[0] - typical[1]) < 0.02
 
 
+@pytest.mark.parametrize("brightness", [0.45, 0.9])
+def test_teeth_in_the_shadow_of_a_lip_are_brighter_in_the_light(face: FaceModel, brightness: float) -> None:
+    """But no brighter than the face, unless they are so in its own picture."""
+    own = motion(jawOpen=0.2)
+    crop = flat(face, *own)
+    crop[parts(face, *own) == 2] = brightness * torch.tensor([1.0, 0.97, 0.9])
+    grown = motion(jawOpen=0.5, mouthLowerDownLeft=1.0, mouthLowerDownRight=1.0)
+    seen = inside(names(face, *grown) == face.part_names.index("lower_teeth"))
+    grey = torch.full((1, SIZE, SIZE, 3), 0.5)
+    made = draw(CloseUps(portrait(face, crop, *own), face), grey, *grown)[0][seen].mean(dim=1)
+    skin = sum(SKIN) / 3
+    brightest = float(made.quantile(0.95))
+    assert brightest < max(skin, brightness) + 0.02
+    if brightness < skin:
+        assert brightest > brightness + 0.05
+
+
 def with_lower_teeth(face: FaceModel, drop: float) -> FaceModel:
     """The same faces, but their upper teeth reach further down."""
     other = copy(face)
