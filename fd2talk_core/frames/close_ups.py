@@ -47,8 +47,11 @@ TEETH_AREA = 2.5e-4
 TEETH_QUANTILE = 0.93
 """Of the smallest channel of what is seen in a mouth: what lies above is the palest, and may be teeth."""
 
-FACE_QUANTILE = 0.95
+FACE_QUANTILE = 0.85
 """Of the face's brightness: teeth in full light are hardly brighter than the skin there."""
+
+TEETH_TINT = 0.6
+"""Saturation of teeth at most, by the face's: what is taken for teeth may be mixed with lips or a tongue."""
 
 TOOTH_RIM = 1.0
 """Pixels of the portrait by which its teeth are narrowed: their rims are mixed with lips and shadow."""
@@ -602,8 +605,12 @@ class CloseUps:
         # as bright as the face's bright parts stand in the light
         shadow = _lip_shadow(mouth.inner[None, None].to(colours))[0, 0]
         light = (_light(self._rest(mouth), torch.ones_like(shadow)) * shadow)[mouth.inner][chosen].mean()
-        most = self._face_colours().mean(dim=1).quantile(FACE_QUANTILE) / palest.mean()
-        return _Teeth(palest, (palest * torch.minimum(1 / light, most).clamp_min(1)).clamp(max=1))
+        face = self._face_colours()
+        most = face.mean(dim=1).quantile(FACE_QUANTILE) / palest.mean()
+        grey = palest.mean()
+        tint = (TEETH_TINT * _saturation(face.mean(dim=0)) / _saturation(palest).clamp_min(1e-3)).clamp(max=1)
+        lit = torch.lerp(grey, palest, tint) * torch.minimum(1 / light, most).clamp_min(1)
+        return _Teeth(palest, lit.clamp(max=1))
 
     def _paler_than_lips(self, some: Tensor, colours: Tensor) -> Tensor:
         """``[...]`` bool of ``[..., 3]``, beside the lips in the mouth's ``colours``."""
