@@ -155,6 +155,7 @@ class SpeechSet:
         key = fingerprint(
             encoder.state_dict(),
             encoder.do_normalize,
+            *encoder.bands,
             *(part for clip in self.clips for part in (clip.waveform, clip.num_frames, clip.fps)),
         )
         path = folder / f"features-{key}.safetensors" if folder else None

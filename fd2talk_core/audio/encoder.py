@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -29,6 +29,7 @@ from ..networks.building import check_weights, outline_of, state_shapes
 from ..progress import Callback
 from ..timing import check_fps, frame_count
 from ..waveforms import check_waveform
+from .bands import band_levels
 from .features import NATIVE_FPS, AudioFeatures
 from .front import ConvolutionFront, feature_count, receptive_field_of, stride_of
 from .resampling import SAMPLE_RATE, to_mono_16k
@@ -68,9 +69,17 @@ class AudioEncoder(nn.Module):
         do_normalize: whether the model was trained on waveforms of zero mean and unit variance. It stands in
             its ``preprocessor_config.json``; its size does not tell.
         name: shown in messages.
+        bands: edges in Hz of bands whose levels stand beside the features
+            (:func:`~fd2talk_core.audio.bands.band_levels`); none by default, as in the paper.
     """
 
-    def __init__(self, config: Mapping[str, Any], do_normalize: bool, name: str = "wav2vec2") -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        do_normalize: bool,
+        name: str = "wav2vec2",
+        bands: Sequence[float] = (),
+    ) -> None:
         super().__init__()
         from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -87,6 +96,7 @@ class AudioEncoder(nn.Module):
         self.model = Wav2Vec2Model(hf_config)
         self.do_normalize = bool(do_normalize)
         self.name = name
+        self.bands = _check_bands(bands, name)
         self.stride, self.receptive_field = _check_front(hf_config, name)
 
     # -- files --
@@ -98,6 +108,7 @@ class AudioEncoder(nn.Module):
             "config": known_fields(self.model.config.to_diff_dict()),
             "do_normalize": self.do_normalize,
             "name": self.name,
+            **({"bands": list(self.bands)} if self.bands else {}),
         }
 
     @classmethod
@@ -178,7 +189,12 @@ class AudioEncoder(nn.Module):
 
     @property
     def feature_dim(self) -> int:
-        """D_a."""
+        """D_a, bands included."""
+        return self.hidden_dim + max(len(self.bands) - 1, 0)
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of wav2vec 2.0's own features, which :meth:`forward` gives."""
         return self.model.config.hidden_size
 
     def num_features(self, num_samples: int) -> int:
@@ -193,7 +209,9 @@ class AudioEncoder(nn.Module):
         return (waveform - mean) / (waveform.var(dim=-1, unbiased=False, keepdim=True) + 1e-7).sqrt()
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Features of whole clips at once: ``[B, N]`` at 16 kHz to ``[B, num_features(N), D_a]`` at 50 Hz."""
+        """wav2vec 2.0's features of whole clips at once: ``[B, N]`` at 16 kHz to ``[B, num_features(N),
+        hidden_dim]`` at 50 Hz.
+        """
         waveform = self.normalize(waveform)
         waveform = functional.pad(waveform, (0, max(0, self.receptive_field - waveform.shape[-1])))
         return self.model(waveform).last_hidden_state
@@ -253,9 +271,14 @@ class AudioEncoder(nn.Module):
         training = self.training
         self.train(False)
         try:
-            return self._encode_windows(ConvolutionFront(self.model, waveform, self.do_normalize), callback)
+            front = ConvolutionFront(self.model, waveform, self.do_normalize)
+            hidden = self._encode_windows(front, callback)
         finally:
             self.train(training)
+        if not self.bands:
+            return hidden
+        heard = band_levels(waveform.cpu(), self.bands, self.receptive_field // 2, self.stride, len(hidden))
+        return torch.cat([hidden, heard], dim=1)
 
     def _encode_windows(self, front: ConvolutionFront, callback: Callback | None) -> Tensor:
         total, second = front.num_features, SAMPLE_RATE // self.stride
@@ -263,7 +286,7 @@ class AudioEncoder(nn.Module):
         windows = 1 if total <= length + 2 * context else -(-total // length)
         # windows of one length, since a short last one would hear little but its context
         bounds = [total * i // windows for i in range(windows + 1)]
-        out = torch.empty(total, self.feature_dim)
+        out = torch.empty(total, self.hidden_dim)
         held, held_from = front(0, 0), 0
         for index, (start, stop) in enumerate(pairwise(bounds)):
             low, high = max(start - context, 0), min(stop + context, total)
@@ -275,6 +298,17 @@ class AudioEncoder(nn.Module):
             if callback is not None:
                 callback(index + 1, windows, None)
         return out
+
+
+def _check_bands(bands: Sequence[float], name: str) -> tuple[float, ...]:
+    edges = tuple(float(edge) for edge in bands)
+    rising = all(low < high for low, high in pairwise(edges))
+    if edges and not (len(edges) > 1 and rising and edges[0] >= 0 and edges[-1] <= SAMPLE_RATE / 2):
+        raise FD2TalkError(
+            f"The bands of {name!r} are bounded by {list(edges)}, but at least two rising frequencies from 0 "
+            f"to {SAMPLE_RATE // 2} Hz are needed."
+        )
+    return edges
 
 
 def _check_front(config: Wav2Vec2Config, name: str) -> tuple[int, int]:

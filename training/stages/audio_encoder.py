@@ -103,8 +103,8 @@ class _Classifier(nn.Module):
     def __init__(self, encoder: AudioEncoder, num_phonemes: int, lesson_size: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Linear(encoder.feature_dim, num_phonemes)
-        self.pupil = nn.Linear(encoder.feature_dim, lesson_size) if lesson_size else None
+        self.head = nn.Linear(encoder.hidden_dim, num_phonemes)
+        self.pupil = nn.Linear(encoder.hidden_dim, lesson_size) if lesson_size else None
 
     def forward(self, waveform: Tensor) -> Tensor:
         """``[B, N]`` at 16 kHz to logits ``[B, n, phonemes]`` at 50 Hz."""
