@@ -610,7 +610,7 @@ def test_a_joint_network_is_scored_and_never_a_mixture(tmp_path: Path) -> None:
     face_model = default_face_model()
     info = CheckpointInfo(face_model=face_model.name, native_fps=25.0, steps=2, resolution=64)
     fake = Fake()
-    thin = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "condition_dim": 32, "audio_dim": 128}
+    thin = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "condition_dim": 32, "audio_dim": 138}
     joint = configs.build("expression", "tiny", 0, **thin, kind="joint", coefficient_dim=58)
     networks = {
         "audio_encoder": configs.build("audio_encoder", "tiny", 0),
@@ -620,7 +620,7 @@ def test_a_joint_network_is_scored_and_never_a_mixture(tmp_path: Path) -> None:
     }
     for name, network in networks.items():
         save_checkpoint(network, tmp_path / f"{name}.safetensors", info)
-    features = AudioFeatures(torch.randn(30, 128), Fraction(30, 25), 25.0, "none")
+    features = AudioFeatures(torch.randn(30, 138), Fraction(30, 25), 25.0, "none")
     found = Weights.load(tmp_path).sequences(features, seed=3)
     stored = load_checkpoint(tmp_path / "joint.safetensors", MotionTransformer)
     wanted = sample_joint_motion(stored, features, seed=3)
@@ -633,7 +633,7 @@ def test_a_joint_network_is_scored_and_never_a_mixture(tmp_path: Path) -> None:
 
 def test_size_and_operations_of_known_networks(reference, tmp_path: Path) -> None:
     face_model = default_face_model()
-    small = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "condition_dim": 32, "audio_dim": 128}
+    small = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "condition_dim": 32, "audio_dim": 138}
     networks = {
         "audio_encoder": configs.build("audio_encoder", "tiny", 0),
         "expression": configs.build("expression", "tiny", 0, **small),
