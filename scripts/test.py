@@ -17,7 +17,7 @@ SHARED = ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
 
 
 def main() -> int:
-    python = prepare("training", "test")
+    python = prepare("training", "evaluate", "test")
     install_debian_packages()
     return subprocess.run([python, "-m", "pytest", *SHARED, *sys.argv[1:]], cwd=ROOT).returncode
 

@@ -39,3 +39,25 @@ def draw_motion(rows: list[tuple[list[Tensor], Tensor, Tensor]], picture: Path) 
     axes[0].legend(fontsize=8)
     axes[1].legend(fontsize=8)
     figure.savefig(picture, dpi=70)
+
+
+def draw_curves(panels: list[tuple[str, dict[str, Tensor]]], fps: float, picture: Path) -> None:
+    """Curves over seconds, one panel under the other.
+
+    Args:
+        panels: title, and curves ``[F]`` by name.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.5 * len(panels)), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (title, curves) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+        for name, values in curves.items():
+            axis.plot(
+                torch.arange(len(values)) / fps, values, label=name, color="0.6" if name == "real" else None
+            )
+        axis.set_title(title, fontsize=9)
+        axis.legend(fontsize=7, loc="upper right")
+    axis.set_xlabel("seconds", fontsize=8)
+    figure.savefig(picture, dpi=70)

@@ -17,6 +17,8 @@ from fd2talk_core.errors import FD2TalkError
 
 ROUNDING_ERROR = 1 / (12 * 255**2)
 """Mean squared error of rounding 0..1 to 8 bits."""
+MILLIMETRES = 100
+"""In a unit of the face model."""
 
 
 def psnr(frames: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -68,12 +70,50 @@ def lip_error(mouth: Tensor, truth: Tensor, still: Tensor) -> float:
         mouth, truth: ``[F, M, 3]`` mouth vertices of one identity, without head pose.
         still: ``[M, 3]``, the same mouth at rest.
     """
-    reference = _largest_distance(still.expand_as(truth), truth)
-    return float(_largest_distance(mouth, truth) / reference) if reference > 1e-9 else 0.0
+    reference = lip_vertex_error(still.expand_as(truth), truth)
+    return lip_vertex_error(mouth, truth) / reference if reference > 1e-9 else 0.0
 
 
-def _largest_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).norm(dim=-1).amax(dim=1).mean()
+def lip_vertex_error(mouth: Tensor, truth: Tensor) -> float:
+    """LVE (Richard et al. 2021): the largest distance over the lip vertices, averaged over frames, in their
+    units.
+
+    Args:
+        mouth, truth: ``[F, M, 3]``, lip vertices.
+    """
+    return float((mouth - truth).norm(dim=-1).amax(dim=1).mean())
+
+
+def expression_diversity(samples: Tensor) -> float:
+    """Diversity of expression codes for one recording (FaceTalk Eq. 20, of its N recordings one).
+
+    Args:
+        samples: ``[K, F, D_β]`` for the same sound, from different noise.
+
+    Returns:
+        1 / K times the sum of the distances ‖e_j - e_l‖₂ over all ordered pairs j ≠ l, each averaged over
+        frames.
+    """
+    _check_several(samples)
+    distances = (samples[:, None] - samples[None]).norm(dim=-1).mean(dim=-1)
+    return float(distances.sum() / len(samples))
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of the normal distributions of two sets of features (Heusel et al. 2017): FID on
+    Inception's, FVD on I3D's.
+
+    Args:
+        a, b: ``[n, D]`` and ``[m, D]``, at least two of each.
+    """
+    if min(len(a), len(b)) < 2:
+        raise FD2TalkError(f"A Fréchet distance needs two samples and more, not {len(a)} and {len(b)}.")
+    a, b = a.double(), b.double()
+    means = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    # the trace of the root of Σ_a Σ_b is the sum of the singular values of X_aᵀ X_b, without any D x D matrix
+    a, b = ((values - values.mean(dim=0)) / (len(values) - 1) ** 0.5 for values in (a, b))
+    root = torch.linalg.svdvals(a @ b.mT).sum()
+    return max(0.0, float(means + a.square().sum() + b.square().sum() - 2 * root))
 
 
 BILABIALS = ("p", "b", "m")
@@ -152,9 +192,13 @@ def pose_diversity(poses: Tensor) -> float:
     Args:
         poses: ``[S, F, 6]``, S samples for the same audio.
     """
-    if poses.shape[0] < 2:
-        raise FD2TalkError("Diversity compares samples, so at least two are needed.")
+    _check_several(poses)
     return float(poses[..., :3].std(dim=0).mean())
+
+
+def _check_several(samples: Tensor) -> None:
+    if len(samples) < 2:
+        raise FD2TalkError("Diversity compares samples, so at least two are needed.")
 
 
 def pose_range(pose: Tensor) -> float:

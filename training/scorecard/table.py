@@ -40,3 +40,9 @@ def table(rows: Sequence[Row]) -> str:
         mark = {True: "met", False: "MISSED", None: ""}[row.met]
         lines.append(f"{row.name:48s} {value:>9s} {target:>9s} {mark:7s} {row.note}".rstrip())
     return "\n".join(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Cells under each other, two spaces apart."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

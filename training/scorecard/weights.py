@@ -92,7 +92,12 @@ class Weights:
         else:
             latents = self.without_unet(reference, motion)
         frames = decode_frames(
-            self.autoencoder, latents, reference, motion=motion, paste_back=False, detail=self.detail
+            self.autoencoder,
+            latents,
+            reference,
+            motion=motion if self.unet.takes_overlay else None,
+            paste_back=False,
+            detail=self.detail,
         )
         return frames.movedim(-1, 1)
 
