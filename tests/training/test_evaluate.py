@@ -11,6 +11,7 @@ import torch
 
 from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.networks.checkpoint import SHIPPED
@@ -18,7 +19,7 @@ from training.evaluate import bench
 from training.evaluate.__main__ import main
 from training.evaluate.bench import Evaluation, read_scores, write_scores
 from training.evaluate.columns import BY_KEY, COLUMNS
-from training.evaluate.making import FPS, MakingOptions, make_clip, read_frames
+from training.evaluate.making import FPS, MakingOptions, _inside, make_clip, read_frames
 from training.evaluate.page import csv_table, html_page, text_table
 from training.evaluate.scoring import CHANCE, MADE, REAL, ClipScores, Instruments, score_clip, summarise
 from training.scorecard.weights import Weights
@@ -100,6 +101,13 @@ def test_a_clip_at_another_rate_is_seen_at_25() -> None:
     assert len(read_frames(DRIVING, 0.8)) == round(round(0.8 * fps) / fps * FPS)
 
 
+def test_what_lies_beyond_the_video_is_not_inside() -> None:
+    """A crop of 40 pixels around the corner of a picture: a quarter of it is there."""
+    inside = _inside(CropTransform.of_square(0, 0, 40, 20), torch.zeros(100, 200, 3))
+    assert inside.shape == (1, 1, 20, 20)
+    assert inside[0, 0, 10:, 10:].all() and int(inside.sum()) == 100
+
+
 def test_one_command_measures_a_folder_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -144,13 +152,13 @@ def test_a_driven_clip_needs_no_sound_and_follows_itself() -> None:
             return getattr(weights, name)
 
         def talk(self, reference, expression, pose, mode):
-            pictures = [frame.float() / 255 for frame in read_frames(DRIVING, 0.28)[: len(pose.values)]]
+            pictures = [frame.float() / 255 for frame in read_frames(DRIVING, 0.2)[: len(pose.values)]]
             crops = [reference.crop_transform.to_crop(picture).movedim(-1, 0) for picture in pictures]
             return torch.stack(crops)
 
     landmarker = FaceLandmarker()
-    clip = make_clip(Mirror(), DRIVING, MakingOptions(seconds=0.28, driven=True), landmarker)
-    assert clip.expressions is None and len(clip.made) == 7
+    clip = make_clip(Mirror(), DRIVING, MakingOptions(seconds=0.2, driven=True), landmarker)
+    assert clip.expressions is None and len(clip.made) == 5
     found = score_clip(clip, weights, Instruments({}, {}))
     assert found.values[MADE]["psnr"] > 58 and found.values[MADE]["ssim"] == pytest.approx(1)
     assert found.values[MADE]["blinks"] == found.values[REAL]["blinks"]

@@ -73,8 +73,8 @@ COLUMNS = (
         of_set=True,
         needs=INCEPTION,
     ),
-    Column("psnr", "PSNR", "FD2Talk", "high", "dB, whole crop, frame by frame", FIRST),
-    Column("ssim", "SSIM", "FD2Talk", "high", "whole crop, frame by frame", FIRST),
+    Column("psnr", "PSNR", "FD2Talk", "high", "dB, frame by frame, where the crop lies in the video", FIRST),
+    Column("ssim", "SSIM", "FD2Talk", "high", "frame by frame, where the crop lies in the video", FIRST),
     Column("lpips", "LPIPS", "DiffTalk", "low", "AlexNet, frame by frame", FIRST, needs=ALEXNET),
     Column(
         "fvd16", "FVD16", "DAWN", "low", "I3D's logits, windows of 16 frames", FIRST, of_set=True, needs=I3D

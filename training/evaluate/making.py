@@ -12,6 +12,7 @@ from fd2talk_core.audio.reading import has_sound, read_audio
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.checks import check_number, check_whole
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import FaceLandmarker, check_picture
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.formats.video_frames import VideoFrames
@@ -85,6 +86,7 @@ class MadeClip:
 
     Attributes:
         real, made: ``[F, 3, S, S]`` in 0..1, in steps of 1/255 as videos hold them.
+        inside: ``[1, 1, S, S]`` bool, what of the crop lies in the video; beyond, its edge goes on.
         real_seen, made_seen: what is read off them.
         asked: ``[F, D_β]``, the expression that the frames were made with.
         expressions: ``[K, F, D_β]``, sampled with K seeds; None where the clip is driven.
@@ -94,6 +96,7 @@ class MadeClip:
     name: str
     real: Tensor
     made: Tensor
+    inside: Tensor
     real_seen: Seen
     made_seen: Seen
     asked: Tensor
@@ -146,6 +149,7 @@ def make_clip(weights: Weights, path: Path, options: MakingOptions, landmarker: 
         path.stem,
         real,
         made,
+        _inside(reference.crop_transform, pictures[0]),
         Seen.of(real, landmarker, weights.face_model),
         Seen.of(made, landmarker, weights.face_model),
         expression.values,
@@ -156,6 +160,14 @@ def make_clip(weights: Weights, path: Path, options: MakingOptions, landmarker: 
 
 def _first(sequence: CoefficientSequence, count: int) -> CoefficientSequence:
     return sequence.replace(values=sequence.values[:count])
+
+
+def _inside(transform: CropTransform, picture: Tensor) -> Tensor:
+    height, width = picture.shape[:2]
+    centres = torch.arange(transform.size) + 0.5
+    rows, columns = torch.meshgrid(centres, centres, indexing="ij")
+    x, y = transform.points_to_picture(torch.stack([columns, rows], dim=-1)).unbind(-1)
+    return ((x >= 0) & (y >= 0) & (x <= width) & (y <= height))[None, None]
 
 
 def _as_stored(frames: Tensor) -> Tensor:

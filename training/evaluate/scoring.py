@@ -128,8 +128,9 @@ def score_clip(clip: MadeClip, weights: Weights, instruments: Instruments) -> Cl
 def _pictures(clip: MadeClip, networks: Mapping[str, Any], values: Values, **_: Any) -> None:
     rows = {MADE: clip.made, CHANCE: clip.real[:1].expand_as(clip.real)}
     for row, frames in rows.items():
-        values[row]["psnr"] = float(psnr(frames, clip.real).mean())
-        values[row]["ssim"] = float(ssim(frames, clip.real).mean())
+        inside = clip.inside.expand(len(frames), -1, -1, -1)
+        values[row]["psnr"] = float(psnr(frames, clip.real, inside).mean())
+        values[row]["ssim"] = float(ssim(frames, clip.real, inside).mean())
         if "Lpips" in networks:
             values[row]["lpips"] = float(networks["Lpips"](frames, clip.real).mean())
 
