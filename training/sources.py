@@ -9,9 +9,10 @@ import hashlib
 import io
 import json
 import math
+import shutil
 import tarfile
 import wave
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -310,6 +311,23 @@ def need_weights(weights: Path, network: str, module: str) -> Path:
             f"{weights / network}.safetensors does not exist; make it first with python -m {module}."
         )
     return path
+
+
+def copy_weights(source: Path, target: Path, networks: Iterable[str]) -> None:
+    """Put networks of a weights folder into another, where they are not there already.
+
+    What the first lacks is left out.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    for network in networks:
+        path = in_set(source, network)
+        if path is None or (target / path.name).exists():
+            continue
+        if path.is_dir():
+            shutil.copytree(path, target / path.name)
+        else:
+            with replacing(target / path.name) as partial:
+                shutil.copyfile(path, partial)
 
 
 # ---- the shards --------------------------------------------------------------------------------------------

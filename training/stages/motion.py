@@ -7,6 +7,7 @@ ablation).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +131,18 @@ class MotionStage(Stage):
             sample[f"{kind}_timestep"] = draw_timestep(self.visited[kind], self.options.visited, generator)
         return sample
 
+    def denoiser(
+        self, network: MotionTransformer, batch: dict[str, Tensor]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """``(x_t, t) -> x0`` by a network, with a batch's sound."""
+        return lambda noisy, t: network(noisy, t, batch["audio"], batch["drop"])
+
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, losses = self.options, {}
         loss = torch.zeros((), device=self.mouth_basis.device)
         for kind, network in self.networks.items():
             error, estimate, _ = diffusion_loss(
-                lambda noisy, t, network=network: network(noisy, t, batch["audio"], batch["drop"]),
+                self.denoiser(network, batch),
                 network.normalize(self._target(kind, batch)),
                 scheduler=self.scheduler,
                 timesteps=batch[f"{kind}_timestep"],

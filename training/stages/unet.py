@@ -7,6 +7,7 @@ costs the UNet alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,11 +166,11 @@ class UNetStage(Stage):
                 )
         return sample
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        frame, t = batch["frame"], batch["timestep"]
+    def denoiser(self, unet: FrameUNet, batch: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """``(x_t, t) -> x0`` by a UNet, with a batch's conditions."""
 
         def denoise(noisy: Tensor, timestep: Tensor) -> Tensor:
-            return self.networks["unet"](
+            return unet(
                 noisy.contiguous(memory_format=torch.channels_last),
                 timestep,
                 motion=batch["motion"],
@@ -177,8 +178,12 @@ class UNetStage(Stage):
                 warped=batch.get("warped"),
             )
 
+        return denoise
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        frame, t = batch["frame"], batch["timestep"]
         error, _, _ = diffusion_loss(
-            denoise,
+            self.denoiser(self.networks["unet"], batch),
             frame,
             scheduler=self.scheduler,
             timesteps=t,

@@ -58,7 +58,7 @@ def _train(name: str, build: Any, given: argparse.Namespace) -> None:
     section = apply_overrides(load_section(given.config, name), given.set)
     settings = train_settings(section, minutes=given.minutes, steps=given.steps, seed=given.seed)
     if given.threads is not None:
-        torch.set_num_threads(check_whole(given.threads, "--threads", 1, MOST_THREADS))
+        set_threads(given.threads)
     torch.manual_seed(settings.seed)
     folder = run_folder(given.runs / given.run / name)
     with PartialState(cpu=on_processor()).main_process_first():
@@ -67,6 +67,15 @@ def _train(name: str, build: Any, given: argparse.Namespace) -> None:
             stage.start_from(given.start)
             words += "; started from earlier weights"
     train(stage, settings, folder, given.weights, words)
+
+
+def set_threads(threads: int) -> None:
+    """Processor threads of all that follows.
+
+    Raises:
+        FD2TalkError: when it is no number of threads.
+    """
+    torch.set_num_threads(check_whole(threads, "--threads", 1, MOST_THREADS))
 
 
 def run_folder(folder: Path) -> Path:
