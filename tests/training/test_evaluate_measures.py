@@ -316,7 +316,9 @@ def test_a_missing_file_is_named_with_its_source(tmp_path: Path) -> None:
     }
 
 
-def test_a_weights_file_that_would_execute_something_is_refused(tmp_path: Path) -> None:
+def test_a_weights_file_that_would_execute_something_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "syncnet_v2.model"
     torch.save({"a": Path("x")}, path)  # an object of a class, which reading would have to build
     with pytest.raises(FD2TalkError, match="cannot be read"):
@@ -328,5 +330,8 @@ def test_a_weights_file_that_would_execute_something_is_refused(tmp_path: Path) 
     with pytest.raises(FD2TalkError, match="lacks .*, or has it of another shape"):
         SyncNet.load(tmp_path)
     assert SYNCNET.need(tmp_path) == path
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(FD2TalkError, match=r"does not read safely: update torch to 2\.6"):
+        read_state(path)
     with pytest.raises(FD2TalkError, match="lacks weight"):
         fill(nn.Linear(1, 2), {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, path)

@@ -8,6 +8,7 @@ from .files import ALEXNET, ARCFACE, HOPENET, I3D, INCEPTION, SYNCNET, MetricFil
 
 SHIFTED = "the same frames with the sound shifted by half of the clip"
 FIRST = "the first frame repeated"
+OURS = "ours"
 _ARROWS = {"high": "↑", "low": "↓", "zero": "→ 0", "real": "→ real"}
 
 
@@ -105,17 +106,17 @@ COLUMNS = (
         "Eq. 20 on expression coefficients of several seeds",
     ),
     Column(
-        *("lip_r", "lips' r", "ours", "high"),
+        *("lip_r", "lips' r", OURS, "high"),
         "correlation of the lips' gap with the real one at the best lag within 4 frames",
         "one curve shifted circularly, best lag taken there too",
     ),
-    Column("lip_lag", "lips' lag", "ours", "zero", "that lag in frames, over 0 where the made lips are late"),
+    Column("lip_lag", "lips' lag", OURS, "zero", "that lag in frames, over 0 where the made lips are late"),
     Column(
-        *("p_sync", "P_sync", "ours", "high"),
+        *("p_sync", "P_sync", OURS, "high"),
         "FD2Talk Eq. 10 by this pack's lip expert, on the mouth tracked in the frames",
         SHIFTED,
     ),
-    Column("pose_range", "head (rad)", "ours", "real", "deviation over time of the tracked head's angles"),
-    Column("found", "face found", "ours", "high", "share of the frames in which the landmarker finds it"),
+    Column("pose_range", "head (rad)", OURS, "real", "deviation over time of the tracked head's angles"),
+    Column("found", "face found", OURS, "high", "share of the frames in which the landmarker finds it"),
 )
 BY_KEY = {column.key: column for column in COLUMNS}

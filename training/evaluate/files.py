@@ -20,6 +20,8 @@ from ..npm import CACHE
 
 FOLDER = CACHE / "evaluate"
 """Where the files are looked for by default."""
+SAFE_TORCH = (2, 6)
+"""From here on torch's restricted reader executes nothing of a file (CVE-2025-32434)."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if _version(torch.__version__) < SAFE_TORCH:
+            raise FD2TalkError(
+                f"{path} is a pickle, which torch {torch.__version__} does not read safely: update torch to "
+                f"{'.'.join(map(str, SAFE_TORCH))}, or save its tensors as {path.stem}.safetensors."
+            )
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except FD2TalkError:
+        raise
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise FD2TalkError(f"{path} cannot be read ({reason_of(error)}); get it again.") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise FD2TalkError(f"{path} holds something else than tensors by name; get it again.")
     return found
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("+")[0].split(".")[:2])
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:

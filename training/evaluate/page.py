@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from ..scorecard.table import aligned
 from .bench import Evaluation
-from .columns import BY_KEY, COLUMNS, Column
+from .columns import BY_KEY, COLUMNS, OURS, Column
 from .scoring import CHANCE, MADE, REAL, Summary
 
 ROWS = {REAL: "real clips", MADE: "made", CHANCE: "chance"}
@@ -17,9 +18,10 @@ ROWS = {REAL: "real clips", MADE: "made", CHANCE: "chance"}
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .7rem; text-align: right }
-th { background: #f3f3f3 } td:first-child, th:first-child, td.words { text-align: left } tr { border-bottom:
-1px solid #ddd } .made { font-weight: 600 } .none { color: #888 } small { color: #666 } img { max-width: 100%;
-display: block; margin: .4rem 0 } h2 { margin-top: 2.2rem }
+th { background: #f3f3f3 } td:first-child, th:first-child, .words { text-align: left }
+.wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap }
+tr { border-bottom: 1px solid #ddd } tr.made { font-weight: 600 } .none { color: #888 }
+small { color: #666 } img { max-width: 100%; display: block; margin: .4rem 0 } h2 { margin-top: 2.2rem }
 """
 
 
@@ -39,13 +41,16 @@ def text_table(result: Evaluation) -> str:
         lines.append(
             (column.heading, column.paper, *(number(summary, row) for row in ROWS), _note(column, summary))
         )
-    drive = "their own motion" if result.options.driven else "their sound"
-    head = f"{result.model}: {_counted(len(result.clips), 'clip')} made from their first frame and {drive}"
+    head = f"{result.model}: {_counted(len(result.clips), 'clip')}, each made from {_source(result)}"
     return "\n".join([head, *aligned(lines), *result.left_out])
 
 
 def _counted(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _source(result: Evaluation) -> str:
+    return f"its first frame and its {'own motion' if result.options.driven else 'sound'}"
 
 
 def _note(column: Column, summary: Summary) -> str:
@@ -76,14 +81,14 @@ def csv_table(result: Evaluation) -> str:
 
 def html_page(result: Evaluation) -> str:
     """A page beside the folder ``clips`` with its pictures, and ``plots.png``."""
-    drive = "their own motion" if result.options.driven else "their own sound"
     frames = sum(clip.frames for clip in result.clips)
     body = [
         f"<h1>{escape(result.model)}</h1>",
         f"<p>{_counted(len(result.clips), 'clip')}, {frames} frames at 25 per second, each made again from "
-        f"its first frame and {drive} (seed {result.options.seed}, at most {result.options.seconds:g} s). "
+        f"{_source(result)} (seed {result.options.seed}, at most {result.options.seconds:g} s). "
         "Values are means and deviations over clips.</p>",
-        _papers_table(result),
+        _side_by_side(result, [column for column in COLUMNS if column.paper != OURS]),
+        _side_by_side(result, [column for column in COLUMNS if column.paper == OURS]),
         "<h2>The measures</h2>",
         _about_table(result),
         "<h2>By clip</h2>",
@@ -104,15 +109,14 @@ def html_page(result: Evaluation) -> str:
     )
 
 
-def _papers_table(result: Evaluation) -> str:
-    """As the papers print it: measures side by side; those that are missing stand below, with the reason."""
-    shown = [column for column in COLUMNS if result.columns[column.key].mean]
-    heads = "".join(f"<th>{escape(c.heading)}<br><small>{c.paper}</small></th>" for c in shown)
+def _side_by_side(result: Evaluation, columns: Sequence[Column]) -> str:
+    """Measures beside each other, as the papers print them; why one is missing stands in the table below."""
+    heads = "".join(f"<th>{escape(c.heading)}<br><small>{c.paper}</small></th>" for c in columns)
     lines = []
     for row, name in ROWS.items():
-        cells = "".join(f"<td>{number(result.columns[column.key], row)}</td>" for column in shown)
+        cells = "".join(f"<td>{number(result.columns[column.key], row)}</td>" for column in columns)
         lines.append(f'<tr class="{row}"><td>{name}</td>{cells}</tr>')
-    return f'<div style="overflow-x:auto"><table><tr><th></th>{heads}</tr>{"".join(lines)}</table></div>'
+    return f'<div class="wide"><table><tr><th></th>{heads}</tr>{"".join(lines)}</table></div>'
 
 
 def _about_table(result: Evaluation) -> str:
@@ -125,7 +129,8 @@ def _about_table(result: Evaluation) -> str:
             f'<tr><td>{escape(column.heading)}</td><td class="words">{escape(column.about)}'
             f'<br><small>{escape(chance)}</small></td><td class="words">{value}</td></tr>'
         )
-    return f"<table><tr><th>measure</th><th>what it is</th><th>made</th></tr>{''.join(lines)}</table>"
+    heads = '<th>measure</th><th class="words">what it is</th><th class="words">made</th>'
+    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
 
 
 def draw_plots(result: Evaluation, picture: Path) -> None:
