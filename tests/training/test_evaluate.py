@@ -88,7 +88,7 @@ def test_the_page_and_the_tables_say_what_is_missing_and_escape_names() -> None:
     assert "22.000 ± 2.828" in text and "alexnet-owt" in text and "of 12 samples" in text
     page = html_page(result)
     assert "<b>" not in page and "&lt;b&gt;" in page and "&lt;no face&gt;" in page
-    assert "PSNR ↑" in page and "22.000 ± 2.828" in page
+    assert "PSNR ↑" in page and "22.000 ± 2.828" in page and "22.000<br><small>± 2.828</small>" in page
     rows = list(csv.DictReader(csv_table(result).splitlines()))
     assert [(row["clip"], row["row"]) for row in rows[:3]] == [("<b>", REAL), ("<b>", MADE), ("<b>", CHANCE)]
     assert rows[1]["psnr"] == "20.0" and rows[-2]["clip"] == "(all)" and float(rows[-2]["psnr"]) == 22

@@ -14,6 +14,7 @@ sys.path[:0] = [str(Path(__file__).parent)]
 import synthetic  # noqa: E402
 
 from fd2talk_core import configs  # noqa: E402
+from fd2talk_core.audio.resampling import SAMPLE_RATE  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
 from fd2talk_core.networks.checkpoint import CheckpointInfo, read_header, save_checkpoint  # noqa: E402
@@ -24,8 +25,10 @@ from fd2talk_core.networks.diffusion import (  # noqa: E402
     make_scheduler,
     sampling_timesteps,
 )
+from training.sources import SpeechClip, SpeechSet  # noqa: E402
 from training.stages import student  # noqa: E402
-from training.stages.student import Interval  # noqa: E402
+from training.stages.motion import MotionOptions, MotionStage  # noqa: E402
+from training.stages.student import Interval, StudentMotion  # noqa: E402
 from training.stages.unet import build_unet  # noqa: E402
 from training.student import main, students_table  # noqa: E402
 from training.trainer import load_section  # noqa: E402
@@ -84,6 +87,52 @@ def test_steps_that_do_not_fit_are_refused() -> None:
         Interval(3, 16)
     with pytest.raises(FD2TalkError, match="teacher's steps is 2"):
         Interval(4, 2)
+
+
+def test_motion_students_start_as_their_teachers_and_say_their_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a student goes as many steps as its teacher, its copy answers just what is wanted."""
+    monkeypatch.setattr(student, "MEASURED_STEPS", 3)
+    clip = SpeechClip(
+        name="clip",
+        waveform=torch.zeros(SAMPLE_RATE * 2),
+        phonemes=(),
+        expression=torch.rand(50, 52),
+        pose=0.1 * torch.randn(50, 6),
+        identity=torch.zeros(80),
+        fps=25.0,
+        features=torch.randn(50, 128).half(),
+        encoder="tiny",
+    )
+    speech = SpeechSet((clip,))
+    networks = {
+        kind: configs.build(kind, "tiny", seed, num_layers=1, hidden_size=32)
+        for seed, kind in enumerate(("expression", "pose"))
+    }
+    options = MotionOptions(sync_weight=0, drop_audio=0.5, held_out_clips=1, held_out_seconds=1)
+    face_model = default_face_model()
+    mean = torch.full((52,), 0.3)
+    stage = MotionStage(networks, None, speech, speech, face_model, options)
+    networks["expression"].set_normalization(mean, torch.ones(52))
+    same = StudentMotion(stage, 2, 2)
+    batch = same.batch(range(4), lambda index: torch.Generator().manual_seed(index))
+    assert set(batch["pose_timestep"].tolist()) <= set(sampling_timesteps(2))
+    torch.testing.assert_close(same(batch)["loss"], torch.zeros(()), atol=1e-6, rtol=0)
+    # the teacher's own normalisation stays, and it is no part of what is trained
+    torch.testing.assert_close(same.networks["expression"].coefficient_mean, mean)
+    assert not any(parameter.requires_grad for parameter in same.teachers.parameters())
+    fewer = StudentMotion(stage, 1, 4)
+    losses = fewer(fewer.batch(range(4), lambda index: torch.Generator().manual_seed(index)))
+    assert losses["loss"] > 1e-4 and losses["loss"].requires_grad
+    found = fewer.validate(None)
+    assert {"mouth_correlation", "teacher_mouth_correlation", "teacher_pose_range"} <= set(found)
+    # a later student of the chain keeps what the first teacher reached
+    known = {name: 0.5 for name in found if "teacher" not in name}
+    assert StudentMotion(stage, 1, 1, known).validate(None)["teacher_lip_error"] == 0.5
+    fewer.export(tmp_path, "nothing")
+    assert read_header(tmp_path / "pose.safetensors")[2].steps == 1
+    assert read_header(tmp_path / "expression.safetensors")[1]["free_steps"] == 0
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from .scoring import CHANCE, MADE, REAL, Summary
 ROWS = {REAL: "real clips", MADE: "made", CHANCE: "chance"}
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .3rem .7rem; text-align: right }
 th { background: #f3f3f3 } td:first-child, th:first-child, .words { text-align: left }
-.wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap }
+.wide { overflow-x: auto; font-size: 13px } .wide td, .wide th { padding: .25rem .4rem }
 tr { border-bottom: 1px solid #ddd } tr.made { font-weight: 600 } .none { color: #888 }
 small { color: #666 } img { max-width: 100%; display: block; margin: .4rem 0 } h2 { margin-top: 2.2rem }
 """
@@ -114,7 +114,11 @@ def _side_by_side(result: Evaluation, columns: Sequence[Column]) -> str:
     heads = "".join(f"<th>{escape(c.heading)}<br><small>{c.paper}</small></th>" for c in columns)
     lines = []
     for row, name in ROWS.items():
-        cells = "".join(f"<td>{number(result.columns[column.key], row)}</td>" for column in columns)
+        shown = (number(result.columns[column.key], row).partition(" ± ") for column in columns)
+        cells = "".join(
+            f"<td>{mean}{f'<br><small>± {deviation}</small>' if deviation else ''}</td>"
+            for mean, _, deviation in shown
+        )
         lines.append(f'<tr class="{row}"><td>{name}</td>{cells}</tr>')
     return f'<div class="wide"><table><tr><th></th>{heads}</tr>{"".join(lines)}</table></div>'
 
