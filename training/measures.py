@@ -110,8 +110,10 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         raise FD2TalkError(f"A Fréchet distance needs two samples and more, not {len(a)} and {len(b)}.")
     a, b = a.double(), b.double()
     means = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
-    # the trace of the root of Σ_a Σ_b is the sum of the singular values of X_aᵀ X_b, without any D x D matrix
+    # with Σ = XᵀX, the trace of the root of Σ_a Σ_b is the sum of the singular values of X_a X_bᵀ; where
+    # samples outnumber features, X may be the R of its QR decomposition, which is no larger than D x D
     a, b = ((values - values.mean(dim=0)) / (len(values) - 1) ** 0.5 for values in (a, b))
+    a, b = (torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x for x in (a, b))
     root = torch.linalg.svdvals(a @ b.mT).sum()
     return max(0.0, float(means + a.square().sum() + b.square().sum() - 2 * root))
 

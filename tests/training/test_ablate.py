@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
 import synthetic  # noqa: E402
 
+from fd2talk_core import configs  # noqa: E402
+from fd2talk_core.face.model import default_face_model  # noqa: E402
+from fd2talk_core.networks.checkpoint import SHIPPED  # noqa: E402
 from training import ablate  # noqa: E402
 from training.ablate import CLAIMS, MEASURES, VARIANTS, ablation_table, main, verdict  # noqa: E402
 from training.trainer import load_section  # noqa: E402
@@ -45,14 +49,27 @@ def test_the_table_has_means_deviations_and_chance() -> None:
 def test_every_row_is_a_configuration_that_exists() -> None:
     from dataclasses import fields
 
+    from training.stages.conditions import load_autoencoder
     from training.stages.motion import MotionOptions
-    from training.stages.unet import UNetOptions
+    from training.stages.unet import UNetOptions, build_unet
 
     options = {"motion": MotionOptions, "unet": UNetOptions}
+    built = []
+
+    def network_of(variant: ablate.Variant, section: dict) -> torch.nn.Module:
+        if variant.stage == "motion":
+            return configs.build("expression", "tiny", 0, **section["network"])
+        return build_unet(section, default_face_model(), load_autoencoder(SHIPPED / "tiny"), 128, 0)
+
     for variant in VARIANTS:
         section = apply_overrides(load_section("ablate", variant.stage), list(variant.settings))
         known = {field.name for field in fields(options[variant.stage])} | {"train", "network", "size"}
         assert set(section) <= known
+        built.append(network_of(variant, section))
+    windows = [network.config.alignment_window for network in built if hasattr(network.config, "num_layers")]
+    assert windows == [3, 3, None, 3, 3, 3]
+    forms = [n.config.conditioning + n.config.reference_alignment for n in built if hasattr(n, "make_cache")]
+    assert forms == ["decouplednone", "concatnone", "decoupledwarp_image"]
     assert set(CLAIMS) <= {variant.key for variant in VARIANTS}
 
 
