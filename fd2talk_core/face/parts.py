@@ -20,3 +20,18 @@ def part_kinds(face_model: FaceModel) -> Tensor:
         # a converted face model knows no parts: all of it is skin
         return torch.full((len(face_model.triangles),), len(MOUTH_PARTS) + 1, device=device)
     return torch.tensor(table, device=device)[face_model.triangle_parts]
+
+
+def below_the_eyes(face_model: FaceModel) -> Tensor:
+    """``[T]`` in 0..1: 0 above the eyes' middle, 1 below the lips', in between linear by height. 1 everywhere
+    where the face model names no parts.
+    """
+    height = face_model.mean[face_model.triangles].mean(dim=1)[:, 1]
+    kinds = part_kinds(face_model)
+    eyes, lips = kinds == len(MOUTH_PARTS), torch.zeros_like(kinds, dtype=torch.bool)
+    if "lips" in face_model.part_names:
+        lips = face_model.triangle_parts == face_model.part_names.index("lips")
+    if not (eyes.any() and lips.any()):
+        return torch.ones_like(height)
+    top, bottom = height[eyes].mean(), height[lips].mean()
+    return ((top - height) / (top - bottom)).clamp(0, 1)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import FD2TalkError
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
-from ..face.parts import part_kinds
+from ..face.parts import below_the_eyes, part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
@@ -46,7 +46,8 @@ EXTENSION_SIZE = 64
 LEAST_ROOM, ENOUGH_ROOM = 0.35, 0.6
 """Room that the portrait has for a surface by the room that the frame has: under the first it counts as
 hidden, over the second as seen. A cheek that was turned away is a few of the portrait's pixels, and as the
-fitted mesh lies beside the face by as many, they show hair or the wall."""
+fitted mesh lies beside the face by as many, they show hair or the wall. Above the eyes that is hair anyway,
+which is better stretched than painted."""
 
 STRAY = 0.02
 """Half widths by which the displacement of a cell at the mesh's edge may differ from that of cells around. An
@@ -132,8 +133,9 @@ def correspond(
     places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
     kinds = part_kinds(face_model)
     kind = raster.look_up(kinds, -1)
-    room = raster.look_up(_room(face_model, portrait.points, target), 1.0)
-    enough = soften(((room - LEAST_ROOM) / (ENOUGH_ROOM - LEAST_ROOM)).clamp(0, 1)[:, None])[:, 0]
+    room = (_room(face_model, portrait.points, target) - LEAST_ROOM) / (ENOUGH_ROOM - LEAST_ROOM)
+    enough = 1 - (1 - room.clamp(0, 1)) * below_the_eyes(face_model)
+    enough = soften(raster.look_up(enough, 1.0)[:, None])[:, 0]
     visible = (raster.covered & _is_seen(portrait.raster, places, kind, kinds)) * enough
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
