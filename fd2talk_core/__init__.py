@@ -21,6 +21,7 @@ _EXPORTS = {
     "FrameAutoencoder": "networks.autoencoder",
     "FrameUNet": "networks.unet",
     "LipExpert": "networks.lip_expert",
+    "LiveAvatar": "live.avatar",
     "MotionTransformer": "networks.motion_transformer",
     "Reference": "frames.reference",
 }

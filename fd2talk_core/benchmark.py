@@ -27,7 +27,7 @@ from . import __version__
 from .audio.reading import read_audio
 from .errors import FD2TalkError
 from .imaging import read_image
-from .metering import StageMeter
+from .metering import StageMeter, peak_megabytes
 from .networks.flops import flop_counter
 from .pipeline import FD2TalkPipeline
 from .terminal import run_command
@@ -127,7 +127,7 @@ def measure(setting: Setting) -> Result:
     with StageMeter(clock).listening() as spent:
         frames = make(setting.seconds)
     wall, work = time.perf_counter() - began, time.process_time() - worked
-    peak = _peak_megabytes()
+    peak = peak_megabytes()
 
     start = spent.totals.pop("portrait")
     total = wall if clock is not time.thread_time else work
@@ -292,15 +292,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _peak_megabytes() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _machine(device: str) -> dict[str, str]:

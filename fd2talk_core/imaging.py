@@ -65,6 +65,19 @@ def displace(pictures: Tensor, displacement: Tensor) -> Tensor:
     )
 
 
+_ROWS = 32
+"""Of a picture that are turned into bytes together."""
+
+
+def to_bytes(frames: Tensor) -> Tensor:
+    """Frames ``[n, H, W, 3]`` in 0..1 as uint8."""
+    pixels = torch.empty(frames.shape, dtype=torch.uint8)
+    # a few rows at a time: what lies between stays in the processor's cache
+    for given, made in zip(frames.split(_ROWS, dim=1), pixels.split(_ROWS, dim=1), strict=True):
+        made.copy_(given.clamp(0, 1).mul_(255).round_())
+    return pixels
+
+
 _BAND = 32
 """Rows of a product with a banded matrix that are computed together."""
 

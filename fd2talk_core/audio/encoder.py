@@ -262,16 +262,25 @@ class AudioEncoder(nn.Module):
         return AudioFeatures(frames, duration, float(fps), self.name)
 
     @torch.no_grad()
-    def encode_16k(self, waveform: Tensor, callback: Callback | None = None) -> Tensor:
+    def encode_16k(
+        self,
+        waveform: Tensor,
+        callback: Callback | None = None,
+        level: tuple[float, float] | None = None,
+    ) -> Tensor:
         """``[N]`` at 16 kHz to ``[num_features(N), D_a]`` at 50 Hz, on the CPU.
 
         Two passes: the first gathers the statistics of the whole file that the waveform normalisation and a
         group-normed front need; the second runs the convolutions and, in windows, the transformer.
+
+        Args:
+            level: mean and variance to normalise by in place of the waveform's own, for a part of a longer
+                recording.
         """
         training = self.training
         self.train(False)
         try:
-            front = ConvolutionFront(self.model, waveform, self.do_normalize)
+            front = ConvolutionFront(self.model, waveform, self.do_normalize, level)
             hidden = self._encode_windows(front, callback)
         finally:
             self.train(training)

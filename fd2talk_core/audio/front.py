@@ -46,9 +46,16 @@ class ConvolutionFront:
         model: whose front it is.
         waveform: ``[N]`` mono at 16 kHz.
         do_normalize: bring the waveform to zero mean and unit variance first, as the model was trained.
+        level: mean and variance to do this by, where the waveform is a part of something longer.
     """
 
-    def __init__(self, model: Wav2Vec2Model, waveform: Tensor, do_normalize: bool) -> None:
+    def __init__(
+        self,
+        model: Wav2Vec2Model,
+        waveform: Tensor,
+        do_normalize: bool,
+        level: tuple[float, float] | None = None,
+    ) -> None:
         self.extractor = model.feature_extractor
         self.projection = model.feature_projection
         self.stride, self.receptive_field = stride_of(model.config), receptive_field_of(model.config)
@@ -58,9 +65,7 @@ class ConvolutionFront:
         self.waveform = waveform
         self.mean, self.scale = 0.0, 1.0
         if do_normalize:
-            double = [piece.double() for piece in waveform.split(FRONT_SECONDS * SAMPLE_RATE)]
-            self.mean = sum(float(piece.sum()) for piece in double) / waveform.shape[0]
-            variance = sum(float((piece - self.mean).square().sum()) for piece in double) / waveform.shape[0]
+            self.mean, variance = _level_of(waveform) if level is None else level
             self.scale = (variance + 1e-7) ** -0.5
         first = self.extractor.conv_layers[0]
         self.group_statistics = (
@@ -121,3 +126,10 @@ class ConvolutionFront:
             else:
                 hidden = layer(hidden)
         return self.projection(hidden.transpose(1, 2))[0][0]
+
+
+def _level_of(waveform: Tensor) -> tuple[float, float]:
+    """Mean and variance of ``[N]``."""
+    double = [piece.double() for piece in waveform.split(FRONT_SECONDS * SAMPLE_RATE)]
+    mean = sum(float(piece.sum()) for piece in double) / waveform.shape[0]
+    return mean, sum(float((piece - mean).square().sum()) for piece in double) / waveform.shape[0]

@@ -17,15 +17,13 @@ from torch import Tensor
 from ..checks import checked
 from ..errors import FD2TalkError
 from ..files import check_output, replacing, writing
+from ..imaging import to_bytes
 from ..timing import check_fps
 from ..waveforms import as_float, check_waveform
 
 ENDINGS = (".mp4",)
 AUDIO_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 """Sample rates that AAC can carry; other rates are stored at the next one up."""
-
-_ROWS = 32
-"""Of a picture that are turned into bytes together."""
 
 
 class VideoWriter:
@@ -89,7 +87,7 @@ class VideoWriter:
             self._video = self._open_video(frames.shape[1], frames.shape[2])
             if self.audio is not None:
                 self._sound = _AudioTrack(self._container, *self.audio)
-        pixels = _to_bytes(frames.detach().cpu()).numpy()
+        pixels = to_bytes(frames.detach().cpu()).numpy()
         pad_h, pad_w = pixels.shape[1] % 2, pixels.shape[2] % 2
         if pad_h or pad_w:
             pixels = np.pad(pixels, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)), mode="edge")
@@ -138,15 +136,6 @@ class VideoWriter:
         """Close what is closed already, or is thrown away: how that ends must not hide why."""
         with suppress(av.FFmpegError, OSError):
             self._container.close()
-
-
-def _to_bytes(frames: Tensor) -> Tensor:
-    """Frames ``[n, H, W, 3]`` in 0..1 as uint8."""
-    pixels = torch.empty(frames.shape, dtype=torch.uint8)
-    # a few rows at a time: what lies between stays in the processor's cache
-    for given, made in zip(frames.split(_ROWS, dim=1), pixels.split(_ROWS, dim=1), strict=True):
-        made.copy_(given.clamp(0, 1).mul_(255).round_())
-    return pixels
 
 
 class _AudioTrack:

@@ -87,8 +87,7 @@ def iter_latents(
     Raises:
         FD2TalkError: at once, when the inputs do not fit each other or an argument is out of range.
     """
-    if steps is None:
-        steps = getattr(getattr(unet, "info", None), "steps", 0) or DEFAULT_STEPS
+    steps = recommended_steps(unet) if steps is None else steps
     sampling_timesteps(steps)
     if not 0 <= eta <= 1:
         raise FD2TalkError(f"eta is {eta}, but a number from 0 (deterministic) to 1 is needed.")
@@ -102,6 +101,11 @@ def iter_latents(
     _check_face_model(unet, motion)
     denoiser = ClipDenoiser(unet, reference, motion, seed, steps, eta, noise_mode, callback)
     return denoiser.latents(frames_per_batch or automatic_batch(unet, reference.latent.shape))
+
+
+def recommended_steps(unet: FrameUNet) -> int:
+    """DDIM steps where nobody names a number."""
+    return getattr(getattr(unet, "info", None), "steps", 0) or DEFAULT_STEPS
 
 
 class ClipDenoiser:

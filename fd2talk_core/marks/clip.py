@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,18 @@ class ClipMarks:
 
     def add_to(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Chunks of frames ``[n, H, W, 3]`` in 0..1 with the label and the pixel mark."""
+        return map(self.marker(), chunks)
+
+    def marker(self) -> Callable[[Tensor], Tensor]:
+        """What marks frames ``[n, H, W, 3]``; the first that it is given must be the clip's first."""
         mark = PixelMark(self.payload) if self.settings.pixel_mark else None
-        for frames in chunks:
+
+        def add_to(frames: Tensor) -> Tensor:
             if self.label is not None:
                 frames = self.label.add_to(frames)
-            yield frames if mark is None else mark.add_to(frames)
+            return frames if mark is None else mark.add_to(frames)
+
+        return add_to
 
     def join(self, chunks: Iterator[Tensor]) -> Tensor:
         """As :meth:`add_to`, all frames at once, ``[F, H, W, 3]``."""

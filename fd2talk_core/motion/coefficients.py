@@ -125,11 +125,15 @@ class CoefficientSequence:
         # float64, since a position late in an hour of video must still resolve a thousandth of a frame
         position = (torch.arange(num_frames, dtype=torch.float64) + 0.5) * (self.fps / float(fps)) - 0.5
         position = position.clamp(0, self.num_frames - 1)
+        return self.replace(values=self.at(position), fps=fps)
+
+    def at(self, position: Tensor) -> Tensor:
+        """``[n, D]``, the motion at ``[n]`` places between frames, from 0 to F - 1."""
         left = position.floor().long().clamp(max=max(self.num_frames - 2, 0))
         right = (left + 1).clamp(max=self.num_frames - 1)
         weight = (position - left).to(torch.float32)[:, None]
         mix = interpolate_pose if self.kind == "pose" else torch.lerp
-        return self.replace(values=mix(self.values[left], self.values[right], weight), fps=fps)
+        return mix(self.values[left], self.values[right], weight)
 
 
 def mouth_mask(names: Sequence[str], size: int) -> Tensor:

@@ -56,7 +56,7 @@ def motion_curves(
     """
     curves: list[Curve] = []
     if expression and face_model and expression.face_model == face_model.name:
-        curves.append(Curve(MOUTH_OPENING, "mm", _mouth_opening(expression, face_model)))
+        curves.append(Curve(MOUTH_OPENING, "mm", mouth_opening(expression, face_model)))
     if pose:
         for name, values in zip(POSE_NAMES[:3], pose.values.T, strict=False):
             curves.append(Curve(name, "°", values * (180 / math.pi)))
@@ -80,7 +80,7 @@ def _mean(column: dict[str, Tensor], names: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def _mouth_opening(expression: CoefficientSequence, face_model: FaceModel) -> Tensor:
+def mouth_opening(expression: CoefficientSequence, face_model: FaceModel) -> Tensor:
     """``[F]`` mm: the gap between the inner lips of the mean face. A unit is a decimetre."""
     pairs = face_model.inner_lip_pairs
     rows = expression.values @ face_model.expression_basis[:, pairs.reshape(-1)].flatten(1)

@@ -421,6 +421,7 @@ def idle_motion(
     amount: float = 1.0,
     speed: float = 1.0,
     face_model: str = OPEN_FACE_MODEL,
+    start: float = 0.0,
 ) -> CoefficientSequence:
     """The small drift of a head that listens: slow waves of random phase, stronger the slower.
 
@@ -430,6 +431,7 @@ def idle_motion(
         num_frames: F.
         amount: 1 turns by about 2° and shifts by about 3 mm (standard deviation).
         speed: 1 has waves from 0.04 to 0.7 Hz; 2 is twice as fast.
+        start: seconds that have passed before the first frame.
 
     Raises:
         FD2TalkError: when a number is out of range.
@@ -445,7 +447,8 @@ def idle_motion(
     phase = 2 * math.pi * torch.rand(IDLE_WAVES, 6, generator=generator, dtype=torch.float64)
     height = 1 / frequency.sqrt()
     height = height / (height.square().sum(0) / 2).sqrt() * torch.tensor(IDLE_DEVIATION, dtype=torch.float64)
-    time = (torch.arange(_count(num_frames), dtype=torch.float64) + 0.5) * (speed / fps)
+    begun = _between(start, 0, MAX_FRAMES, "The start in seconds")
+    time = ((torch.arange(_count(num_frames), dtype=torch.float64) + 0.5) / fps + begun) * speed
     values = torch.zeros(len(time), 6, dtype=torch.float64)
     for wave in range(IDLE_WAVES):
         values += height[wave] * torch.sin(2 * math.pi * frequency[wave] * time[:, None] + phase[wave])

@@ -38,6 +38,7 @@ def sample_motion(
     guidance: float = 1.0,
     intensity: float = 1.0,
     portrait: FaceState | None = None,
+    first_frame: int = 0,
     callback: Callback | None = None,
 ) -> CoefficientSequence:
     """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
@@ -54,6 +55,8 @@ def sample_motion(
             holds the head still).
         portrait: the face to start from: a pose begins where it looks, an expression plays over its upper
             face.
+        first_frame: number of the first feature's frame, where the audio is a part of something longer: noise
+            goes by the frame's number.
         callback: ``(done, total, None)`` after each step.
 
     Returns:
@@ -72,6 +75,7 @@ def sample_motion(
             guidance=guidance,
             intensity=intensity,
             portrait=portrait,
+            first_frame=first_frame,
             callback=callback,
         )
         return both[("expression", "pose").index(kind)]
@@ -81,7 +85,7 @@ def sample_motion(
         )
     if model.config.kind == "joint":
         raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
-    values = _sample_native(model, audio, seed, steps, guidance, callback)
+    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback)
     return _finish(model, model.config.kind, values, audio, intensity, portrait)
 
 
@@ -95,12 +99,13 @@ def sample_joint_motion(
     guidance: float = 1.0,
     intensity: float = 1.0,
     portrait: FaceState | None = None,
+    first_frame: int = 0,
     callback: Callback | None = None,
 ) -> tuple[CoefficientSequence, CoefficientSequence]:
     """Expression and pose from the one network of the paper's ablation; see :func:`sample_motion`."""
     if model.config.kind != "joint":
         raise FD2TalkError(f"This checkpoint predicts the {model.config.kind} alone: use sample_motion.")
-    values = _sample_native(model, audio, seed, steps, guidance, callback)
+    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback)
     expression, pose = values[:, : -len(POSE_NAMES)], values[:, -len(POSE_NAMES) :]
     return (
         _finish(model, "expression", expression, audio, intensity, portrait),
@@ -115,6 +120,7 @@ def _sample_native(
     seed: int,
     steps: int | None,
     guidance: float,
+    first_frame: int,
     callback: Callback | None,
 ) -> Tensor:
     """Coefficients ``[F_native, D]`` in their units, on the CPU."""
@@ -133,7 +139,8 @@ def _sample_native(
     if not 0 <= guidance <= 100:
         raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
     shape = (config.coefficient_dim,)
-    noise = frame_noise(seed, range(audio.num_native_frames), shape, "per_frame")
+    numbers = range(first_frame, first_frame + audio.num_native_frames)
+    noise = frame_noise(seed, numbers, shape, "per_frame")
     heard = model.project_audio(audio.features[None].to(model.device, model.dtype))
     unheard = model.project_audio(model.null_audio.expand(1, 1, -1))
 
