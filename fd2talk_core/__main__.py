@@ -51,6 +51,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="side of the crop in pixels; the checkpoint's own")
     parser.add_argument("--face-index", type=int, default=0, help="which face, 0 is the largest")
     parser.add_argument("--no-face", choices=("error", "whole_image"), default="error")
+    parser.add_argument(
+        "--segment", metavar="I/N", help="make one of n parts, for python -m fd2talk_core.join"
+    )
     parser.add_argument("--label", default="", metavar="TEXT", help="a line to be seen in every frame")
     parser.add_argument("--label-corner", choices=CORNERS, default=CORNERS[0])
     parser.add_argument("--label-size", type=float, default=LABEL_SIZE, help="of the picture's shorter side")
@@ -103,7 +106,10 @@ def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) ->
     check_output(output, (".mp4",), inputs)
     from .formats.sequences import WRITERS, load_motion, save_motion
     from .pipeline import FD2TalkPipeline
+    from .segments import parse_segment
 
+    if options["segment"] is not None:
+        options["segment"] = parse_segment(options["segment"])
     if save_as is not None:
         check_output(save_as, tuple(WRITERS), inputs)
     if options["motion"] is not None:

@@ -45,7 +45,9 @@ from .motion.sampling import sample_motion
 from .motion.tracking import MissingPolicy, follow_face, read_motion
 from .networks.checkpoint import find_checkpoint
 from .progress import Callback
+from .segments import BLOCK, Segment
 from .timing import frame_count
+from .waveforms import check_waveform
 
 Progress = Callable[[str, int, int], None]
 """Called as (stage, done, total); what it raises stops the work within one step."""
@@ -64,6 +66,7 @@ class TalkingVideo:
         motion: the expression and the pose that the portrait was given.
         marks: those that the frames bear, and that are written into the file.
         report: one sentence on frames that stayed as they were filmed, where a video was dubbed.
+        segment: which part of a clip this is, for :func:`~fd2talk_core.join.join`; None for a whole one.
     """
 
     chunks: Iterator[Tensor]
@@ -74,6 +77,7 @@ class TalkingVideo:
     motion: tuple[CoefficientSequence, CoefficientSequence] | None = None
     marks: ClipMarks | None = None
     report: str = ""
+    segment: Segment | None = None
 
     def save(self, path: Path | str) -> Path:
         """Write an MP4 with the sound, frame by frame; what stood there stays until the new one is whole.
@@ -84,6 +88,8 @@ class TalkingVideo:
         """
         path = check_output(path, ENDINGS, self.inputs)
         on_file = {} if self.marks is None else self.marks.on_file(self.inputs)
+        if self.segment is not None:
+            on_file |= {"tags": on_file.get("tags", {}) | self.segment.tags(), "lossless_sound": True}
         with VideoWriter(path, self.fps, self.audio, **on_file) as writer:
             for frames in self.chunks:
                 writer.write(frames)
@@ -192,6 +198,7 @@ class FD2TalkPipeline:
         label: str = "",
         label_corner: str = CORNERS[0],
         label_size: float = LABEL_SIZE,
+        segment: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> TalkingVideo:
         """A portrait speaks.
@@ -221,6 +228,8 @@ class FD2TalkPipeline:
             label: a line of text to be seen in every frame; none when empty.
             label_corner: one of :data:`~fd2talk_core.marks.defaults.CORNERS`.
             label_size: height of the label's letters as a share of the picture's shorter side.
+            segment: (2, 4) makes the second of four parts of the clip, whose files
+                :func:`~fd2talk_core.join.join` joins to what one process makes: the same frames and sound.
             progress: called with (stage, done, total).
 
         Returns:
@@ -280,31 +289,58 @@ class FD2TalkPipeline:
             size=size,
             callback=report("portrait"),
         )
-        made = (expression.values, pose.values, fps, seed, frame_steps, eta, noise_mode, motion_mode)
+        sampled = (expression.values, pose.values, fps, seed, frame_steps, eta, noise_mode, motion_mode)
         shown = (picture, paste_back, detail, margin, size, face_index)
-        marks = ClipMarks.of(*made, *shown, label=(label, label_corner, label_size))
+        marks = ClipMarks.of(*sampled, *shown, label=(label, label_corner, label_size))
         moving = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
-        latents = iter_latents(
-            self.unet,
-            reference,
-            moving,
-            seed=seed,
-            steps=frame_steps,
-            eta=eta,
-            noise_mode=noise_mode,
-            callback=report("frames"),
-        )
-        frames = iter_decoded_frames(
-            self.autoencoder,
-            one_ahead(latents, worker_count(self.autoencoder.device)),
-            reference,
-            motion=moving if self.unet.takes_overlay else None,
-            paste_back=paste_back,
-            detail=detail,
-        )
+        part = None if segment is None else Segment(*segment, moving.num_frames)
+
+        def made(motion: PortraitMotion, callback: Callback | None) -> Iterator[Tensor]:
+            latents = iter_latents(
+                self.unet,
+                reference,
+                motion,
+                seed=seed,
+                steps=frame_steps,
+                eta=eta,
+                noise_mode=noise_mode,
+                callback=callback,
+            )
+            return iter_decoded_frames(
+                self.autoencoder,
+                one_ahead(latents, worker_count(self.autoencoder.device)),
+                reference,
+                motion=motion if self.unet.takes_overlay else None,
+                paste_back=paste_back,
+                detail=detail,
+            )
+
+        shown_part = moving if part is None else moving.part(part.range)
+        chunks, mark = made(shown_part, report("frames")), marks.marker()
+
+        def marked() -> Iterator[Tensor]:
+            if part is not None and part.range.start:
+                # the clip's first frame decides on the mark; it is made in the company that it has there
+                beginning = made(moving.part(range(min(BLOCK, moving.num_frames))), None)
+                mark(next(beginning)[:1])
+                beginning.close()
+            yield from map(mark, chunks)
+
+        if part is not None and sound is not None:
+            whole = check_waveform(*sound)
+            heard = part.samples(fps, sound[1], whole.shape[1])
+            sound = whole[:, heard.start : heard.stop], sound[1]
         inputs = tuple(given for given in (image, audio, driving) if isinstance(given, Path | str))
-        bearing = marks.add_to(frames)
-        return TalkingVideo(bearing, moving.num_frames, fps, sound, inputs, (expression, pose), marks)
+        return TalkingVideo(
+            marked(),
+            shown_part.num_frames,
+            fps,
+            sound,
+            inputs,
+            (expression, pose),
+            marks,
+            segment=part,
+        )
 
     @checked
     def dub(

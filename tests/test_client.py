@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import socket
 import struct
@@ -212,3 +213,37 @@ def test_the_scripts_show_no_traceback(tmp_path: Path, script: str, arguments: l
     line = [sys.executable, str(ROOT / "workflows" / script), *arguments]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_several_hosts_share_a_folder_of_voices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.syspath_prepend(str(ROOT / "workflows"))
+    script = importlib.import_module("render_folder")
+    met = threading.Barrier(2, timeout=30)
+    made: dict[str, list[str]] = {"one": [], "two": []}
+
+    class Host:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def upload(self, file: Path) -> str:
+            return file.name
+
+        def render(self, graph: dict, target: Path, show: object) -> Path:
+            if not made[self.address]:
+                met.wait()  # both are at work at the same time
+            made[self.address].append(target.name)
+            if target.stem == "c":
+                raise script.ClientError("no face")
+            return target
+
+    monkeypatch.setattr(script, "ComfyUI", Host)
+    monkeypatch.setattr(script, "load_graph", lambda name: {})
+    monkeypatch.setattr(script, "set_inputs", lambda graph, node, **inputs: None)
+    for name in "abcde":
+        (tmp_path / f"{name}.wav").touch()
+    options = ["portrait.png", str(tmp_path), "-o", str(tmp_path), "--host", "one", "--host", "two"]
+    monkeypatch.setattr(sys, "argv", ["render_folder.py", *options])
+    assert script.main() == 1, "one voice failed"
+    assert sorted(made["one"] + made["two"]) == [f"{name}.mp4" for name in "abcde"]
+    assert made["one"] and made["two"]

@@ -3,20 +3,24 @@
 
     python workflows/render_folder.py portrait.png voices/ -o videos/ --host http://127.0.0.1:8188
 
-The portrait is uploaded and encoded once. Videos that are there already are left alone, so a batch that was
-cut short goes on where it stopped; a voice that fails is told of at the end, and the others are made.
+Several hosts share the voices: give --host once for each. The portrait is uploaded to each once, and encoded
+once. Videos that are there already are left alone, so a batch that was cut short goes on where it stopped; a
+voice that fails is told of at the end, and the others are made.
 """
 
 from __future__ import annotations
 
 import argparse
+import queue
 import sys
+import threading
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent)
 
 from client import ClientError, ComfyUI, ended, load_graph, set_inputs, show  # noqa: E402
 
+DEFAULT_HOST = "http://127.0.0.1:8188"
 SOUNDS = {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".mkv", ".mov", ".webm"}
 
 
@@ -27,7 +31,7 @@ def main() -> int:
     parser.add_argument("portrait", type=Path, help="a picture file")
     parser.add_argument("voices", type=Path, help="a folder of sound or video files")
     parser.add_argument("-o", "--output", type=Path, default=Path("videos"), help="the folder to write into")
-    parser.add_argument("--host", default="http://127.0.0.1:8188", help="address of the running ComfyUI")
+    parser.add_argument("--host", action="append", help="address of a running ComfyUI, once for each")
     parser.add_argument("--graph", default="batch_of_voices", help="a name in workflows/api, or a .json file")
     parser.add_argument("--again", action="store_true", help="make videos anew that are there already")
     return ended(_render, parser.parse_args())
@@ -44,22 +48,40 @@ def _render(options: argparse.Namespace) -> int:
         voice: options.output / (f"{voice.stem}.mp4" if stems.count(voice.stem) == 1 else f"{voice.name}.mp4")
         for voice in voices
     }
-    comfyui, failed = ComfyUI(options.host), {}
-    graph = load_graph(options.graph)
-    set_inputs(graph, "LoadImage", image=comfyui.upload(options.portrait))
+    todo: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    failed: dict[Path, ClientError] = {}
     for voice, target in targets.items():
         if target.exists() and not options.again:
             print(f"{target} (was there)")
-            continue
-        try:
-            set_inputs(graph, "LoadAudioWav2Vec", audio_file=comfyui.upload(voice))
-            set_inputs(graph, "SaveVideo", filename_prefix=f"fd2talk/{voice.stem}")
-            print(comfyui.render(graph, target, show), flush=True)
-        except ClientError as error:
-            failed[voice] = error
+        else:
+            todo.put(voice)
+
+    def work(comfyui: ComfyUI, graph: dict) -> None:
+        """Make videos by one host for as long as there is one to be made."""
+        while True:
+            try:
+                voice = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                set_inputs(graph, "LoadAudioWav2Vec", audio_file=comfyui.upload(voice))
+                set_inputs(graph, "SaveVideo", filename_prefix=f"fd2talk/{voice.stem}")
+                print(comfyui.render(graph, targets[voice], show), flush=True)
+            except ClientError as error:
+                failed[voice] = error
+
+    workers = []
+    for host in options.host or [DEFAULT_HOST]:
+        comfyui, graph = ComfyUI(host), load_graph(options.graph)
+        set_inputs(graph, "LoadImage", image=comfyui.upload(options.portrait))
+        workers.append(threading.Thread(target=work, args=(comfyui, graph), daemon=True))
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     for voice, error in failed.items():
         print(f"{voice}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or not todo.empty() else 0
 
 
 if __name__ == "__main__":

@@ -165,8 +165,10 @@ class ClipDenoiser:
                 lambda size, supersample: self.motion.correspondence(frames, size, supersample),
             )
 
+        numbers = [self.motion.first + frame for frame in frames]
+
         def noise(step: int | None = None) -> Tensor:
-            return frame_noise(self.seed, frames, latent.shape[1:], self.noise_mode, step)
+            return frame_noise(self.seed, numbers, latent.shape[1:], self.noise_mode, step)
 
         def report(step: int, _: int, preview: Tensor | None) -> None:
             if self.callback is not None:

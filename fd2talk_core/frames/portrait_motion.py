@@ -34,12 +34,16 @@ class PortraitMotion:
         expression: ``[F, D_β]``, β of the frames, already applied to the portrait.
         pose: ``[F, 6]``, p of the frames, already applied to the portrait.
         face_model: that gives the mesh. Another one than the portrait's is refused when a mesh is needed.
+
+    Attributes:
+        first: number of frame 0 in the whole clip; not 0 for a part.
     """
 
     def __init__(self, portrait: FaceState, expression: Tensor, pose: Tensor, face_model: FaceModel) -> None:
         self.portrait = portrait
         self.expression, self.pose = expression.cpu(), pose.cpu()
         self._face_model = face_model
+        self.first = 0
         self._views: dict[int, PortraitView] = {}
         self._meshes: OrderedDict[int, Tensor] = OrderedDict()
         self._lock = RLock()  # frames are made side by side
@@ -72,6 +76,14 @@ class PortraitMotion:
         face_model = face_model or default_face_model()
         applied = apply_to_portrait(expression, pose, portrait.expression, portrait.pose, mode, face_model)
         return cls(portrait, *applied, face_model)
+
+    def part(self, frames: range) -> PortraitMotion:
+        """Some successive frames as a clip of their own, which come out as they do in the whole."""
+        rows = slice(frames.start, frames.stop)
+        made = PortraitMotion(self.portrait, self.expression[rows], self.pose[rows], self._face_model)
+        made.first = self.first + frames.start
+        made._views, made._lock = self._views, self._lock
+        return made
 
     @property
     def num_frames(self) -> int:

@@ -65,6 +65,8 @@ def _run(options: dict[str, Any]) -> str | None:
     measures = {name: options.pop(name) for name in ("benchmark", "compare", "minutes", "speech")}
     port, camera = check_whole(options.pop("port"), "The port", 0, 65_535), options.pop("camera")
     check_number(measures["minutes"], "The number of minutes", 0.05, 24 * 60)
+    if camera and (measures["compare"] or measures["benchmark"]):
+        raise FD2TalkError("--camera shows a page's avatar: leave it out to measure.")
     if measures["compare"]:
         return _compare(options, measures)
     if measures["benchmark"]:
@@ -85,10 +87,10 @@ def _run(options: dict[str, Any]) -> str | None:
 
 
 def _avatar(options: dict[str, Any], sample_rate: int) -> LiveAvatar:
+    portrait = check_input(options.pop("portrait") or EXAMPLES / "portrait.png", "picture")
     from .avatar import LiveAvatar
 
-    portrait = options.pop("portrait") or EXAMPLES / "portrait.png"
-    return LiveAvatar(check_input(portrait, "picture"), sample_rate=sample_rate, **options)
+    return LiveAvatar(portrait, sample_rate=sample_rate, **options)
 
 
 def _speech(measures: dict[str, Any]) -> tuple[Any, int]:
@@ -99,13 +101,13 @@ def _speech(measures: dict[str, Any]) -> tuple[Any, int]:
 
 def _compare(options: dict[str, Any], measures: dict[str, Any]) -> str:
     """What is told of each look-ahead."""
+    if measures["benchmark"]:
+        raise FD2TalkError("--benchmark and --compare were given, but one measure at a time is taken.")
     from ..pipeline import FD2TalkPipeline
     from .benchmark import look_ahead_cost
 
-    if measures["benchmark"]:
-        raise FD2TalkError("--benchmark and --compare were given, but one measure at a time is taken.")
-    pipeline = FD2TalkPipeline.from_pretrained(options["weights"], device=options["device"])
     speech = _speech(measures)
+    pipeline = FD2TalkPipeline.from_pretrained(options["weights"], device=options["device"])
     return "\n".join(str(look_ahead_cost(pipeline, speech, seconds, options["seed"])) for seconds in COMPARED)
 
 

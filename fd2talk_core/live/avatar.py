@@ -197,6 +197,12 @@ class LiveEngine:
         return float(self.timeline.rate)
 
     @property
+    def speaking(self) -> bool:
+        """Whether something that was pushed is yet to be heard."""
+        with self.news:
+            return bool(self.timeline.utterances) or any(slot.speech for slot in self.timeline.queued)
+
+    @property
     def sample_rate(self) -> int:
         """Hz, of the sound that comes out."""
         return self.timeline.sample_rate

@@ -37,7 +37,7 @@ class LiveReport:
         frames, dropped, underruns: see :class:`~fd2talk_core.live.avatar.LiveCounts`.
         latency: seconds from a sound to its frame, the median and the 95th percentile.
         drift: seconds of sound given less seconds of frames given.
-        lost: samples that were pushed long ago and never came out.
+        unsaid: seconds of sound that were still waiting when it was stopped after twice the time.
         megabytes: peak memory of the process after :data:`SETTLED` of the time, and at the end.
     """
 
@@ -48,7 +48,7 @@ class LiveReport:
     underruns: int
     latency: tuple[float, float]
     drift: float
-    lost: int
+    unsaid: float
     megabytes: tuple[float | None, float | None]
 
     def __str__(self) -> str:
@@ -61,7 +61,8 @@ class LiveReport:
             f"dropped frames: {self.dropped} of {self.frames}\n"
             f"latency from sound to frame: median {self.latency[0]:.2f} s, "
             f"95th percentile {self.latency[1]:.2f} s\n"
-            f"sound ahead of picture at the end: {1000 * self.drift:.1f} ms, samples lost: {self.lost}\n"
+            f"sound ahead of picture at the end: {1000 * self.drift:.1f} ms\n"
+            f"sound left unsaid: {self.unsaid:.1f} s\n"
             f"peak memory: {memory}"
         )
 
@@ -105,7 +106,14 @@ def live_report(avatar: LiveAvatar, speech: tuple[Tensor, int], seconds: float) 
     counts = avatar.counts
     drift = samples / avatar.sample_rate - counts.frames / avatar.fps
     told = counts.frames, counts.dropped, counts.underruns, (float(at[0]), float(at[1]))
-    return LiveReport(seconds, avatar.fps, *told, drift, max(0, expected - heard), (early, peak_megabytes()))
+    return LiveReport(
+        seconds,
+        avatar.fps,
+        *told,
+        drift,
+        max(0, expected - heard) / avatar.sample_rate,
+        (early, peak_megabytes()),
+    )
 
 
 @dataclass(frozen=True)

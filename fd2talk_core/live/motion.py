@@ -77,9 +77,9 @@ class MotionNetworks(NamedTuple):
 class SpeechMotion:
     """The motion of one utterance, made while it comes in.
 
-    With all of it heard before the first chunk is asked for, this is what
-    :func:`~fd2talk_core.motion.sampling.sample_motion` makes of the whole, but for the level that the voice
-    is taken to have.
+    What it knows less than :func:`~fd2talk_core.motion.sampling.sample_motion` is what is said after the
+    look-ahead, what was said over a second ago, and how loud the whole recording is: an utterance that has
+    ended within a first chunk and its look-ahead comes out the same, but for the level.
 
     Args:
         networks: those that the motion is made by.

@@ -10,7 +10,7 @@ import asyncio
 import io
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from PIL import Image
 from ..errors import FD2TalkError
 from ..files import reason_of
 from .avatar import LiveAvatar, LiveFrame
+from .sound import to_pcm
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -100,8 +101,9 @@ class LivePage:
 
     async def live(self) -> None:
         """Hand on frames as they are due; without a viewer they pass unseen."""
+        frames = iter(self.avatar)
         while not self.avatar.closed:
-            message = await asyncio.to_thread(self._next)
+            message = await asyncio.to_thread(self._next, frames)
             viewer = self._viewer
             if viewer is None or viewer.closed or message is None:
                 continue
@@ -110,9 +112,9 @@ class LivePage:
             except (ConnectionError, asyncio.TimeoutError):
                 self._viewer = None
 
-    def _next(self) -> bytes | None:
+    def _next(self, frames: Iterator[LiveFrame]) -> bytes | None:
         """The next frame as a message; None where nobody looks."""
-        frame = next(self.avatar, None)
+        frame = next(frames, None)
         if frame is None:
             return None
         for sink in self.sinks:
@@ -164,7 +166,7 @@ class LivePage:
 def packed(frame: LiveFrame) -> bytes:
     """A frame as the page takes it: timestamp (float64), number of samples (uint32), whether it is speech
     (uint32), the samples (int16), and a JPEG unless the frame was dropped; all little-endian."""
-    sound = (frame.audio * 32768).round().clamp(-32768, 32767).short().numpy().astype("<i2").tobytes()
+    sound = to_pcm(frame.audio).astype("<i2").tobytes()
     picture = io.BytesIO()
     if frame.frame is not None:
         Image.fromarray(frame.frame.numpy()).save(picture, "JPEG", quality=QUALITY)

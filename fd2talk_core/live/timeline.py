@@ -184,7 +184,9 @@ class Timeline:
 
     def plan(self, now: float) -> None:
         """Plan what can be, and what has to be."""
-        following = self.next_due(now)
+        # where nobody takes slots, none are planned for ever
+        first = self.queued[0].number if self.queued else self._next
+        following = min(self.next_due(now), first + round(AHEAD * self.rate))
         while self._speech_ready() and self._next < following + AHEAD * self.rate:
             self._plan_speech()
         # speech that is late is waited for as long as there is time

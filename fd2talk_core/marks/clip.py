@@ -60,6 +60,16 @@ class ClipMarks:
         drawn = Label.of(*label, font=settings.label_font) if label else None
         return cls(MarkPayload(identifier), drawn, settings, CredentialSigner.of(settings))
 
+    @classmethod
+    def again(cls, identifier: str) -> ClipMarks:
+        """The marks of a clip whose frames bear them already, by its id.
+
+        Raises:
+            FD2TalkError: when that is no id, or the owner's settings cannot be read.
+        """
+        settings = MarkSettings.read()
+        return cls(MarkPayload.parse(identifier), None, settings, CredentialSigner.of(settings))
+
     def add_to(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Chunks of frames ``[n, H, W, 3]`` in 0..1 with the label and the pixel mark."""
         return map(self.marker(), chunks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -12,15 +13,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from fd2talk_core import configs
+from fd2talk_core.audio.encoder import AudioEncoder
+from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.audio.resampling import to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.names import ARKIT_NAMES, OPEN_FACE_MODEL
-from fd2talk_core.live.avatar import BUFFER_SECONDS, PATIENCE, LiveEngine, LiveFrame
+from fd2talk_core.live.__main__ import main
+from fd2talk_core.live.avatar import BUFFER_SECONDS, PATIENCE, LiveAvatar, LiveCounts, LiveEngine, LiveFrame
+from fd2talk_core.live.benchmark import live_report
 from fd2talk_core.live.hearing import StreamResampler, VoiceLevel
-from fd2talk_core.live.motion import IdleMotion, Rows
+from fd2talk_core.live.motion import IdleMotion, MotionNetworks, Rows, SpeechMotion
 from fd2talk_core.live.timeline import EASE_HEAD, Timeline
 from fd2talk_core.motion.coefficients import mouth_mask
+from fd2talk_core.motion.sampling import sample_motion
+from fd2talk_core.networks.checkpoint import find_checkpoint
 from fd2talk_core.timing import frame_count
+from tests.core.test_pipeline import PORTRAIT, ROOT, small_pipeline
 
 JAW = ARKIT_NAMES.index("jawOpen")
 BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
@@ -270,6 +279,8 @@ def test_the_clock_waits_for_who_does_not_read_at_all() -> None:
     assert isinstance(avatar.clock, FakeClock)
     live(avatar, 5)
     avatar.clock.time += 3600
+    avatar.draw()
+    assert len(avatar.timeline.queued) < 60
     before = avatar.clock.time
     avatar.take()
     avatar.take()
@@ -310,6 +321,80 @@ def test_memory_does_not_grow() -> None:
         avatar.take()
     assert len(avatar.timeline.queued) <= 32
     assert avatar.timeline.waiting < 5 and len(avatar._speakers) < 3
+
+
+class WholeLevel(VoiceLevel):
+    """That of a recording which is known from the beginning."""
+
+    def __init__(self, samples: Tensor) -> None:
+        super().__init__()
+        self.add(samples)
+
+    @property
+    def value(self) -> tuple[float, float]:
+        return self._sum / self._count, self._squares / self._count - (self._sum / self._count) ** 2
+
+
+@pytest.fixture(scope="module")
+def networks() -> MotionNetworks:
+    set_of = {name: find_checkpoint(name, "tiny", []) for name in ("audio_encoder", "expression", "pose")}
+    moving = [configs.load_network(name, set_of[name], OPEN_FACE_MODEL) for name in ("expression", "pose")]
+    return MotionNetworks(AudioEncoder.from_pretrained(set_of["audio_encoder"]), *moving)
+
+
+@pytest.mark.parametrize("seconds, least", [(0.36, 1.0), (1.5, 0.9)])
+def test_motion_made_while_it_is_heard_is_that_of_the_whole(
+    networks: MotionNetworks, seconds: float, least: float
+) -> None:
+    """All of it where the look-ahead reaches its end; else nearly so."""
+    waveform, rate = read_audio(ROOT / "example_inputs" / "speech.wav")
+    waveform = waveform[:, rate : rate + round(seconds * rate)]
+    features = networks.audio_encoder.encode(waveform, rate, 25.0)
+    heard = to_mono_16k(waveform, rate)
+    motion, made = SpeechMotion(networks, WholeLevel(heard), 3, 25.0, 0.2), []
+    if least < 1:
+        for packet in heard.split(800):
+            motion.push(packet)
+            while motion.ready:
+                made.append(motion.advance())
+    else:
+        motion.push(heard)
+    before_the_end = len(made)
+    motion.finish(Fraction(waveform.shape[1], rate))
+    while motion.ready:
+        made.append(motion.advance())
+    rows = Rows.join([part for part in made if part is not None])
+    assert motion.done and before_the_end == (0 if least == 1 else 8)
+    for kind, network, mine in (
+        ("expression", networks.expression, rows.expression),
+        ("pose", networks.pose, rows.pose),
+    ):
+        whole = sample_motion(network, features, seed=3, kind=kind).values
+        assert mine.shape == whole.shape
+        if least == 1:
+            assert torch.allclose(mine, whole, atol=1e-4)
+        elif kind == "expression":
+            jaws = torch.stack([mine[:, JAW], whole[:, JAW]])
+            assert torch.corrcoef(jaws)[0, 1] > least
+
+
+def test_a_small_avatar_lives() -> None:
+    """Threads, networks and the machine's clock: slowly, yet all sound comes out, and nobody is stuck."""
+    pcm = speech(0.8)
+    with LiveAvatar(PORTRAIT, small_pipeline(), fps=4.0, sample_rate=RATE, paste_back=False) as avatar:
+        first = next(avatar)
+        assert first.frame is not None and torch.equal(first.frame, avatar.still)
+        avatar.push_audio(pcm, RATE)
+        avatar.end_of_speech()
+        frames = [first]
+        while not frames[-1].last:
+            frames.append(next(avatar))
+            assert len(frames) < 400
+    heard = sound(frames)
+    assert np.array_equal(heard[heard != 0] * 32768, pcm)
+    assert first.frame.shape == (256, 256, 3) and len(list(avatar)) == 0
+    with pytest.raises(FD2TalkError, match="look-ahead"):
+        LiveAvatar(PORTRAIT, small_pipeline(), look_ahead=3.0)
 
 
 def test_who_pushes_too_much_has_to_wait() -> None:
@@ -378,3 +463,57 @@ def test_a_voice_is_known_by_its_level_soon() -> None:
     level = VoiceLevel()
     level.add(torch.zeros(100))
     assert 0.01 < level.value[1] ** 0.5 < 0.1, "a moment of silence says nothing of a voice"
+
+
+class Spoken:
+    """An avatar that says ten packets, each in one frame and 0.3 s after it came; two frames are dropped."""
+
+    fps, sample_rate = 20.0, RATE
+
+    def __init__(self) -> None:
+        self.clock, self.counts = FakeClock(), LiveCounts(underruns=1)
+        self.packets: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+
+    def __enter__(self) -> Spoken:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def push_audio(self, pcm: np.ndarray, rate: int) -> None:
+        assert rate == RATE and pcm.dtype == np.int16
+        self.packets.put(pcm)
+
+    def end_of_speech(self) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        while True:
+            packet = self.packets.get(timeout=30)
+            self.counts.frames += 1
+            dropped = self.counts.frames % 5 == 0
+            self.counts.dropped += dropped
+            picture = None if dropped else torch.zeros(2, 2, 3, dtype=torch.uint8)
+            heard = torch.from_numpy(packet / np.float32(32768))
+            yield LiveFrame(picture, heard, 0.0, True, self.counts.frames == 10, self.clock.time - 0.3)
+
+
+def test_the_benchmark_tells_what_it_saw() -> None:
+    report = live_report(Spoken(), (torch.rand(1, 3 * RATE), RATE), 0.5)  # type: ignore[arg-type]
+    assert (report.frames, report.dropped, report.underruns) == (10, 2, 1)
+    assert report.latency == pytest.approx((0.3, 0.3)) and report.drift == pytest.approx(0)
+    assert report.unsaid == 0
+    assert "dropped frames: 2 of 10" in str(report) and "95th percentile 0.30 s" in str(report)
+
+
+def test_the_command_names_what_it_cannot_use(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, words in (
+        (["nobody.png", "--benchmark"], "nobody.png"),
+        (["--benchmark", "--compare"], "one measure at a time"),
+        (["--benchmark", "--camera"], "leave it out"),
+        (["--port", "70000"], "65535"),
+        (["--benchmark", "--minutes", "0"], "minutes"),
+        (["--compare", "--speech", "nowhere.wav"], "nowhere.wav"),
+    ):
+        assert main(line) == 2
+        assert words in capsys.readouterr().err
