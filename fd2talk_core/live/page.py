@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
 
 from ..errors import FD2TalkError
@@ -135,8 +136,10 @@ class LivePage:
         await socket.prepare(request)
         if self._viewer is not None and not self._viewer.closed:
             await self._viewer.close(message=b"Another page has taken over.")
-        self._viewer = socket
         await socket.send_str(json.dumps({"sample_rate": self.avatar.sample_rate, "fps": self.avatar.fps}))
+        # on a slow machine it may be long before the next picture
+        await socket.send_bytes(packed(LiveFrame(self.avatar.still, torch.zeros(0), 0.0)))
+        self._viewer = socket
         try:
             async for message in socket:
                 try:

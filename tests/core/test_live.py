@@ -392,7 +392,9 @@ def test_a_small_avatar_lives() -> None:
             assert len(frames) < 400
     heard = sound(frames)
     assert np.array_equal(heard[heard != 0] * 32768, pcm)
-    assert first.frame.shape == (256, 256, 3) and len(list(avatar)) == 0
+    assert first.frame.shape == (256, 256, 3) and next(avatar, None) is None
+    with pytest.raises(FD2TalkError, match="closed"):
+        iter(avatar)
     with pytest.raises(FD2TalkError, match="look-ahead"):
         LiveAvatar(PORTRAIT, small_pipeline(), look_ahead=3.0)
 

@@ -36,6 +36,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.closed, self.number, self.deeds = False, 0, []
+        self.still = torch.zeros(64, 96, 3, dtype=torch.uint8)
         self.held = np.zeros(0, np.int16)
         self.began = time.monotonic()
         self.lock = threading.Lock()
@@ -114,6 +115,7 @@ def test_pages_of_other_places_are_refused_and_bad_sound_is_told() -> None:
             assert page.status == 200 and "FD2Talk live" in await page.text()
             async with session.ws_connect(f"{address}/live") as first:
                 assert await first.receive_json() == {"sample_rate": RATE, "fps": 12.5}
+                assert len(await first.receive_bytes()) > 100, "a picture, before there is a frame"
                 await first.send_bytes(b"odd")
                 while (message := await first.receive()).type is not aiohttp.WSMsgType.TEXT:
                     pass

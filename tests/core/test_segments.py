@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import types
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -161,3 +164,31 @@ def test_segments_that_are_none_are_refused() -> None:
             Segment(index, count, 1000)
     with pytest.raises(FD2TalkError, match="2 segments at most"):
         Segment(1, 3, 100)
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_a_farm_joins_what_its_workers_bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray as the script calls it; what a worker does is tested above."""
+    farm = importlib.import_module("scripts.render_farm")
+    asked = []
+
+    def make_part(files: tuple, segment: tuple[int, int], weights: str) -> bytes:
+        asked.append((files, segment, weights))
+        return write_part(tmp_path / f"made_{segment[0]}.mp4", *segment).read_bytes()
+
+    monkeypatch.setattr(farm, "make_part", make_part)
+    ray = types.SimpleNamespace(
+        init=lambda **options: None,
+        put=lambda value: value,
+        get=lambda value: value,
+        remote=lambda work: types.SimpleNamespace(remote=work),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    (tmp_path / "a.png").write_bytes(b"picture")
+    (tmp_path / "b.wav").write_bytes(b"sound")
+    output = str(tmp_path / "joined.mp4")
+    farm.render(tmp_path / "a.png", tmp_path / "b.wav", output, parts=3, weights="tiny", address=None)
+    files = b"picture", ".png", b"sound", ".wav"
+    assert asked == [(files, (index, 3), "tiny") for index in (1, 2, 3)]
+    with av.open(output) as file:
+        assert sum(1 for _ in file.decode(video=0)) == 10
