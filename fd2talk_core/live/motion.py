@@ -2,7 +2,7 @@
 
 Speech is taken a chunk at a time. The networks see the chunk, some frames before it, and as much after it as
 the look-ahead allows; since noise goes by the frame's number, neighbouring windows tell the same story. Where
-they do not quite, the one fades into the other.
+they do not quite, the one passes into the other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 from ..audio.encoder import AudioEncoder
 from ..audio.features import NATIVE_FPS
 from ..checks import check_number
-from ..face.names import ARKIT_NAMES
+from ..face.names import ARKIT_NAMES, POSE_NAMES
 from ..face.rotations import interpolate_pose
 from ..face.state import FaceState
 from ..imaging import smoothstep
-from ..motion.coefficients import CoefficientSequence, blend_over_rest, start_at_pose
+from ..motion.coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
 from ..motion.editing import BLINK_OPEN, add_blinks, idle_motion, natural_blink_times
 from ..motion.sampling import sample_motion
 from ..networks.motion_transformer import MotionTransformer
@@ -29,6 +29,9 @@ from .hearing import SpeechFeatures, VoiceLevel
 
 CHUNK = 4
 """Frames of the motion networks, 0.16 s, that are made together."""
+FADE = (4, 25)
+"""Frames in which one window passes into the next: the expression, and the head, about whose place windows
+differ by several degrees."""
 CONTEXT = 25
 """Frames that they see before those."""
 LOOK_AHEADS = (0.2, 0.6)
@@ -106,7 +109,14 @@ class SpeechMotion:
         self.ended = False
         self._duration = Fraction(0)
         self._made = 0
-        self._expected: Rows | None = None  # what the last window said of the frames after its chunk
+        # brows, lids and head are made for two chunks together, the second by what is left of the look-ahead:
+        # they are most of the work, and hardly hang on what is said
+        self._expected: Rows | None = None
+        self._last: Rows | None = None
+        config = networks.expression.config
+        size = config.coefficient_dim - (len(POSE_NAMES) if config.kind == "joint" else 0)
+        self._mouth = mouth_mask(config.coefficient_names, size)
+        self._bounded = bool(config.coefficient_names) and set(config.coefficient_names) <= set(ARKIT_NAMES)
         self._native: tuple[CoefficientSequence, CoefficientSequence] | None = None
         self._native_from = self._given = 0
 
@@ -145,43 +155,55 @@ class SpeechMotion:
         if self._made < heard:
             last = self.ended and heard <= self._made + CHUNK + self.look_ahead
             stop = heard if last else self._made + CHUNK + self.look_ahead
-            self._extend(self._window(stop), stop - self._made if last else CHUNK)
+            self._extend(stop, stop - self._made if last else CHUNK)
         return self._to_video()
 
-    def _window(self, stop: int) -> tuple[CoefficientSequence, CoefficientSequence]:
-        """Expression and pose of the frames from the next one to ``stop``."""
+    def _extend(self, stop: int, count: int) -> None:
+        """Make the next frames, by what has been heard before ``stop``."""
         start = max(0, self._made - CONTEXT)
         heard = self.features.window(start, self._made, stop)
-        made = []
-        for network, kind, intensity in (
-            (self.networks.expression, "expression", self.intensity),
-            (self.networks.pose, "pose", 1.0),
-        ):
-            whole = sample_motion(
-                network, heard, seed=self.seed, kind=kind, intensity=intensity, first_frame=start
-            )
-            made.append(whole.replace(values=whole.values[self._made - start :]))
-        return made[0], made[1]
-
-    def _extend(self, window: tuple[CoefficientSequence, CoefficientSequence], count: int) -> None:
-        """Take the first frames of a window."""
-        rows = Rows(*(sequence.values for sequence in window))
-        if self._expected is not None:
-            shared = min(self._expected.count, rows.count)
-            weight = smoothstep((torch.arange(shared)[:, None] + 1.0) / (shared + 1))
-            mixed = self._expected[:shared].towards(rows[:shared], weight)
-            rows = Rows.join([mixed, rows[shared:]])
-        taken, self._expected = rows[:count], rows[count:]
-        self._made += count
-        if self._native is None:
-            self._native = window
-            held = taken
-        else:
-            held = Rows.join([Rows(*(sequence.values for sequence in self._native)), taken])
-        self._native = (
-            self._native[0].replace(values=held.expression),
-            self._native[1].replace(values=held.pose),
+        expected = self._expected
+        held = expected is not None and expected.count >= count and not self._mouth.all()
+        options: dict[str, int] = {"seed": self.seed, "first_frame": start}
+        expression = sample_motion(
+            self.networks.expression,
+            heard,
+            kind="expression",
+            intensity=self.intensity,
+            mouth_alone=held,
+            **options,
         )
+        if held:
+            assert expected is not None  # that is what it means
+            mouth = self._joined(0, expression.values, self._made - start)[:count]
+            free = torch.where(self._mouth, mouth, expected.expression[:count])
+            rows, self._expected = Rows(free, expected.pose[:count]), None
+        else:
+            pose = sample_motion(self.networks.pose, heard, kind="pose", **options)
+            both = (expression.values, pose.values)
+            rows = Rows(*(self._joined(at, values, self._made - start) for at, values in enumerate(both)))
+            rows, self._expected = rows[:count], rows[count:]
+            self._native = self._native or (expression, pose)
+        self._made += count
+        assert self._native is not None  # the first window is a whole one
+        held_rows = Rows(*(sequence.values for sequence in self._native))
+        joined = Rows.join([held_rows, rows]) if self._last is not None else rows
+        self._last = rows[-1:]
+        self._native = (
+            self._native[0].replace(values=joined.expression),
+            self._native[1].replace(values=joined.pose),
+        )
+
+    def _joined(self, part: int, values: Tensor, before: int) -> Tensor:
+        """Values ``[n, D]`` of a window without the ``before`` frames that were made already. They begin
+        where the last of those was left, and come to be the window's own within :data:`FADE` frames."""
+        following = values[before:]
+        if self._last is None:
+            return following
+        gap = tuple(self._last)[part] - values[before - 1]
+        passed = torch.arange(1, len(following) + 1)[:, None] / (FADE[part] + 1)
+        joined = following + gap * (1 - smoothstep(passed))
+        return joined.clamp(0, 1) if part == 0 and self._bounded else joined
 
     def _to_video(self) -> Rows | None:
         """Frames of the video that lie between frames that are made."""

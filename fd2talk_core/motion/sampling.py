@@ -39,6 +39,7 @@ def sample_motion(
     intensity: float = 1.0,
     portrait: FaceState | None = None,
     first_frame: int = 0,
+    mouth_alone: bool = False,
     callback: Callback | None = None,
 ) -> CoefficientSequence:
     """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
@@ -57,6 +58,7 @@ def sample_motion(
             face.
         first_frame: number of the first feature's frame, where the audio is a part of something longer: noise
             goes by the frame's number.
+        mouth_alone: take no further steps for what the sound leaves free, where only the mouth is wanted.
         callback: ``(done, total, None)`` after each step.
 
     Returns:
@@ -85,7 +87,7 @@ def sample_motion(
         )
     if model.config.kind == "joint":
         raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
-    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback)
+    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback, mouth_alone)
     return _finish(model, model.config.kind, values, audio, intensity, portrait)
 
 
@@ -122,6 +124,7 @@ def _sample_native(
     guidance: float,
     first_frame: int,
     callback: Callback | None,
+    mouth_alone: bool = False,
 ) -> Tensor:
     """Coefficients ``[F_native, D]`` in their units, on the CPU."""
     config = model.config
@@ -156,7 +159,7 @@ def _sample_native(
     steps = config.recommended_steps if steps is None else steps
     mouth = _mouth(model)
     # what is no number of steps, the sampler refuses
-    in_two = isinstance(steps, int) and 0 < steps < config.free_steps and not mouth.all()
+    in_two = not mouth_alone and isinstance(steps, int) and 0 < steps < config.free_steps and not mouth.all()
     total = steps + config.free_steps if in_two else steps
 
     def run(steps: int, before: int) -> Tensor:
