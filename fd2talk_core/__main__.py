@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import FD2TalkError
 from .files import check_output
+from .formats.defaults import MESH_FILES, VMC_PORT
 from .frames.defaults import DEFAULT_DETAIL
 from .marks.defaults import CORNERS, LABEL_SIZE
-from .motion.defaults import LONGER_POLICIES, MISSING_POLICIES, SHORTER_POLICIES
+from .motion.defaults import BETWEEN, LONGER_POLICIES, MISSING_POLICIES, REACH, SHORTER_POLICIES
 from .terminal import run_command, say
 
 if TYPE_CHECKING:
-    from .pipeline import FD2TalkPipeline, TalkingVideo
+    from .pipeline import FD2TalkPipeline, MovingHead, TalkingVideo
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, whose options are those of :meth:`FD2TalkPipeline.__call__`."""
     parser = argparse.ArgumentParser(prog="python -m fd2talk_core", description="Make a portrait speak.")
-    parser.add_argument("image", type=Path, help="the portrait, a picture file; the video with --dub")
+    parser.add_argument(
+        "image",
+        type=Path,
+        nargs="?",
+        help="the portrait, a picture file; the video with --dub; may be left out with --mesh and --vmc",
+    )
     parser.add_argument("audio", type=Path, nargs="?", help="the voice, a sound or video file")
     parser.add_argument(
         "--driving", type=Path, metavar="VIDEO", help="move as this video; its sound too, without a voice"
@@ -57,6 +63,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--label", default="", metavar="TEXT", help="a line to be seen in every frame")
     parser.add_argument("--label-corner", choices=CORNERS, default=CORNERS[0])
     parser.add_argument("--label-size", type=float, default=LABEL_SIZE, help="of the picture's shorter side")
+    keys = parser.add_argument_group("lips by hand")
+    keys.add_argument(
+        "--lip-keys",
+        type=Path,
+        metavar="FILE",
+        help="where the lips shall be at some moments: JSON, CSV, or a video whose lips are followed",
+    )
+    keys.add_argument(
+        "--between-keys", choices=BETWEEN, default="voice", help="the voice's mouth, or a curve through keys"
+    )
+    keys.add_argument(
+        "--key-reach", type=float, default=REACH, metavar="SECONDS", help="over which a key fades"
+    )
     dubbing = parser.add_argument_group("another voice for a video")
     dubbing.add_argument("--dub", action="store_true", help="give the person in a video the new voice")
     dubbing.add_argument(
@@ -71,7 +90,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     dubbing.add_argument(
         "--original-sound", type=float, default=0.0, metavar="LEVEL", help="of the video underneath, 0 to 1"
     )
-    return parser.parse_args(arguments)
+    meshes = parser.add_argument_group("a head of its own, in place of a video: VOICE --mesh OUT")
+    meshes.add_argument(
+        "--mesh", metavar="OUT", help="write an animated OUT.glb, or a folder OUT/ with a mesh file a frame"
+    )
+    meshes.add_argument("--mesh-files", choices=MESH_FILES, default="ply", help="in the folder")
+    meshes.add_argument(
+        "--smoothing", type=float, default=0.0, help="of cheeks and neck, 0 to 1; lips and eyes stay"
+    )
+    meshes.add_argument(
+        "--vmc",
+        metavar="HOST[:PORT]",
+        help=f"play it to VTuber software over the VMC protocol, port {VMC_PORT} if none is given",
+    )
+    given = parser.parse_args(arguments)
+    alone = given.mesh is not None or given.vmc is not None
+    if alone and given.audio is None:
+        # python -m fd2talk_core voice.wav --mesh head.glb
+        given.image, given.audio = None, given.image
+    if not alone and given.image is None:
+        parser.error("a portrait is needed, or --mesh or --vmc with a voice")
+    return given
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
         bars[stage].total = total
         bars[stage].update(done - bars[stage].n)
 
-    def work() -> Path:
+    def work() -> Path | str:
         try:
             return _make(options, progress)
         finally:
@@ -98,18 +137,24 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(work)
 
 
-def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path:
+def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path | str:
     output, save_as = options.pop("output"), options.pop("save_motion")
     weights, device = options.pop("weights"), options.pop("device")
     _check_mode(options | {"save_motion": save_as})
-    inputs = [options[name] for name in ("image", "audio", "driving", "motion") if options[name] is not None]
-    check_output(output, (".mp4",), inputs)
+    read = ("image", "audio", "driving", "motion", "lip_keys")
+    inputs = [options[name] for name in read if options[name] is not None]
     from .formats.sequences import WRITERS, load_motion, save_motion
-    from .pipeline import FD2TalkPipeline
+    from .pipeline import FD2TalkPipeline, check_mesh_output
     from .segments import parse_segment
 
     if options["segment"] is not None:
         options["segment"] = parse_segment(options["segment"])
+    alone = options["mesh"] is not None or options["vmc"] is not None
+    receiver = None if options["vmc"] is None else _receiver(options["vmc"])
+    if not alone:
+        check_output(output, (".mp4",), inputs)
+    elif options["mesh"] is not None:
+        check_mesh_output(options["mesh"], inputs)
     if save_as is not None:
         check_output(save_as, tuple(WRITERS), inputs)
     if options["motion"] is not None:
@@ -119,33 +164,72 @@ def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) ->
     pipeline = FD2TalkPipeline.from_pretrained(weights, device=device)
     if options["dub"]:
         return _dub(pipeline, options, progress).save(output)
-    for name in _DUBBING:
-        del options[name]
-    video = pipeline(options.pop("image"), options.pop("audio"), progress=progress, **options)
+    made: MovingHead | TalkingVideo
+    written: Path | str
+    if alone:
+        made = pipeline.animate(**{name: options[name] for name in _OF_A_HEAD}, progress=progress)
+        motion = (made.expression, made.pose)
+        written = ""
+        if options["mesh"] is not None:
+            written = made.save(
+                options["mesh"],
+                files=options["mesh_files"],
+                smoothing=options["smoothing"],
+                progress=progress,
+            )
+        if receiver is not None:
+            sent = made.stream(*receiver, progress=progress)
+            written = written or f"{sent} of {made.expression.num_frames} frames were sent."
+    else:
+        taken = {name: options[name] for name in options if name not in (*_DUBBING, *_MESHES)}
+        made = pipeline(taken.pop("image"), taken.pop("audio"), progress=progress, **taken)
+        assert made.motion is not None  # a pipeline's video tells what moves it
+        motion = made.motion
+        written = made.save(output)
+    if made.report:
+        say(made.report, sys.stderr)
     if save_as is not None:
-        assert video.motion is not None  # a pipeline's video tells what moves it
-        save_motion(save_as, *video.motion)
-    return video.save(output)
+        save_motion(save_as, *motion)
+    return written
 
 
 _DUBBING = ("dub", "longer_speech", "shorter_speech", "original_sound")
+_MESHES = ("mesh", "mesh_files", "smoothing", "vmc")
 _LABEL = ("label", "label_corner", "label_size")
 _OF_THE_WORDS = (
-    "motion", "seed", "motion_steps", "guidance", "expression_intensity", "face_index", *_LABEL,
+    "image", "audio", "motion", "lip_keys", "between_keys", "key_reach", "seed", "motion_steps", "guidance",
+    "expression_intensity", "face_index",
 )  # fmt: skip
+_OF_A_HEAD = (*_OF_THE_WORDS, "driving", "missing_faces", "fps", "pose_intensity")
+
+
+def _receiver(address: str) -> tuple[str, int]:
+    """``HOST`` or ``HOST:PORT``."""
+    host, _, port = address.partition(":")
+    if not host or (port and not port.isdecimal()):
+        raise FD2TalkError(f"The VMC receiver is {address!r}, but HOST or HOST:PORT is needed.")
+    return host, int(port or VMC_PORT)
 
 
 def _check_mode(options: dict[str, Any]) -> None:
-    """Refuse what the other mode takes."""
+    """Refuse what another mode takes."""
+    alone = options["mesh"] is not None or options["vmc"] is not None
+    if options["dub"] and alone:
+        raise FD2TalkError("--dub makes a video, --mesh and --vmc make none: give one of them.")
     usual = vars(parse_arguments(["portrait.png"]))
-    both = ("image", "audio", *_OF_THE_WORDS)
-    given = [name for name, value in options.items() if value != usual[name] and name not in both]
-    wrong = [name for name in given if (name in _DUBBING) != options["dub"]]
-    if wrong:
-        flags = ", ".join(f"--{'crop' if name == 'paste_back' else name.replace('_', '-')}" for name in wrong)
-        raise FD2TalkError(
-            f"{flags} {'cannot be used with' if options['dub'] else 'can only be used with'} --dub."
-        )
+    given = [
+        name for name, value in options.items() if value != usual[name] and name not in ("image", "audio")
+    ]
+    for flag, on, own, shared in (
+        ("--dub", options["dub"], _DUBBING, (*_OF_THE_WORDS, *_LABEL)),
+        ("--mesh or --vmc", alone, _MESHES, (*_OF_A_HEAD, "save_motion")),
+    ):
+        wrong = [name for name in given if (name not in (*own, *shared) if on else name in own)]
+        if wrong:
+            flags = ", ".join(
+                f"--{'crop' if name == 'paste_back' else name.replace('_', '-')}" for name in wrong
+            )
+            raise FD2TalkError(f"{flags} {'cannot' if on else 'can only'} be used with {flag}.")
     if options["dub"] and options["audio"] is None:
         raise FD2TalkError("A voice is needed to dub a video: give its sound file after the video.")
 
@@ -153,10 +237,10 @@ def _check_mode(options: dict[str, Any]) -> None:
 def _dub(
     pipeline: FD2TalkPipeline, options: dict[str, Any], progress: Callable[[str, int, int], None]
 ) -> TalkingVideo:
-    taken = {name: options[name] for name in (*_OF_THE_WORDS, *_DUBBING[1:])}
+    taken = {name: options[name] for name in (*_OF_THE_WORDS, *_LABEL, *_DUBBING[1:])}
     if taken["motion"] is not None:
         taken["motion"] = taken["motion"][0]
-    video = pipeline.dub(options["image"], options["audio"], progress=progress, **taken)
+    video = pipeline.dub(taken.pop("image"), taken.pop("audio"), progress=progress, **taken)
     say(video.report, sys.stderr)
     return video
 

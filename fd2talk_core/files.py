@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -144,6 +145,59 @@ def replacing(path: Path | str, alone: bool = False) -> Iterator[Path]:
     """
     with writing(Path(path).name), _beside(Path(os.path.realpath(path)), alone) as partial:
         yield partial
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """A folder to write files into, beside ``path``, that becomes it once the block has ended well.
+
+    An empty folder may stand there. After a failure, an interrupt included, what was written is removed.
+
+    Raises:
+        FD2TalkError: when something else stands there, and for what the file system says.
+    """
+    path = check_new_folder(path)
+    with writing(path.name):
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name[:32]}.{secrets.token_hex(8)}.part")
+        partial.mkdir()
+        try:
+            yield partial
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _flush_folder(target.parent)
+
+
+def check_new_folder(path: Path | str) -> Path:
+    """Refuse a folder that cannot be made, before anything long is done for it.
+
+    Raises:
+        FD2TalkError: when it is an address, holds something already, or lies where nothing may be written.
+    """
+    name = os.fspath(check_path(path, "The output folder"))
+    if _ADDRESS.match(name):
+        raise FD2TalkError(f"The output {name!r} is an address, but a folder on this machine is written.")
+    try:
+        if not os.path.isdir(name):
+            _check_place(name.rstrip(f"/{os.sep}"))
+            taken = os.path.lexists(name)
+        else:
+            taken = any(os.scandir(name))
+    except (OSError, ValueError) as error:
+        raise FD2TalkError(
+            f"The output folder '{shown_path(name)}' cannot be made ({reason_of(error)})."
+        ) from error
+    if taken:
+        raise FD2TalkError(
+            f"The output folder '{shown_path(name)}' holds something already: name a new one, so that "
+            "nothing is lost."
+        )
+    return Path(name)
 
 
 @contextmanager

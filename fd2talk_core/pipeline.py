@@ -24,7 +24,13 @@ from .checks import check_device, checked
 from .errors import FD2TalkError
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
-from .files import check_output
+from .files import check_new_folder, check_output
+from .formats.defaults import VMC_PORT, MeshFile
+from .formats.gltf import write_glb
+from .formats.lip_keys import ENDINGS as KEY_ENDINGS
+from .formats.lip_keys import load_lip_keys
+from .formats.mesh_sequence import write_mesh_sequence
+from .formats.osc import stream_vmc
 from .formats.video import ENDINGS, VideoWriter
 from .formats.video_frames import VideoFrames
 from .frames.decoding import iter_decoded_frames
@@ -32,15 +38,16 @@ from .frames.defaults import DEFAULT_DETAIL
 from .frames.denoising import NoiseMode, iter_latents
 from .frames.dubbing import iter_dubbed_frames
 from .frames.portrait_motion import PortraitMotion
-from .frames.reference import NoFacePolicy, encode_reference
+from .frames.reference import NoFacePolicy, crop_portrait, encode_reference
 from .frames.workers import one_ahead, worker_count
 from .imaging import read_image
 from .marks.clip import ClipMarks
 from .marks.defaults import CORNERS, LABEL_SIZE
 from .motion.coefficients import CoefficientSequence, MotionMode
-from .motion.defaults import LongerPolicy, ShorterPolicy
+from .motion.defaults import REACH, Between, LongerPolicy, ShorterPolicy
 from .motion.dubbing import dub_mouths
 from .motion.filming import film_face
+from .motion.lip_keys import LipKeys, apply_lip_keys, lip_keys_of_track
 from .motion.sampling import sample_motion
 from .motion.tracking import MissingPolicy, follow_face, read_motion
 from .networks.checkpoint import find_checkpoint
@@ -65,7 +72,8 @@ class TalkingVideo:
         inputs: files that it is made from, which it is never written over.
         motion: the expression and the pose that the portrait was given.
         marks: those that the frames bear, and that are written into the file.
-        report: one sentence on frames that stayed as they were filmed, where a video was dubbed.
+        report: on frames that stayed as they were filmed, where a video was dubbed, and on how closely lip
+            keys are met.
         segment: which part of a clip this is, for :func:`~fd2talk_core.join.join`; None for a whole one.
     """
 
@@ -103,6 +111,70 @@ class TalkingVideo:
     def frames(self) -> Tensor:
         """All frames at once, ``[F, H, W, 3]``."""
         return torch.cat(list(self.chunks))
+
+
+@dataclass(frozen=True)
+class MovingHead:
+    """A head in motion, without any picture: FaceTalk's output, on this face model.
+
+    Attributes:
+        expression, pose: F frames each.
+        face_model: whose coefficients they are.
+        identity: ``[D_α]`` of a portrait; None for the mean face.
+        inputs: files that it is made from, which it is never written over.
+        report: how closely lip keys are met, where some were given.
+    """
+
+    expression: CoefficientSequence
+    pose: CoefficientSequence
+    face_model: FaceModel
+    identity: Tensor | None = None
+    inputs: tuple[Path | str, ...] = ()
+    report: str = ""
+
+    @checked
+    def save(
+        self,
+        path: Path | str,
+        *,
+        files: MeshFile = "ply",
+        smoothing: float = 0.0,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Write an animated GLB, or a folder with a mesh file a frame.
+
+        Args:
+            path: ends in ``.glb``, or has no ending and becomes a folder.
+            files: kind of the mesh files in a folder.
+            smoothing: of deformations away from lips and eyes, see
+                :func:`~fd2talk_core.face.smoothing.smooth_deformations`.
+
+        Raises:
+            FD2TalkError: when the path cannot be written, is one of the inputs or holds something already.
+        """
+        motion = (self.face_model, self.expression, self.pose)
+        worn = {"identity": self.identity, "smoothing": smoothing}
+        path = check_mesh_output(path, self.inputs)
+        if path.suffix:
+            write_glb(path, *motion, **worn)
+            return path
+        return write_mesh_sequence(path, *motion, **worn, files=files, callback=_reporter(progress)("meshes"))
+
+    @checked
+    def stream(
+        self, host: str = "127.0.0.1", port: int = VMC_PORT, *, progress: Progress | None = None
+    ) -> int:
+        """Play it in real time to VTuber software, see :func:`~fd2talk_core.formats.osc.stream_vmc`."""
+        return stream_vmc(self.expression, self.pose, host, port, callback=_reporter(progress)("streaming"))
+
+
+def check_mesh_output(path: Path | str, inputs: Iterable[Path | str] = ()) -> Path:
+    """Where meshes go: a file that ends in ``.glb``, or a new folder.
+
+    Raises:
+        FD2TalkError: when it can be neither.
+    """
+    return check_output(path, (".glb",), inputs) if Path(path).suffix else check_new_folder(path)
 
 
 class FD2TalkPipeline:
@@ -179,6 +251,9 @@ class FD2TalkPipeline:
         driving: Path | str | None = None,
         motion: tuple[CoefficientSequence, CoefficientSequence] | None = None,
         missing_faces: MissingPolicy = "error",
+        lip_keys: LipKeys | Path | str | None = None,
+        between_keys: Between = "voice",
+        key_reach: float = REACH,
         fps: float | None = None,
         seed: int = 0,
         motion_steps: int | None = None,
@@ -211,6 +286,9 @@ class FD2TalkPipeline:
             motion: expression and pose that it takes on, in place of the voice's.
             missing_faces: what frames of the driving video do that show no face, see
                 :func:`~fd2talk_core.motion.tracking.read_motion`.
+            lip_keys: where the lips shall be at some moments: keys, a JSON or CSV file of them, or the video
+                of a person whose lips are followed.
+            between_keys, key_reach: see :func:`~fd2talk_core.motion.lip_keys.apply_lip_keys`.
             fps: of the video, over 0 and at most 120; None takes that of the motion, 25 for a voice.
             seed: the same seed gives the same video.
             motion_steps, frame_steps: sampling steps; None takes the checkpoint's recommendation.
@@ -241,43 +319,22 @@ class FD2TalkPipeline:
         """
 
         report = _reporter(progress)
-        if audio is None and driving is None and motion is None:
-            raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")
-        if driving is not None and motion is not None:
-            raise FD2TalkError("A driving video and a motion were given, but one of them is needed.")
-        # all inputs are read before anything long is done with one
         picture = image if isinstance(image, Tensor) else read_image(image)
-        sound = audio if isinstance(audio, tuple) else None
-        if isinstance(audio, Path | str):
-            sound = read_audio(audio)
-        elif audio is None and driving is not None and has_sound(driving):
-            sound = read_audio(driving)
-
-        if driving is not None:
-            motion = self._follow(driving, missing_faces, report)
-        if motion is not None:
-            fps = motion[0].fps if fps is None else fps
-            expression, pose = (part.resample(fps, frame_count(part.duration, fps)) for part in motion)
-        else:
-            fps = 25.0 if fps is None else fps
-            features = self.audio_encoder.encode(*sound, fps, callback=report("audio"))
-            expression, pose = (
-                sample_motion(
-                    network,
-                    features,
-                    kind=kind,
-                    seed=seed,
-                    steps=motion_steps,
-                    guidance=guidance,
-                    intensity=intensity,
-                    callback=report(kind),
-                )
-                for network, kind, intensity in (
-                    (self.expression, "expression", expression_intensity),
-                    (self.pose, "pose", pose_intensity),
-                )
-            )
-
+        expression, pose, sound = self._motion(
+            report,
+            audio=audio,
+            driving=driving,
+            motion=motion,
+            missing_faces=missing_faces,
+            fps=fps,
+            seed=seed,
+            steps=motion_steps,
+            guidance=guidance,
+            expression_intensity=expression_intensity,
+            pose_intensity=pose_intensity,
+        )
+        expression, told = self._keyed(expression, lip_keys, between_keys, key_reach, report)
+        fps = expression.fps
         reference = encode_reference(
             picture,
             self.autoencoder,
@@ -330,7 +387,7 @@ class FD2TalkPipeline:
             whole = check_waveform(*sound)
             heard = part.samples(fps, sound[1], whole.shape[1])
             sound = whole[:, heard.start : heard.stop], sound[1]
-        inputs = tuple(given for given in (image, audio, driving) if isinstance(given, Path | str))
+        inputs = _files_of(image, audio, driving, lip_keys)
         return TalkingVideo(
             marked(),
             shown_part.num_frames,
@@ -339,8 +396,64 @@ class FD2TalkPipeline:
             inputs,
             (expression, pose),
             marks,
-            segment=part,
+            told,
+            part,
         )
+
+    @checked
+    def animate(
+        self,
+        audio: tuple[Tensor, int] | Path | str | None = None,
+        *,
+        image: Tensor | Path | str | None = None,
+        driving: Path | str | None = None,
+        motion: tuple[CoefficientSequence, CoefficientSequence] | None = None,
+        missing_faces: MissingPolicy = "error",
+        lip_keys: LipKeys | Path | str | None = None,
+        between_keys: Between = "voice",
+        key_reach: float = REACH,
+        fps: float | None = None,
+        seed: int = 0,
+        motion_steps: int | None = None,
+        guidance: float = 1.0,
+        expression_intensity: float = 1.0,
+        pose_intensity: float = 1.0,
+        face_index: int = 0,
+        progress: Progress | None = None,
+    ) -> MovingHead:
+        """A voice moves a head (FaceTalk): the motion alone, to be written as meshes.
+
+        Args:
+            image: a portrait whose face shape the head has; without one it is the mean face.
+            audio, driving, motion, missing_faces, lip_keys, between_keys, key_reach, fps, seed, motion_steps,
+                guidance, expression_intensity, pose_intensity, face_index, progress: as :meth:`__call__`.
+
+        Raises:
+            FD2TalkError: one sentence naming the input that cannot be used.
+        """
+        report = _reporter(progress)
+        identity = None
+        if image is not None:
+            picture = image if isinstance(image, Tensor) else read_image(image)
+            identity = crop_portrait(
+                picture, self.landmarker, self.face_model, face_index=face_index, callback=report("portrait")
+            ).face.identity
+        expression, pose, _ = self._motion(
+            report,
+            audio=audio,
+            driving=driving,
+            motion=motion,
+            missing_faces=missing_faces,
+            fps=fps,
+            seed=seed,
+            steps=motion_steps,
+            guidance=guidance,
+            expression_intensity=expression_intensity,
+            pose_intensity=pose_intensity,
+        )
+        expression, told = self._keyed(expression, lip_keys, between_keys, key_reach, report)
+        inputs = _files_of(image, audio, driving, lip_keys)
+        return MovingHead(expression, pose, self.face_model, identity, inputs, told)
 
     @checked
     def dub(
@@ -349,6 +462,9 @@ class FD2TalkPipeline:
         audio: tuple[Tensor, int] | Path | str,
         *,
         motion: CoefficientSequence | None = None,
+        lip_keys: LipKeys | Path | str | None = None,
+        between_keys: Between = "voice",
+        key_reach: float = REACH,
         seed: int = 0,
         motion_steps: int | None = None,
         guidance: float = 1.0,
@@ -368,8 +484,8 @@ class FD2TalkPipeline:
             video: a file. It is read twice, a few frames at a time.
             audio: the new voice, a file or ``(waveform [C, N], sample_rate)``.
             motion: an expression whose mouth is taken in place of the voice's.
-            seed, motion_steps, guidance, expression_intensity, label, label_corner, label_size, progress: as
-                :meth:`__call__`.
+            lip_keys, between_keys, key_reach, seed, motion_steps, guidance, expression_intensity, label,
+                label_corner, label_size, progress: as :meth:`__call__`.
             longer_speech, shorter_speech: what happens where voice and video differ in length, see
                 :func:`~fd2talk_core.motion.dubbing.dub_mouths`.
             original_sound: how loudly the video's own sound stays underneath, 0..1.
@@ -398,6 +514,7 @@ class FD2TalkPipeline:
                 intensity=expression_intensity,
                 callback=report("expression"),
             )
+        motion, told = self._keyed(motion, lip_keys, between_keys, key_reach, report)
         film = film_face(
             footage.span(),
             footage.fps,
@@ -415,7 +532,7 @@ class FD2TalkPipeline:
         marks = ClipMarks.of(
             mouths.expression, mouths.film.pose, footage.fps, label=(label, label_corner, label_size)
         )
-        inputs = tuple(given for given in (video, audio) if isinstance(given, Path | str))
+        inputs = _files_of(video, audio, lip_keys)
         return TalkingVideo(
             marks.add_to(frames),
             mouths.num_frames,
@@ -423,8 +540,84 @@ class FD2TalkPipeline:
             sound,
             inputs,
             marks=marks,
-            report=mouths.report,
+            report=" ".join(part for part in (mouths.report, told) if part),
         )
+
+    def _motion(
+        self,
+        report: Callable[[str], Callback | None],
+        *,
+        audio: tuple[Tensor, int] | Path | str | None,
+        driving: Path | str | None,
+        motion: tuple[CoefficientSequence, CoefficientSequence] | None,
+        missing_faces: MissingPolicy,
+        fps: float | None,
+        seed: int,
+        steps: int | None,
+        guidance: float,
+        expression_intensity: float,
+        pose_intensity: float,
+    ) -> tuple[CoefficientSequence, CoefficientSequence, tuple[Tensor, int] | None]:
+        """Expression and pose from whichever moves the face, and the sound that goes with them."""
+        if audio is None and driving is None and motion is None:
+            raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")
+        if driving is not None and motion is not None:
+            raise FD2TalkError("A driving video and a motion were given, but one of them is needed.")
+        # all inputs are read before anything long is done with one
+        sound = audio if isinstance(audio, tuple) else None
+        if isinstance(audio, Path | str):
+            sound = read_audio(audio)
+        elif audio is None and driving is not None and has_sound(driving):
+            sound = read_audio(driving)
+
+        if driving is not None:
+            motion = self._follow(driving, missing_faces, report)
+        if motion is not None:
+            fps = motion[0].fps if fps is None else fps
+            expression, pose = (part.resample(fps, frame_count(part.duration, fps)) for part in motion)
+            return expression, pose, sound
+        features = self.audio_encoder.encode(*sound, 25.0 if fps is None else fps, callback=report("audio"))
+        expression, pose = (
+            sample_motion(
+                network,
+                features,
+                kind=kind,
+                seed=seed,
+                steps=steps,
+                guidance=guidance,
+                intensity=intensity,
+                callback=report(kind),
+            )
+            for network, kind, intensity in (
+                (self.expression, "expression", expression_intensity),
+                (self.pose, "pose", pose_intensity),
+            )
+        )
+        return expression, pose, sound
+
+    def _keyed(
+        self,
+        expression: CoefficientSequence,
+        lip_keys: LipKeys | Path | str | None,
+        between: Between,
+        reach: float,
+        report: Callable[[str], Callback | None],
+    ) -> tuple[CoefficientSequence, str]:
+        """An expression that meets lip keys, if there are any, and how closely it does."""
+        if lip_keys is None:
+            return expression, ""
+        if isinstance(lip_keys, Path | str):
+            lip_keys = self._read_lip_keys(lip_keys, report)
+        keyed = apply_lip_keys(expression, lip_keys, self.face_model, between=between, reach=reach)
+        return keyed.expression, keyed.report
+
+    def _read_lip_keys(self, path: Path | str, report: Callable[[str], Callback | None]) -> LipKeys:
+        """Keys from their own kind of file, or from the lips of the largest face in a video."""
+        if Path(path).suffix.lower() in KEY_ENDINGS:
+            return load_lip_keys(path)
+        frames = VideoFrames(path)
+        track = follow_face(frames, self.landmarker, num_frames=frames.num_frames, callback=report("lips"))
+        return lip_keys_of_track(track, frames.fps, self.face_model, report("lip keys"))
 
     def _follow(
         self, driving: Path | str, missing: MissingPolicy, report: Callable[[str], Callback | None]
@@ -438,6 +631,11 @@ class FD2TalkPipeline:
             track, frames.fps, self.face_model, missing=missing, callback=report("driving motion")
         )
         return read.expression, read.pose
+
+
+def _files_of(*given: object) -> tuple[Path | str, ...]:
+    """The files among some inputs."""
+    return tuple(one for one in given if isinstance(one, Path | str))
 
 
 def _reporter(progress: Progress | None) -> Callable[[str], Callback | None]:

@@ -12,6 +12,8 @@ from . import (
     dubbing,
     frames,
     host,
+    lip_keys,
+    meshes,
     motion,
     preview,
     provenance,
@@ -30,7 +32,7 @@ class FD2TalkExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_folders()
         topics = (
-            *(audio, motion, reference, frames, dubbing, preview, provenance),
-            *(sequence_files, sequence_editing, sequence_making, tracking),
+            *(audio, motion, reference, frames, dubbing, preview, meshes, provenance),
+            *(sequence_files, sequence_editing, sequence_making, lip_keys, tracking),
         )
         return [hold_sockets(node) for topic in topics for node in topic.NODES]

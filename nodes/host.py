@@ -214,6 +214,25 @@ def output_file(
         raise FD2TalkError(
             f"The format {shown(ending[1:])} is no ending of a file's name; choose one of the list."
         )
+    return _numbered(prefix, ending, folder)
+
+
+def output_folder(prefix: str) -> tuple[Path, str]:
+    """A name for a new numbered folder in the host's output folder, and its path within that.
+
+    Raises:
+        FD2TalkError: as :func:`output_file`.
+    """
+    path, saved = _numbered(prefix, "", io.FolderType.output)
+    return path, place_of(saved)
+
+
+def place_of(saved: ui.SavedResult) -> str:
+    """The name of a saved file within its folder, as other nodes take it."""
+    return "/".join(part for part in (saved.subfolder, saved.filename) if part)
+
+
+def _numbered(prefix: str, ending: str, folder: io.FolderType) -> tuple[Path, ui.SavedResult]:
     base = os.path.realpath(folder_paths.get_directory_by_type(folder.value))
     _check_prefix(prefix, base)
     try:
@@ -398,6 +417,29 @@ def one_image(image: Tensor) -> Tensor:
 def video_from_file(path: Path) -> Any:
     """The host's VIDEO on a file, which stays on disk."""
     return InputImpl.VideoFromFile(str(path))
+
+
+def curve_points(curve: Any) -> list[tuple[float, float]]:
+    """The control points of the host's CURVE, which is an object, or what the page keeps of one.
+
+    Raises:
+        FD2TalkError: when it is neither.
+    """
+    points = curve.get("points") if isinstance(curve, Mapping) else getattr(curve, "points", curve)
+    try:
+        return [(float(x), float(y)) for x, y in points]
+    except (TypeError, ValueError) as error:
+        raise FD2TalkError(f"The curve is {shown(curve)}, but points [x, y] are needed.") from error
+
+
+def model_from_file(path: Path) -> Any:
+    """Newer hosts' FILE_3D on a file; hosts without that type run nothing that takes it."""
+    import comfy_api.latest
+
+    kind = getattr(getattr(comfy_api.latest, "Types", None), "File3D", None)
+    if kind is None:
+        return block("This ComfyUI has no type for 3D files yet: take the file's name instead.")
+    return kind(str(path), path.suffix[1:])
 
 
 def frames_of(video: Any) -> tuple[Iterable[Tensor], int, float]:

@@ -10,6 +10,7 @@ from ..fd2talk_core.motion.preview import VIEWS, FirstFrames, preview_motion
 from . import host
 from .curves import curves_ui
 from .types import Expression, PortraitReference, Pose, schema
+from .widgets import smoothing_input
 
 FRAMES_BYTES = 512 << 20
 """What the IMAGE output may hold: ten minutes at 256 px would be 11.8 GB."""
@@ -52,6 +53,7 @@ class Coeff3DMMPreview(io.ComfyNode):
                     optional=True,
                     tooltip="Also write the moving head as a GLB file into the output folder, at each run.",
                 ),
+                smoothing_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -71,7 +73,15 @@ class Coeff3DMMPreview(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, view, size, write_glb=False, expression=None, pose=None, reference=None, audio=None
+        cls,
+        view,
+        size,
+        write_glb=False,
+        smoothing=0.0,
+        expression=None,
+        pose=None,
+        reference=None,
+        audio=None,
     ) -> io.NodeOutput:
         face_model = host.face_model()
         identity = reference.identity if reference is not None else None
@@ -82,6 +92,7 @@ class Coeff3DMMPreview(io.ComfyNode):
             identity=identity,
             view=view,
             size=size,
+            smoothing=smoothing,
             callback=host.Progress(),
         )
         path, saved = host.temp_file("fd2talk/preview", ".mp4")
@@ -100,8 +111,8 @@ class Coeff3DMMPreview(io.ComfyNode):
         if write_glb:
             # older pages' 3D viewer reads from the output folder only
             glb, saved_glb = host.output_file("fd2talk/motion", ".glb")
-            gltf.write_glb(glb, face_model, expression, pose, identity=identity)
-            model_file = "/".join((saved_glb.subfolder, saved_glb.filename))
+            gltf.write_glb(glb, face_model, expression, pose, identity=identity, smoothing=smoothing)
+            model_file = host.place_of(saved_glb)
         return io.NodeOutput(host.to_host(first.frames), model_file, ui=shown)
 
 

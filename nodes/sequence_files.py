@@ -112,7 +112,7 @@ class FD2TalkSaveCoefficients(io.ComfyNode):
     def execute(cls, filename_prefix, format, expression=None, pose=None) -> io.NodeOutput:
         path, saved = host.output_file(filename_prefix, f".{format}")
         save_motion(path, expression, pose)
-        name = "/".join(part for part in (saved.subfolder, saved.filename) if part)
+        name = host.place_of(saved)
         return io.NodeOutput(name, ui={"text": (name,), "motion": [saved]})
 
 

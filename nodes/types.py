@@ -27,6 +27,10 @@ BoundingBox = io.Custom("BOUNDING_BOX")
 so that older hosts load too. To be wrapped in :func:`socket_only`, as every type that a host may own."""
 FaceLandmarks = io.Custom("FACE_LANDMARKS")
 """Newer hosts' ``{"frames": [[face, ...], ...], ...}``, MediaPipe's landmarks and scores of every face."""
+Curve = io.Custom("CURVE")
+"""Newer hosts' curve over 0..1, as their curve editor draws it. To be wrapped in :func:`socket_only`."""
+File3D = io.Custom("FILE_3D")
+"""Newer hosts' file of a 3D model; named here so that older hosts load too."""
 
 KINDS = ("expression", "pose")
 """Inputs and outputs of the nodes that work on both kinds of motion, in this order."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from .types import advanced
+
 SEQUENCES = "FD2Talk/sequences"
 """The menu's folder of the nodes that work on sequences of coefficients."""
 
@@ -38,3 +40,18 @@ def shift_widgets() -> list[io.Input]:
         units("y", "Up; 1 is about 10 cm of a head."),
         units("z", "Towards the viewer; 1 is about 10 cm of a head."),
     ]
+
+
+def smoothing_input() -> io.Input:
+    """Of the nodes that show or write meshes."""
+    return advanced(
+        io.Float.Input(
+            "smoothing",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="How much less cheeks, chin and neck move than the lips; eyes stay as they are; 0: off.",
+        )
+    )

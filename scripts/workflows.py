@@ -38,9 +38,11 @@ ROOM = {
     "FD2TalkScaleMotion": (0, 410),
     "FD2TalkAddBlinks": (0, 380),
     "FD2TalkSmoothMotion": (0, 240),
+    "Preview3D": (410, 500),
+    "FD2TalkLipKeys": (380, 470),
 }
 """Least width and height of nodes that show pictures, videos or curves once they have run."""
-GROWN = {"Coeff3DMMPreview": (410, 710)}
+GROWN = {"Coeff3DMMPreview": (410, 734)}
 NOTES = {
     "talking_portrait": (
         "Talking portrait",
@@ -69,6 +71,31 @@ No frame is rendered here, so a change is seen within seconds: try seeds, **inte
 *FD2Talk/sequences*, and watch the mesh speak.
 
 Save Motion keeps what you like; load it in the graph `custom_pose`, or in any other.
+""",
+    ),
+    "head_animation": (
+        "A voice moves a head",
+        """
+A recording becomes an animated **GLB** in ComfyUI's `output/fd2talk` folder: no portrait, no frames, any
+length.
+
+**In Blender:** set the scene to 25 frames per second, then *File > Import > glTF 2.0*. Every ARKit name is a
+shape key, and a bone turns the head. *Save Moving Head* writes a PLY or OBJ file a frame as well.
+
+To give the head a person's face shape, connect *Encode Reference* to both nodes on the right.
+""",
+    ),
+    "animator_lip_keys": (
+        "An animator's lip keys",
+        """
+The voice moves the face; at a few moments the **keys** say where the lips shall be. Each key is met within
+1 % of the mouth's width, and fades into the voice over *reach* seconds. The node tells how closely.
+
+A key is `{"time": 2.5, "lower": [0, -0.45]}`: offsets from the shut mouth in mouth's widths, y up. Write keys
+into the node (and set *keys_file* to none), edit the example file in ComfyUI's `input` folder, or connect a
+video of a **singer**, whose lips are then followed.
+
+Wire *expression* to the sampler of `talking_portrait` to render it.
 """,
     ),
     "upscale_and_restore": (
@@ -228,6 +255,44 @@ def motion_preview(graph: Graph) -> None:
         [Group("1 · What is said", [[heard, note]])],
         [Group("2 · How face and head move", [[expression, pose]])],
         [Group("3 · Edited by hand", [[blinks, calm]])],
+        [Group("4 · Look, and keep it", [[preview, file]], SIDE_COLOR)],
+    )
+
+
+def head_animation(graph: Graph) -> None:
+    heard = voice(graph)
+    expression = graph.node("ExpDiT", features=heard["features"])
+    pose = graph.node("PoseDiT", features=heard["features"])
+    motion = {"expression": expression["expression"], "pose": pose["pose"]}
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"], view="three-quarter")
+    file = graph.node("FD2TalkSaveMesh", **motion)
+    shown = graph.node("Preview3D", "Look at it from all sides", model_file=file["saved as"])
+    note = graph.note(*NOTES[graph.name], EXAMPLES)
+    graph.lay_out(
+        [Group("1 · What is said", [[heard, note]])],
+        [Group("2 · How face and head move", [[expression, pose]])],
+        [
+            Group("3 · The head as a file", [[file, shown]]),
+            Group("Look at the motion", [[preview]], SIDE_COLOR),
+        ],
+    )
+
+
+def animator_lip_keys(graph: Graph) -> None:
+    heard = voice(graph)
+    expression = graph.node("ExpDiT", features=heard["features"])
+    pose = graph.node("PoseDiT", features=heard["features"])
+    keyed = graph.node(
+        "FD2TalkLipKeys", expression=expression["expression"], keys_file="fd2talk_lip_keys.json"
+    )
+    motion = {"expression": keyed["expression"], "pose": pose["pose"]}
+    preview = graph.node("Coeff3DMMPreview", **motion, audio=heard["audio"])
+    file = graph.node("FD2TalkSaveMesh", **motion, filename_prefix="fd2talk/keyed_head")
+    note = graph.note(*NOTES[graph.name], EXAMPLES)
+    graph.lay_out(
+        [Group("1 · What is said", [[heard, note]])],
+        [Group("2 · How face and head move", [[expression, pose]])],
+        [Group("3 · Keys by hand", [[keyed]])],
         [Group("4 · Look, and keep it", [[preview, file]], SIDE_COLOR)],
     )
 
@@ -410,6 +475,8 @@ WORKFLOWS: dict[str, Callable[[Graph], None]] = {
         driving_video,
         dub_video,
         motion_preview,
+        head_animation,
+        animator_lip_keys,
         upscale_and_restore,
         two_people,
         batch_of_voices,

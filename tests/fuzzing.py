@@ -37,6 +37,7 @@ from fd2talk_core.audio.resampling import to_mono_16k
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.face.model import SHIPPED_FILE, FaceModel, default_face_model
+from fd2talk_core.formats.lip_keys import load_lip_keys
 from fd2talk_core.formats.sequences import load_motion, save_motion
 from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.formats.video_frames import VideoFrames
@@ -246,6 +247,10 @@ def _configure(path: Path) -> None:
 
 
 YAML = "size: tiny\nmotion: {train: {steps: 10, seed: 1}, frames: 25}\nunet: {train: {batch_size: 4}}\n"
+LIP_KEYS = (
+    '{"fps": 25, "rest": {"left": [9, 20], "right": [31, 20]}, "keys": [{"frame": 3, "left": [8, null]}]}'
+)
+LIP_TRACK = "time,left_x,left_y,right_x,right_y\nrest,9,20,31,20\n0.5,8,19,,21\n"
 KEYFRAMES = '{"yaw": [[0, 0], [1.5, 20]], "x": [[0, 0.5]]}'
 READERS = {
     "png": Reader(".png", _picture("PNG"), read_image),
@@ -284,6 +289,8 @@ READERS = {
     "pictures": Reader("/frames-0.tar", lambda path: _shards(path, _person), _learn_pictures),
     "yaml": Reader(".yaml", lambda path: path.write_text(YAML), _configure),
     "keyframes": Reader(".txt", lambda path: path.write_text(KEYFRAMES), _text(parse_keyframes)),
+    "lip keys": Reader(".json", lambda path: path.write_text(LIP_KEYS), load_lip_keys),
+    "lip track": Reader(".csv", lambda path: path.write_text(LIP_TRACK), load_lip_keys),
     "times": Reader(".txt", lambda path: path.write_text("0.5, 1.25 3e0"), _text(parse_times)),
 }
 

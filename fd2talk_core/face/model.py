@@ -161,6 +161,17 @@ class FaceModel(nn.Module):
         if not all(torch.isfinite(getattr(self, key)).all() for key in _FLOATS):
             raise FD2TalkError(f"{path.name} is a face model with values that are not numbers.")
 
+    def with_expressions(self, expression_basis: Tensor) -> FaceModel:
+        """The same heads with another B_exp, ``[D_β, V, 3]``."""
+        tensors = {key: getattr(self, key) for key in (*_FLOATS, *_INTEGERS)}
+        return FaceModel(
+            tensors | {"expression_basis": expression_basis},
+            name=self.name,
+            expression_names=self.expression_names,
+            part_names=self.part_names,
+            camera=self.camera,
+        )
+
     def header(self) -> dict[str, str]:
         """The safetensors metadata that :meth:`load` reads."""
         fields = {

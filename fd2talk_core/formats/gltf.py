@@ -21,6 +21,7 @@ from ..face.model import FaceModel
 from ..face.palette import preview_colours
 from ..face.rasterizer import vertex_normals
 from ..face.skinning import head_weight
+from ..face.smoothing import smooth_deformations
 from ..files import replacing
 from ..motion.coefficients import CoefficientSequence
 from ..motion.preview import agreed_motion
@@ -45,6 +46,7 @@ def write_glb(
     pose: CoefficientSequence | None,
     *,
     identity: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> None:
     """The face model, moving.
 
@@ -56,19 +58,21 @@ def write_glb(
         expression: F frames of β, or None for a resting face.
         pose: F frames of p, or None for a still head.
         identity: ``[D_α]`` of a portrait, or None for the mean face.
+        smoothing: of deformations away from lips and eyes, see
+            :func:`~fd2talk_core.face.smoothing.smooth_deformations`.
 
     Raises:
         FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
     """
     motion = agreed_motion(face_model, expression, pose)
     file = _Glb()
-    mesh = _write_mesh(file, face_model, identity)
+    mesh = _write_mesh(file, smooth_deformations(face_model, smoothing), identity)
     times = file.add(np.arange(motion.num_frames, dtype=np.float32) / np.float32(motion.fps), bounds=True)
     channels = []
     if expression is not None:
         channels.append((0, "weights", file.add(expression.values.reshape(-1).numpy())))
     if pose is not None:
-        channels.append((2, "rotation", file.add(_quaternions(pose.values[:, :3]).numpy())))
+        channels.append((2, "rotation", file.add(quaternions(pose.values[:, :3]).numpy())))
         channels.append((2, "translation", file.add((pose.values[:, 3:] * METRES).numpy())))
     file.content |= {
         "scene": 0,
@@ -172,7 +176,7 @@ def _bytes(colors: Tensor) -> np.ndarray:
     return (opaque * 255).round().to(torch.uint8).numpy()
 
 
-def _quaternions(angles: Tensor) -> Tensor:
+def quaternions(angles: Tensor) -> Tensor:
     """``[F, 3]`` pitch, yaw, roll to ``[F, 4]`` (x, y, z, w) of Rx Ry Rz, along the shortest way in time."""
     (cx, cy, cz), (sx, sy, sz) = (angles / 2).cos().unbind(-1), (angles / 2).sin().unbind(-1)
     turns = torch.stack(

@@ -13,3 +13,9 @@ ShorterPolicy = Literal["cut", "rest", "error"]
 LONGER_POLICIES: tuple[str, ...] = get_args(LongerPolicy)
 SHORTER_POLICIES: tuple[str, ...] = get_args(ShorterPolicy)
 """What is done where new words are longer or shorter than the video that is dubbed."""
+
+Between = Literal["voice", "keys"]
+BETWEEN: tuple[str, ...] = get_args(Between)
+"""What rules between two lip keys: the voice's own mouth, or a smooth curve from key to key."""
+REACH = 0.2
+"""Seconds over which a lip key fades into the voice."""

@@ -17,6 +17,7 @@ from ..face.model import FaceModel, apply_pose, project
 from ..face.palette import preview_colours
 from ..face.rasterizer import shade
 from ..face.skinning import pose_on_body
+from ..face.smoothing import smooth_deformations
 from ..progress import Callback
 from .coefficients import CoefficientSequence
 
@@ -88,6 +89,7 @@ def preview_motion(
     identity: Tensor | None = None,
     view: str = "front",
     size: int = 256,
+    smoothing: float = 0.0,
     callback: Callback | None = None,
 ) -> MotionPreview:
     """The face model, moved.
@@ -98,6 +100,8 @@ def preview_motion(
         identity: ``[D_id]``, α of a portrait, or None for the mean face.
         view: one of :data:`VIEWS`.
         size: side of the pictures in pixels.
+        smoothing: of deformations away from lips and eyes, see
+            :func:`~fd2talk_core.face.smoothing.smooth_deformations`.
         callback: ``(done, total, None)`` after each chunk.
 
     Raises:
@@ -111,6 +115,7 @@ def preview_motion(
     betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.expression_dim)
     poses = pose.values if pose else torch.zeros(motion.num_frames, 6)
     alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu()
+    face_model = smooth_deformations(face_model, smoothing)
     chunks = _render(face_model, alpha, betas, poses, VIEWS[view], size, callback)
     return MotionPreview(chunks, motion.num_frames, motion.fps)
 

@@ -352,6 +352,16 @@ def test_the_pipeline_writes_a_video_as_long_as_the_new_voice(tmp_path: Path) ->
         pipeline.dub(film, voice, motion=words(15)).save(film)
 
 
+def test_a_film_of_a_high_frame_rate_keeps_it(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    with VideoWriter(film, 120) as writer:
+        writer.write(pictures()[:6])
+    voice = torch.zeros(1, 800), 16000
+    spoken = words(6, jaw=0.5).replace(fps=120.0)
+    made = FD2TalkPipeline.from_config().dub(film, voice, motion=spoken).save(tmp_path / "dubbed.mp4")
+    assert (VideoFrames(made).num_frames, VideoFrames(made).fps) == (6, 120)
+
+
 def test_a_voice_that_is_none_is_told() -> None:
     with pytest.raises(FD2TalkError, match="audio is None"):
         FD2TalkPipeline.from_config().dub("film.mp4", None)

@@ -18,6 +18,7 @@ from fd2talk_core.__main__ import main, parse_arguments
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.formats.sequences import load_motion
 from fd2talk_core.formats.video import VideoWriter
+from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.imaging import read_image
 from fd2talk_core.networks.checkpoint import SHIPPED, CheckpointInfo, save_checkpoint
 from fd2talk_core.pipeline import FD2TalkPipeline
@@ -205,6 +206,21 @@ def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     assert read_image(tmp_path / "turned.jpg").shape == (40, 20, 3)
     with pytest.raises(FD2TalkError, match="missing.png"):
         read_image(tmp_path / "missing.png")
+
+
+def test_a_higher_frame_rate_is_the_same_motion_seen_more_often(
+    pipeline: FD2TalkPipeline, tmp_path: Path
+) -> None:
+    """Frames between two are moved, not blended from pictures."""
+    sound = voice(0.4)
+    usual, double, four = (pipeline.animate(sound, fps=fps, motion_steps=1) for fps in (25, 50, 100))
+    assert [head.expression.num_frames for head in (usual, double, four)] == [10, 20, 40]
+    left, right = usual.expression.values[:-1], usual.expression.values[1:]
+    torch.testing.assert_close(double.expression.values[1:-1:2], torch.lerp(left, right, 0.25))
+    torch.testing.assert_close(four.expression.values[3:-1:4], torch.lerp(left, right, 0.375))
+    video = pipeline(PORTRAIT, voice(0.05), fps=120, motion_steps=1, frame_steps=1, paste_back=False)
+    made = VideoFrames(video.save(tmp_path / "fast.mp4"))
+    assert (made.num_frames, made.fps) == (6, 120)
 
 
 def test_motion_from_a_video_or_a_file_needs_no_voice(pipeline: FD2TalkPipeline, tmp_path: Path) -> None:

@@ -70,3 +70,31 @@ def test_a_long_preview_gives_its_first_pictures_and_says_so(watcher: Watcher) -
     (sentence,) = outputs["preview"]["text"]
     assert sentence.startswith("frames holds the first 42 of 43 pictures")
     assert any(sentence.encode() in message for message in watcher.pictures), "told on the node"
+
+
+def test_a_moving_head_is_saved_as_a_file_or_a_folder_of_files(watcher: Watcher) -> None:
+    """This host has no type for 3D files, so who takes one is told."""
+    server = watcher.server
+    graph = preview(server, 6)
+    graph["save"] = {
+        "class_type": "FD2TalkSaveMesh",
+        "inputs": {"pose": ["load", 1], "filename_prefix": "meshes/head", "format": "glb"},
+    }
+    (name,) = watcher.run(graph)["save"]["text"]
+    assert (server.folder("output") / name).read_bytes()[:4] == b"glTF"
+    graph["save"]["inputs"] |= {"format": "ply sequence", "smoothing": 0.5}
+    folders = [watcher.run(graph)["save"]["text"][0]]
+    graph["save"]["inputs"]["smoothing"] = 0.0
+    folders.append(watcher.run(graph)["save"]["text"][0])
+    assert len(set(folders)) == 2
+    for folder in folders:
+        assert len(list((server.folder("output") / folder).glob("*.ply"))) == 6
+    graph["save"]["inputs"]["filename_prefix"] = "../outside"
+    with pytest.raises(RuntimeError, match="outside the host's folder"):
+        watcher.run(graph)
+    graph["save"]["inputs"] |= {"filename_prefix": "meshes/head", "format": "glb"}
+    graph["model"] = {"class_type": "PreviewAny", "inputs": {"source": ["save", 1]}}
+    entry = watcher.follow(server.queue(graph))
+    _, kind, told = watcher.messages[-1]
+    assert kind == "execution_error" and "no type for 3D files" in told["exception_message"]
+    assert "model" not in entry["outputs"] and "save" in entry["outputs"]

@@ -85,7 +85,7 @@ def summary(info: dict) -> dict:
                 for key in ("default", "min", "max", "step", "advanced", "forceInput")
                 if key in options
             }
-            if name not in ("checkpoint", "encoder", "autoencoder", "audio_file", "motion_file"):
+            if name not in ("checkpoint", "encoder", "autoencoder", "audio_file", "motion_file", "keys_file"):
                 kept.update({"options": options["options"]} if "options" in options else {})
             inputs[name] = [category, kind, kept]
     return {

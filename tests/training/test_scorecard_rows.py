@@ -34,7 +34,15 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, sa
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
-from training.measures import BILABIALS, OPEN_VOWELS, beat_alignment, lip_closure, lip_error, pose_range
+from training.measures import (
+    BILABIALS,
+    OPEN_VOWELS,
+    beat_alignment,
+    expression_diversity,
+    lip_closure,
+    lip_error,
+    pose_range,
+)
 from training.mouths import mouth_basis
 from training.scorecard import identity
 from training.scorecard.cost import score_cost
@@ -208,12 +216,22 @@ def test_motion_equal_to_the_truth(speech: SpeechSet, tmp_path: Path) -> None:
     assert found["blinks a minute"] == pytest.approx(20)  # two in six seconds
     # of three angles, one differs by 0.1 between the two samples
     assert found["pose variety across seeds (rad)"] == pytest.approx(0.1 / 2**0.5 / 3, rel=1e-4)
+    assert found["expression diversity (FaceTalk Eq. 20)"] == 0, "the samples have one expression"
     rows = {row.name: row for row in score_motion(Fake(sequences), speech, tmp_path, seeds=2)}
     assert rows["pose variety across seeds (rad)"].target == pytest.approx(pose_range(clip.pose) / 2)
     beats = rows["beat alignment with prosody"]
     energy = frame_energy(clip.waveform, 150, 25.0)
     assert beats.value == pytest.approx(beat_alignment(clip.pose, energy, 25.0))
     assert beats.value > 0.5 and beats.met and beats.target == pytest.approx(beats.value / 2)
+
+
+def test_diversity_sums_the_distances_of_every_sample_from_the_others() -> None:
+    samples = torch.zeros(3, 4, 52)
+    samples[1, :, 7], samples[2, :, 7] = 0.1, 0.3
+    # the three pairs are 0.1, 0.2 and 0.3 apart, each counted from both ends, over three samples
+    assert expression_diversity(samples) == pytest.approx(0.4, rel=1e-5)
+    with pytest.raises(FD2TalkError, match="at least two"):
+        expression_diversity(samples[:1])
 
 
 def test_a_still_mouth_and_a_still_head(speech: SpeechSet, tmp_path: Path) -> None:

@@ -136,6 +136,11 @@ def score_motion(
         ),
         Row("A motion: lip error, still mouth = 1", mean("error"), 1 / 3, "low", at_best(known_errors)),
         Row(
+            "expression diversity (FaceTalk Eq. 20)",
+            mean("codes"),
+            note=f"of {seeds} samples; FaceTalk's own codes have another scale",
+        ),
+        Row(
             "pose variety across seeds (rad)",
             mean("diversity"),
             mean("true_turning") / 2,
