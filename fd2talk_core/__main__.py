@@ -104,13 +104,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help=f"play it to VTuber software over the VMC protocol, port {VMC_PORT} if none is given",
     )
     given = parser.parse_args(arguments)
-    alone = given.mesh is not None or given.vmc is not None
+    alone = _without_video(vars(given))
     if alone and given.audio is None:
         # python -m fd2talk_core voice.wav --mesh head.glb
         given.image, given.audio = None, given.image
     if not alone and given.image is None:
         parser.error("a portrait is needed, or --mesh or --vmc with a voice")
     return given
+
+
+def _without_video(options: dict[str, Any]) -> bool:
+    return options["mesh"] is not None or options["vmc"] is not None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -140,21 +144,21 @@ def main(arguments: list[str] | None = None) -> int:
 def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path | str:
     output, save_as = options.pop("output"), options.pop("save_motion")
     weights, device = options.pop("weights"), options.pop("device")
-    _check_mode(options | {"save_motion": save_as})
+    _check_mode(options | {"save_motion": save_as, "output": output})
     read = ("image", "audio", "driving", "motion", "lip_keys")
     inputs = [options[name] for name in read if options[name] is not None]
+    if not _without_video(options):
+        check_output(output, (".mp4",), inputs)
     from .formats.sequences import WRITERS, load_motion, save_motion
     from .pipeline import FD2TalkPipeline, check_mesh_output
     from .segments import parse_segment
 
     if options["segment"] is not None:
         options["segment"] = parse_segment(options["segment"])
-    alone = options["mesh"] is not None or options["vmc"] is not None
-    receiver = None if options["vmc"] is None else _receiver(options["vmc"])
-    if not alone:
-        check_output(output, (".mp4",), inputs)
-    elif options["mesh"] is not None:
+    if options["mesh"] is not None:
         check_mesh_output(options["mesh"], inputs)
+    if options["vmc"] is not None:
+        options["vmc"] = _receiver(options["vmc"])
     if save_as is not None:
         check_output(save_as, tuple(WRITERS), inputs)
     if options["motion"] is not None:
@@ -166,22 +170,12 @@ def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) ->
         return _dub(pipeline, options, progress).save(output)
     made: MovingHead | TalkingVideo
     written: Path | str
-    if alone:
+    if _without_video(options):
         made = pipeline.animate(**{name: options[name] for name in _OF_A_HEAD}, progress=progress)
         motion = (made.expression, made.pose)
-        written = ""
-        if options["mesh"] is not None:
-            written = made.save(
-                options["mesh"],
-                files=options["mesh_files"],
-                smoothing=options["smoothing"],
-                progress=progress,
-            )
-        if receiver is not None:
-            sent = made.stream(*receiver, progress=progress)
-            written = written or f"{sent} of {made.expression.num_frames} frames were sent."
+        written = _give(made, options, progress)
     else:
-        taken = {name: options[name] for name in options if name not in (*_DUBBING, *_MESHES)}
+        taken = {name: options[name] for name in options if name not in (*_DUBBING, *_HEAD)}
         made = pipeline(taken.pop("image"), taken.pop("audio"), progress=progress, **taken)
         assert made.motion is not None  # a pipeline's video tells what moves it
         motion = made.motion
@@ -193,8 +187,20 @@ def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) ->
     return written
 
 
+def _give(head: MovingHead, options: dict[str, Any], progress: Callable[[str, int, int], None]) -> Path | str:
+    """Write a head's meshes, stream it, or both."""
+    told: Path | str = ""
+    if options["mesh"] is not None:
+        given = {"files": options["mesh_files"], "smoothing": options["smoothing"]}
+        told = head.save(options["mesh"], **given, progress=progress)
+    if options["vmc"] is not None:
+        sent = head.stream(*options["vmc"], progress=progress)
+        told = told or f"{sent} of {head.expression.num_frames} frames were sent."
+    return told
+
+
 _DUBBING = ("dub", "longer_speech", "shorter_speech", "original_sound")
-_MESHES = ("mesh", "mesh_files", "smoothing", "vmc")
+_HEAD = ("mesh", "mesh_files", "smoothing", "vmc")
 _LABEL = ("label", "label_corner", "label_size")
 _OF_THE_WORDS = (
     "image", "audio", "motion", "lip_keys", "between_keys", "key_reach", "seed", "motion_steps", "guidance",
@@ -206,23 +212,22 @@ _OF_A_HEAD = (*_OF_THE_WORDS, "driving", "missing_faces", "fps", "pose_intensity
 def _receiver(address: str) -> tuple[str, int]:
     """``HOST`` or ``HOST:PORT``."""
     host, _, port = address.partition(":")
-    if not host or (port and not port.isdecimal()):
+    if not host or (port and not (port.isdecimal() and 0 < int(port) < 1 << 16)):
         raise FD2TalkError(f"The VMC receiver is {address!r}, but HOST or HOST:PORT is needed.")
     return host, int(port or VMC_PORT)
 
 
 def _check_mode(options: dict[str, Any]) -> None:
     """Refuse what another mode takes."""
-    alone = options["mesh"] is not None or options["vmc"] is not None
-    if options["dub"] and alone:
+    if options["dub"] and _without_video(options):
         raise FD2TalkError("--dub makes a video, --mesh and --vmc make none: give one of them.")
     usual = vars(parse_arguments(["portrait.png"]))
     given = [
         name for name, value in options.items() if value != usual[name] and name not in ("image", "audio")
     ]
     for flag, on, own, shared in (
-        ("--dub", options["dub"], _DUBBING, (*_OF_THE_WORDS, *_LABEL)),
-        ("--mesh or --vmc", alone, _MESHES, (*_OF_A_HEAD, "save_motion")),
+        ("--dub", options["dub"], _DUBBING, (*_OF_THE_WORDS, *_LABEL, "output")),
+        ("--mesh or --vmc", _without_video(options), _HEAD, (*_OF_A_HEAD, "save_motion")),
     ):
         wrong = [name for name in given if (name not in (*own, *shared) if on else name in own)]
         if wrong:

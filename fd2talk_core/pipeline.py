@@ -48,7 +48,7 @@ from .motion.defaults import REACH, Between, LongerPolicy, ShorterPolicy
 from .motion.dubbing import dub_mouths
 from .motion.filming import film_face
 from .motion.lip_keys import LipKeys, apply_lip_keys, lip_keys_of_track
-from .motion.sampling import sample_motion
+from .motion.sampling import sample_motion, take_blinks
 from .motion.tracking import MissingPolicy, follow_face, read_motion
 from .networks.checkpoint import find_checkpoint
 from .progress import Callback
@@ -593,7 +593,7 @@ class FD2TalkPipeline:
                 (self.pose, "pose", pose_intensity),
             )
         )
-        return expression, pose, sound
+        return take_blinks(expression, self.pose, features, seed), pose, sound
 
     def _keyed(
         self,

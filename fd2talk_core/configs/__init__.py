@@ -13,7 +13,7 @@ from torch import nn
 from ..checks import shown
 from ..errors import FD2TalkError
 from ..files import reason_of, shown_path
-from ..networks.checkpoint import load_checkpoint
+from ..networks.checkpoint import load_checkpoint, read_header
 
 _CLASSES = {
     "audio_encoder": ("audio.encoder", "AudioEncoder"),
@@ -36,11 +36,16 @@ def network_class(network: str) -> type[nn.Module]:
 def load_network(network: str, path: Path | str, face_model: str | None = None) -> nn.Module:
     """A network of this name from its file, see :func:`~fd2talk_core.networks.checkpoint.load_checkpoint`.
 
+    The pose may be a :class:`~fd2talk_core.networks.pose_blink.PoseBlinkNetwork` as well.
+
     Raises:
         FD2TalkError: also for a motion transformer that predicts something else: expression and pose are of
             one class.
     """
-    loaded = load_checkpoint(path, network_class(network), face_model)
+    wanted = network_class(network)
+    if network == "pose" and read_header(path)[0] == "PoseBlinkNetwork":
+        wanted = import_module("..networks.pose_blink", __name__).PoseBlinkNetwork
+    loaded = load_checkpoint(path, wanted, face_model)
     kind = loaded.config.kind if network in ("expression", "pose") else network
     if kind not in (network, "joint"):
         raise FD2TalkError(

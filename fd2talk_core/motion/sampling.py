@@ -22,6 +22,7 @@ from ..face.state import FaceState
 from ..metering import stage
 from ..networks.diffusion import ddim_sample, frame_noise
 from ..networks.motion_transformer import MotionTransformer
+from ..networks.pose_blink import BLINK_NAMES, PoseBlinkNetwork
 from ..progress import Callback
 from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
 
@@ -29,7 +30,7 @@ from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, star
 @checked
 @stage("motion")
 def sample_motion(
-    model: MotionTransformer,
+    model: MotionTransformer | PoseBlinkNetwork,
     audio: AudioFeatures,
     *,
     seed: int,
@@ -45,7 +46,9 @@ def sample_motion(
     """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
 
     Args:
-        model: of kind ``"expression"`` or ``"pose"``, or ``"joint"`` where ``kind`` is given.
+        model: of kind ``"expression"`` or ``"pose"``, or ``"joint"`` where ``kind`` is given. Of a
+            :class:`~fd2talk_core.networks.pose_blink.PoseBlinkNetwork` the pose is given; it knows neither
+            steps nor guidance.
         audio: features on the network's own frame grid.
         seed: any integer; the two halves of a joint network belong together if sampled with the same one.
         kind: what is wanted; a joint network has both.
@@ -87,8 +90,83 @@ def sample_motion(
         )
     if model.config.kind == "joint":
         raise FD2TalkError("This checkpoint predicts expression and pose together: use sample_joint_motion.")
+    if isinstance(model, PoseBlinkNetwork):
+        if steps not in (None, 1) or guidance != 1:
+            raise FD2TalkError(
+                "This pose checkpoint decodes in one pass (PBNet): leave steps at the recommended number and "
+                "guidance at 1."
+            )
+        return sample_pose_and_blinks(
+            model,
+            audio,
+            seed=seed,
+            intensity=intensity,
+            portrait=portrait,
+            first_frame=first_frame,
+            callback=callback,
+        )[0]
     values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback, mouth_alone)
     return _finish(model, model.config.kind, values, audio, intensity, portrait)
+
+
+@checked
+@torch.no_grad()
+def sample_pose_and_blinks(
+    model: PoseBlinkNetwork,
+    audio: AudioFeatures,
+    *,
+    seed: int,
+    intensity: float = 1.0,
+    portrait: FaceState | None = None,
+    first_frame: int = 0,
+    callback: Callback | None = None,
+) -> tuple[CoefficientSequence, Tensor]:
+    """Head pose and lids for a clip, decoded from a code that depends on seed and frame index (DAWN Eq. 9).
+
+    Args:
+        seed, intensity, portrait, first_frame, callback: as :func:`sample_motion`; the motion is that of a head that
+            starts as the portrait does.
+
+    Returns:
+        the pose, F frames at ``audio.fps``, and the weights of both lids ``[F, 2]`` in 0..1.
+
+    Raises:
+        FD2TalkError: as :func:`sample_motion`.
+    """
+    _check_audio(model, audio)
+    frames = range(first_frame, first_frame + audio.num_native_frames)
+    noise = frame_noise(seed, frames, (model.config.latent_dim,), "per_frame")
+    state = torch.zeros(1, len(POSE_NAMES) + len(BLINK_NAMES))
+    if portrait is not None:
+        lids = [ARKIT_NAMES.index(name) for name in BLINK_NAMES]
+        state = torch.cat([portrait.pose, portrait.expression[lids].clamp(0, 1)])[None].cpu()
+    start = model.normalize(state.to(model.device, model.dtype))
+    heard = audio.features[None].to(start)
+    states = model.denormalize(start[:, None] + model.decode(noise[None].to(start), start, heard))
+    states = states[0].float().cpu()
+    if callback is not None:
+        callback(1, 1, None)
+    pose = _finish(model, "pose", states[:, : len(POSE_NAMES)], audio, intensity, portrait)
+    blinks = CoefficientSequence(
+        "expression", states[:, len(POSE_NAMES) :].clamp(0, 1), audio.native_fps, model.config.face_model
+    )
+    return pose, blinks.resample(audio.fps, audio.num_frames).values
+
+
+def take_blinks(
+    expression: CoefficientSequence,
+    model: MotionTransformer | PoseBlinkNetwork,
+    audio: AudioFeatures,
+    seed: int,
+) -> CoefficientSequence:
+    """An expression with the lids that belong to a pose; that itself where the pose's network has none."""
+    if not isinstance(model, PoseBlinkNetwork) or not set(BLINK_NAMES) <= set(expression.names):
+        return expression
+    values = expression.values.clone()
+    values[:, [expression.names.index(name) for name in BLINK_NAMES]] = sample_pose_and_blinks(
+        model, audio, seed=seed
+    )[1]
+    return expression.replace(values=values)
 
 
 @checked
@@ -115,6 +193,22 @@ def sample_joint_motion(
     )
 
 
+def _check_audio(model: MotionTransformer | PoseBlinkNetwork, audio: AudioFeatures) -> None:
+    """Refuse features of another encoder or frame rate."""
+    config = model.config
+    if audio.features.shape[1] != config.audio_dim:
+        raise FD2TalkError(
+            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this "
+            f"{config.kind} checkpoint was trained on {config.audio_dim}: choose the encoder that it was "
+            "trained with."
+        )
+    if audio.native_fps != config.native_fps:
+        raise FD2TalkError(
+            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was "
+            f"trained at {config.native_fps:g}."
+        )
+
+
 @torch.no_grad()
 def _sample_native(
     model: MotionTransformer,
@@ -128,17 +222,7 @@ def _sample_native(
 ) -> Tensor:
     """Coefficients ``[F_native, D]`` in their units, on the CPU."""
     config = model.config
-    if audio.features.shape[1] != config.audio_dim:
-        raise FD2TalkError(
-            f"The audio features of {audio.encoder!r} have {audio.features.shape[1]} channels, but this "
-            f"{config.kind} checkpoint was trained on {config.audio_dim}: choose the encoder that it was "
-            "trained with."
-        )
-    if audio.native_fps != config.native_fps:
-        raise FD2TalkError(
-            f"The audio features are at {audio.native_fps:g} fps, but this {config.kind} checkpoint was "
-            f"trained at {config.native_fps:g}."
-        )
+    _check_audio(model, audio)
     if not 0 <= guidance <= 100:
         raise FD2TalkError(f"guidance is {guidance}, but a number from 0 to 100 is needed.")
     shape = (config.coefficient_dim,)
@@ -191,7 +275,7 @@ def _mouth(model: MotionTransformer) -> Tensor:
 
 
 def _finish(
-    model: MotionTransformer,
+    model: MotionTransformer | PoseBlinkNetwork,
     kind: Literal["expression", "pose"],
     values: Tensor,
     audio: AudioFeatures,

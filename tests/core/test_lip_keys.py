@@ -102,11 +102,12 @@ def test_the_voice_rules_beyond_a_keys_reach_and_nothing_jumps() -> None:
 def test_a_key_that_says_little_changes_little() -> None:
     """What a key leaves open stays as close to the voice as it can."""
     voice = speech()
-    one = LipKeys((1.02,), ("lower",), torch.tensor([[[math.nan, -0.3]]]))
+    wanted = float(seen(voice.values[25:26], ("lower",))[0, 0, 1]) - 0.1
+    one = LipKeys((1.02,), ("lower",), torch.tensor([[[math.nan, wanted]]]))
     keyed = apply_lip_keys(voice, one, face_model()).expression.values[25]
-    assert seen(keyed[None], ("lower",))[0, 0, 1] == pytest.approx(-0.3, abs=MET)
+    assert seen(keyed[None], ("lower",))[0, 0, 1] == pytest.approx(wanted, abs=MET)
     corners = seen(torch.stack([keyed, voice.values[25]]), ("left", "right"))
-    assert (corners[0] - corners[1]).norm(dim=-1).max() < 0.1
+    assert (corners[0] - corners[1]).norm(dim=-1).max() < 0.05
     same = LipKeys((1.02,), SPARSE, seen(voice.values[25:26], SPARSE))
     torch.testing.assert_close(
         apply_lip_keys(voice, same, face_model()).expression.values, voice.values, atol=2e-3, rtol=0

@@ -169,6 +169,8 @@ def test_the_head_wears_the_face_of_a_portrait() -> None:
     [
         (["voice.wav", "--mesh", "head.glb", "--crop"], "--crop cannot be used with --mesh"),
         (["voice.wav", "--mesh", "head.glb", "--dub"], "give one of them"),
+        (["voice.wav", "--mesh", "head.glb", "-o", "talk.mp4"], "--output cannot be used with --mesh"),
+        (["voice.wav", "--vmc", "localhost:70000"], "HOST or HOST:PORT is needed"),
         (["face.png", "voice.wav", "--mesh-files=obj"], "--mesh-files can only be used with --mesh"),
         (["voice.wav", "--mesh", "head.fbx"], ".glb is written"),
     ],

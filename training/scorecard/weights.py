@@ -19,7 +19,7 @@ from fd2talk_core.frames.denoising import sample_latents
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 from fd2talk_core.motion.coefficients import CoefficientSequence
-from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
+from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion, take_blinks
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.lip_expert import LipExpert
 
@@ -72,10 +72,11 @@ class Weights:
         """Sampled expression and pose."""
         if self.expression.config.kind == "joint":
             return sample_joint_motion(self.expression, features, seed=seed)
-        return tuple(
+        expression, pose = (
             sample_motion(network, features, kind=kind, seed=seed)
             for kind, network in (("expression", self.expression), ("pose", self.pose))
         )
+        return take_blinks(expression, self.pose, features, seed), pose
 
     def talk(
         self,
