@@ -427,7 +427,7 @@ def curve_points(curve: Any) -> list[tuple[float, float]]:
     """
     points = curve.get("points") if isinstance(curve, Mapping) else getattr(curve, "points", curve)
     try:
-        return [(float(x), float(y)) for x, y in points]
+        return [(float(x), float(y)) for x, y in points or ()]
     except (TypeError, ValueError) as error:
         raise FD2TalkError(f"The curve is {shown(curve)}, but points [x, y] are needed.") from error
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.formats.lip_keys import parse_lip_keys
 from fd2talk_core.formats.sequences import load_motion
 from fd2talk_core.motion.editing import parse_times
 from fd2talk_core.motion.pose_curve import parse_keyframes
@@ -92,6 +93,24 @@ def test_keyframes_of_any_form(value: Any) -> None:
 def test_text_of_any_form(text: str) -> None:
     taken_or_told(parse_keyframes, text)
     taken_or_told(parse_times, text)
+
+
+@few
+@given(values)
+def test_lip_keys_of_any_form(value: Any) -> None:
+    for found in (
+        value,
+        {"keys": value},
+        {"keys": [value]},
+        {"rest": value, "keys": [{"time": 1, "left": [1, 2]}]},
+    ):
+        taken_or_told(parse_lip_keys, json.dumps(found))
+    for key in (
+        {"time": value, "left": [0, 0]},
+        {"time": 1, "left": value},
+        {"time": 1, "left": [value, 10**400]},
+    ):
+        taken_or_told(parse_lip_keys, json.dumps({"keys": [key]}))
 
 
 @few

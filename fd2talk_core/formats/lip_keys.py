@@ -28,6 +28,8 @@ from ..timing import check_fps
 
 ENDINGS = (".json", ".csv")
 MAX_BYTES = 64 << 20
+LARGEST = 1e9
+"""Seconds, frames and pixels."""
 _EXAMPLE = '{"keys": [{"time": 0.4, "upper": [0, 0.05], "lower": [0, -0.3]}]}'
 
 Place = tuple[float, float]
@@ -78,13 +80,15 @@ def parse_lip_keys(text: str) -> LipKeys:
     check_amount(len(keys), MAX_KEYS, "The lip track has {} keys", "cut it")
     timed = [(_time(key, number, given.get("fps")), key) for number, key in enumerate(keys, start=1)]
     rows = [
-        (time, {name: _place(key[name], f"{name!r} at {time:g} s") for name in key.keys() - _TIMES})
+        (time, {name: _place(key[name], f"{shown(name)} at {time:g} s") for name in key.keys() - _TIMES})
         for time, key in timed
     ]
     rest = given.get("rest")
     if rest is not None and not isinstance(rest, dict):
         raise FD2TalkError("The rest of the lip keys is no object of places by name.")
-    return _keys(rows, rest and {name: _place(place, f"{name!r} at rest") for name, place in rest.items()})
+    return _keys(
+        rows, rest and {name: _place(place, f"{shown(name)} at rest") for name, place in rest.items()}
+    )
 
 
 _TIMES = {"time", "frame"}
@@ -94,10 +98,18 @@ def _time(key: Mapping[str, Any], number: int, fps: Any) -> float:
     if len(_TIMES & key.keys()) != 1:
         raise FD2TalkError(f"Lip key {number} has no time, or two: give 'time' in seconds, or 'frame'.")
     if "time" in key:
-        return float(check_number(key["time"], f"The time of lip key {number}", 0))
+        return _number(key["time"], f"The time of lip key {number}", 0)
     if fps is None:
         raise FD2TalkError(f"Lip key {number} says a frame, but the keys' 'fps' is missing.")
-    return (check_number(key["frame"], f"The frame of lip key {number}", 0) + 0.5) / float(check_fps(fps))
+    return (_number(key["frame"], f"The frame of lip key {number}", 0) + 0.5) / float(check_fps(fps))
+
+
+def _number(given: Any, what: str, low: float = -LARGEST) -> float:
+    # whole numbers of any size are JSON, and no float
+    try:
+        return float(check_number(given, what, low, LARGEST))
+    except OverflowError as error:
+        raise FD2TalkError(f"{what} is {shown(given)}, which is too large.") from error
 
 
 def _place(given: Any, what: str) -> Place:
@@ -105,7 +117,7 @@ def _place(given: Any, what: str) -> Place:
         return math.nan, math.nan
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
         raise FD2TalkError(f"The place of {what} is {shown(given)}, but [x, y] is needed.")
-    x, y = (math.nan if one is None else float(check_number(one, f"The place of {what}")) for one in given)
+    x, y = (math.nan if one is None else _number(one, f"The place of {what}") for one in given)
     return x, y
 
 
@@ -144,7 +156,7 @@ def _keys(rows: Sequence[tuple[float, Row]], rest: Row | None) -> LipKeys:
     points = [name for name in LIP_POINTS if any(name in row for _, row in rows)]
     unknown = sorted({name for _, row in rows for name in row} - LIP_POINTS.keys())
     if unknown:
-        raise FD2TalkError(f"Lips have no point {unknown[0]!r}; points are {', '.join(LIP_POINTS)}.")
+        raise FD2TalkError(f"Lips have no point {shown(unknown[0])}; points are {', '.join(LIP_POINTS)}.")
     nothing = (math.nan, math.nan)
     offsets = torch.tensor(
         [[row.get(name, nothing) for name in points] for _, row in rows], dtype=torch.float64

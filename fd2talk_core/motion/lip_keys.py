@@ -313,6 +313,8 @@ def lip_keys_of_curve(points: Sequence[tuple[float, float]], duration: float) ->
         points: time as a share of the clip, 0..1, and the gap between the lips in mouth's widths.
         duration: seconds of the clip.
     """
+    if not points:
+        raise FD2TalkError("The curve has no points.")
     placed = sorted((check_number(time, "A curve's time", 0, 1), gap) for time, gap in points)
     gaps = torch.tensor([[[0.0], [-gap]] for _, gap in placed], dtype=torch.float64)
     free = torch.full_like(gaps, torch.nan)

@@ -134,6 +134,8 @@ def test_a_curve_opens_the_lips() -> None:
     gap = seen(values, ("upper", "lower"))[:, :, 1]
     assert gap[25, 0] - gap[25, 1] == pytest.approx(0.0, abs=0.02)
     assert gap[75, 0] - gap[75, 1] > 0.3
+    with pytest.raises(FD2TalkError, match="no points"):
+        lip_keys_of_curve([], 4.0)
 
 
 def test_a_recorded_singers_lips_are_followed_from_any_side() -> None:
