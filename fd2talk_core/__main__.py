@@ -92,7 +92,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     meshes = parser.add_argument_group("a head of its own, in place of a video: VOICE --mesh OUT")
     meshes.add_argument(
-        "--mesh", metavar="OUT", help="write an animated OUT.glb, or a folder OUT/ with a mesh file a frame"
+        "--mesh",
+        metavar="OUT",
+        help="write an animated OUT.glb (or .usdc, .usda), or a folder OUT/ with a mesh file a frame",
     )
     meshes.add_argument("--mesh-files", choices=MESH_FILES, default="ply", help="in the folder")
     meshes.add_argument(

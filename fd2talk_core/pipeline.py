@@ -25,12 +25,13 @@ from .errors import FD2TalkError
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
 from .files import check_new_folder, check_output
-from .formats.defaults import VMC_PORT, MeshFile
+from .formats.defaults import USD_ENDINGS, VMC_PORT, MeshFile
 from .formats.gltf import write_glb
 from .formats.lip_keys import ENDINGS as KEY_ENDINGS
 from .formats.lip_keys import load_lip_keys
 from .formats.mesh_sequence import write_mesh_sequence
 from .formats.osc import stream_vmc
+from .formats.usd import write_usd
 from .formats.video import ENDINGS, VideoWriter
 from .formats.video_frames import VideoFrames
 from .frames.decoding import iter_decoded_frames
@@ -141,10 +142,11 @@ class MovingHead:
         smoothing: float = 0.0,
         progress: Progress | None = None,
     ) -> Path:
-        """Write an animated GLB, or a folder with a mesh file a frame.
+        """Write an animated GLB or USD file, or a folder with a mesh file a frame.
 
         Args:
-            path: ends in ``.glb``, or has no ending and becomes a folder.
+            path: ends in ``.glb``, in ``.usdc`` or ``.usda`` (which need ``usd-core``), or has no ending and
+                becomes a folder.
             files: kind of the mesh files in a folder.
             smoothing: of deformations away from lips and eyes, see
                 :func:`~fd2talk_core.face.smoothing.smooth_deformations`.
@@ -156,7 +158,8 @@ class MovingHead:
         worn = {"identity": self.identity, "smoothing": smoothing}
         path = check_mesh_output(path, self.inputs)
         if path.suffix:
-            write_glb(path, *motion, **worn)
+            write = write_usd if path.suffix.lower() in USD_ENDINGS else write_glb
+            write(path, *motion, **worn)
             return path
         return write_mesh_sequence(path, *motion, **worn, files=files, callback=_reporter(progress)("meshes"))
 
@@ -169,12 +172,12 @@ class MovingHead:
 
 
 def check_mesh_output(path: Path | str, inputs: Iterable[Path | str] = ()) -> Path:
-    """Where meshes go: a file that ends in ``.glb``, or a new folder.
+    """Where meshes go: a file that ends in ``.glb`` or as USD's do, or a new folder.
 
     Raises:
         FD2TalkError: when it can be neither.
     """
-    return check_output(path, (".glb",), inputs) if Path(path).suffix else check_new_folder(path)
+    return check_output(path, (".glb", *USD_ENDINGS), inputs) if Path(path).suffix else check_new_folder(path)
 
 
 class FD2TalkPipeline:

@@ -10,5 +10,8 @@ MeshFile = Literal["ply", "obj"]
 MESH_FILES: tuple[str, ...] = get_args(MeshFile)
 """What a mesh sequence is made of."""
 
+USD_ENDINGS = (".usdc", ".usd", ".usda")
+"""The last is text."""
+
 VMC_PORT = 39539
 """On which receivers of the VMC protocol listen."""

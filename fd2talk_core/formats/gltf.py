@@ -34,7 +34,7 @@ _FLOAT, _UINT32, _UINT16, _UINT8 = 5126, 5125, 5123, 5121
 _COMPONENTS = {"float32": _FLOAT, "uint32": _UINT32, "uint16": _UINT16, "uint8": _UINT8}
 _SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _VERTICES, _INDICES = 34962, 34963
-_STILL = 1e-7
+STILL = 1e-7
 """Units; a vertex that a blendshape moves less is left out of its sparse table."""
 
 
@@ -133,7 +133,7 @@ def _write_mesh(file: _Glb, face_model: FaceModel, identity: Tensor | None) -> d
         turned = vertex_normals(rest + offsets, triangles)[0] - normals
         targets.append(
             {
-                "POSITION": file.add_sparse(_metres(offsets[source]), _STILL * METRES, bounds=True),
+                "POSITION": file.add_sparse(_metres(offsets[source]), STILL * METRES, bounds=True),
                 "NORMAL": file.add_sparse(turned[source].numpy(), 1e-4),
             }
         )

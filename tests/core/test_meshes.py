@@ -94,6 +94,27 @@ def test_an_obj_has_the_same_corners_and_the_parts_by_name(tmp_path: Path) -> No
     assert [line[2:] for line in text.splitlines() if line.startswith("g ")] == list(model.part_names)
 
 
+@pytest.mark.parametrize("ending", ["usdc", "usda"])
+def test_usd_skinned_by_its_own_library_has_the_same_vertices(tmp_path: Path, ending: str) -> None:
+    pxr = pytest.importorskip("pxr", reason="usd-core is an extra")
+    from pxr import Gf, Usd, UsdGeom, UsdSkel
+
+    from fd2talk_core.formats.usd import write_usd
+
+    expression, pose = face(3), idle_motion(3, 25.0, seed=2, amount=8)
+    path = tmp_path / f"head.{ending}"
+    write_usd(path, default_face_model(), expression, pose)
+    assert pxr and [file.name for file in tmp_path.iterdir()] == [path.name]
+    stage = Usd.Stage.Open(str(path))
+    assert (stage.GetTimeCodesPerSecond(), stage.GetEndTimeCode()) == (25, 2)
+    root = UsdSkel.Root.Get(stage, "/Person")
+    assert UsdSkel.BakeSkinning(root, Gf.Interval(0, 2))
+    points = UsdGeom.Mesh.Get(stage, "/Person/Face").GetPointsAttr()
+    for frame in range(3):
+        expected = truth(expression.values[frame], pose.values[frame])
+        np.testing.assert_allclose(np.array(points.Get(frame)), expected, atol=1e-5)
+
+
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     def stop(done: int, total: int, _: object) -> None:
         raise KeyboardInterrupt
@@ -172,7 +193,7 @@ def test_the_head_wears_the_face_of_a_portrait() -> None:
         (["voice.wav", "--mesh", "head.glb", "-o", "talk.mp4"], "--output cannot be used with --mesh"),
         (["voice.wav", "--vmc", "localhost:70000"], "HOST or HOST:PORT is needed"),
         (["face.png", "voice.wav", "--mesh-files=obj"], "--mesh-files can only be used with --mesh"),
-        (["voice.wav", "--mesh", "head.fbx"], ".glb is written"),
+        (["voice.wav", "--mesh", "head.fbx"], ".glb or .usdc or .usd or .usda is written"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
