@@ -23,7 +23,7 @@ from fd2talk_core.formats.sequences import load_motion
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import idle_motion
 from fd2talk_core.motion.preview import preview_motion
-from fd2talk_core.pipeline import FD2TalkPipeline
+from fd2talk_core.pipeline import FD2TalkPipeline, MovingHead
 from tests.core.test_gltf import Glb
 from tests.host.media import speech, write_wav
 
@@ -43,14 +43,16 @@ def truth(expression: torch.Tensor, pose: torch.Tensor, **changed: object) -> np
 
 @pytest.fixture(scope="module")
 def minute(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command makes of a voice of a minute: a GLB, a PLY sequence and the motion of both."""
+    """What the command makes of a voice of a minute, a GLB and its motion, and that as a PLY sequence."""
     folder = tmp_path_factory.mktemp("minute")
     write_wav(folder / "voice.wav", speech(MINUTE), 16000)
     made = ["--motion-steps=2", f"--fps={FPS:g}"]
     motion = f"--save-motion={folder / 'motion.safetensors'}"
     assert main([str(folder / "voice.wav"), "--mesh", str(folder / "head.glb"), motion, *made]) == 0
-    moved = [f"--motion={folder / 'motion.safetensors'}", "--mesh", f"{folder / 'frames'}/"]
-    assert main([str(folder / "voice.wav"), *moved]) == 0
+    moved = load_motion(folder / "motion.safetensors")
+    MovingHead(moved.require("expression"), moved.require("pose"), default_face_model()).save(
+        folder / "frames"
+    )
     return folder
 
 
