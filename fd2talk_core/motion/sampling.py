@@ -124,8 +124,8 @@ def sample_pose_and_blinks(
     """Head pose and lids for a clip, decoded from a code that depends on seed and frame index (DAWN Eq. 9).
 
     Args:
-        seed, intensity, portrait, first_frame, callback: as :func:`sample_motion`; the motion is that of a head that
-            starts as the portrait does.
+        seed, intensity, portrait, first_frame, callback: as :func:`sample_motion`; the motion is that of a
+            head that starts as the portrait does.
 
     Returns:
         the pose, F frames at ``audio.fps``, and the weights of both lids ``[F, 2]`` in 0..1.
