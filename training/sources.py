@@ -1,4 +1,7 @@
-"""What the stages learn from, held in memory: stretches of speech with their motion, and labelled pictures.
+"""What the stages learn from: stretches of speech with their motion, and labelled pictures.
+
+Labels are held in memory. Pictures and sound stay in their shards until they are asked for, so that a set
+may be larger than the memory; any can be asked for at once, so what a run sees depends on its step alone.
 
 The stages know nothing of how the shards were made; this is the one place that reads them.
 """
@@ -16,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,15 +31,18 @@ from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import NATIVE_FPS, AudioFeatures
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import FaceModel
+from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.files import check_input, reason_of, replacing
 from fd2talk_core.imaging import open_picture
 from fd2talk_core.motion.coefficients import LARGEST_VALUE, CoefficientSequence
 from fd2talk_core.networks.checkpoint import in_set
 from fd2talk_core.timing import frame_count
-from fd2talk_core.waveforms import check_sample_rate
+from fd2talk_core.waveforms import as_float, check_sample_rate
 
-from .corpus.shards import read_samples
+from .corpus.shards import Stored, find_samples
+
+WAV_HEADER = 4096
+"""Bytes of a WAV file within which its samples begin."""
 
 SPARE_FRAMES = 3
 """By which a recording and its motion may differ: its last frame may be cut, or half heard."""
@@ -48,7 +54,7 @@ class SpeechClip:
 
     Attributes:
         name: unique in its set.
-        waveform: ``[N]`` at 16 kHz, in -1..1.
+        sound: ``[N]`` at 16 kHz; float in -1..1, or PCM that may still lie in its shard.
         phonemes: ``(name, start, end)`` in seconds, in order.
         expression: ``[F, D_β]``.
         pose: ``[F, 6]``.
@@ -59,7 +65,7 @@ class SpeechClip:
     """
 
     name: str
-    waveform: Tensor
+    sound: Tensor
     phonemes: tuple[tuple[str, float, float], ...]
     expression: Tensor
     pose: Tensor
@@ -72,6 +78,11 @@ class SpeechClip:
     def num_frames(self) -> int:
         return self.expression.shape[0]
 
+    @property
+    def waveform(self) -> Tensor:
+        """``[N]`` float32 in -1..1."""
+        return as_float(self.sound)
+
     def coefficients(self, kind: str) -> Tensor:
         """What a motion network learns: ``expression``, ``pose``, or ``joint``, which is both in a row."""
         return torch.cat([self.expression, self.pose], dim=1) if kind == "joint" else getattr(self, kind)
@@ -81,7 +92,7 @@ class SpeechClip:
         frames = min(self.num_frames, round(seconds * self.fps))
         return replace(
             self,
-            waveform=self.waveform[: round(frames / self.fps * SAMPLE_RATE)],
+            sound=self.sound[: round(frames / self.fps * SAMPLE_RATE)],
             phonemes=tuple(p for p in self.phonemes if p[1] < frames / self.fps),
             expression=self.expression[:frames],
             pose=self.pose[:frames],
@@ -157,7 +168,7 @@ class SpeechSet:
             encoder.state_dict(),
             encoder.do_normalize,
             *encoder.bands,
-            *(part for clip in self.clips for part in (clip.waveform, clip.num_frames, clip.fps)),
+            *(part for clip in self.clips for part in (clip.sound, clip.num_frames, clip.fps)),
         )
         path = folder / f"features-{key}.safetensors" if folder else None
         if path and path.exists():
@@ -173,12 +184,15 @@ class SpeechSet:
             features = [_features(encoder, clip) for clip in self.clips]
             if path:
                 save_whole({str(i): f for i, f in enumerate(features)}, path)
+                # read back, they lie in the file and not in the memory
+                found = read_kept(path)
+                features = [found[str(i)] for i in range(len(features))]
         clips = zip(self.clips, features, strict=True)
         return SpeechSet(tuple(replace(c, features=f, encoder=encoder.name) for c, f in clips))
 
 
 def _features(encoder: AudioEncoder, clip: SpeechClip) -> Tensor:
-    found = encoder.encode(clip.waveform[None], SAMPLE_RATE, clip.fps).features
+    found = encoder.encode(clip.sound[None], SAMPLE_RATE, clip.fps).features
     # a recording may be a few samples shorter than its last frame
     if found.shape[0] < clip.num_frames:
         found = torch.cat([found, found[-1:].expand(clip.num_frames - found.shape[0], -1)])
@@ -187,10 +201,10 @@ def _features(encoder: AudioEncoder, clip: SpeechClip) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """Labelled pictures of people, kept as they are encoded in the shards.
+    """Labelled pictures of people.
 
     Attributes:
-        encoded: N files (PNG, JPEG or WebP), square.
+        encoded: N square pictures as files (PNG, JPEG or WebP), in the memory or in a shard.
         person: ``[N]``, pictures with one number are of one person in one setting, and can be each other's
             reference; all pictures of a person are neighbours.
         identity: ``[N, D_α]``.
@@ -199,7 +213,7 @@ class PictureSet:
         clips: the recording that each picture belongs to, and its frame in it, where it has one.
     """
 
-    encoded: tuple[bytes, ...]
+    encoded: tuple[bytes | Stored, ...]
     person: Tensor
     identity: Tensor
     expression: Tensor
@@ -212,7 +226,9 @@ class PictureSet:
     def read(self, index: int) -> Tensor:
         """``[3, H, W]`` uint8."""
         try:
-            with open_picture(io.BytesIO(self.encoded[index])) as picture:
+            content = self.encoded[index]
+            content = content.read() if isinstance(content, Stored) else content
+            with open_picture(io.BytesIO(content)) as picture:
                 pixels = np.array(picture.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise FD2TalkError(
@@ -236,10 +252,11 @@ class PictureSet:
         return [r for r in ranges if len(r) > 1]
 
 
-def fingerprint(*content: Mapping[str, Tensor] | Tensor | bytes | str | int | float | None) -> str:
+def fingerprint(*content: Mapping[str, Tensor] | Tensor | bytes | Stored | str | int | float | None) -> str:
     """A short name for content, which changes when any part of it does: weights, tensors, files, words."""
     digest = hashlib.sha256()
     for part in content:
+        part = part.read() if isinstance(part, Stored) else part
         if isinstance(part, Mapping):
             data = fingerprint(*(x for item in sorted(part.items()) for x in item)).encode()
         elif isinstance(part, Tensor):
@@ -299,6 +316,11 @@ def kept_between_runs(make: Callable[[], Kept], kind: type[Kept], cache: Path, k
     return made
 
 
+def face_model_of(section: Mapping[str, Any]) -> FaceModel:
+    """The face model that a configuration's ``face_model`` names, or the one that ships."""
+    return FaceModel.load(section["face_model"]) if section.get("face_model") else default_face_model()
+
+
 def need_weights(weights: Path, network: str, module: str) -> Path:
     """The checkpoint of an earlier stage in a weights folder, see :func:`in_set`.
 
@@ -333,8 +355,8 @@ def copy_weights(source: Path, target: Path, networks: Iterable[str]) -> None:
 # ---- the shards --------------------------------------------------------------------------------------------
 
 
-def read_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Samples of all shards of a folder, in order: key and members by extension.
+def find_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, Stored]]]:
+    """Samples of all shards of a folder, in order: key and where the members are, by extension.
 
     Raises:
         FD2TalkError: when there is no such folder or shard, or one cannot be read.
@@ -346,7 +368,7 @@ def read_shards(data: Path, pattern: str) -> Iterator[tuple[str, dict[str, bytes
         raise FD2TalkError(f"{data} holds no shards {pattern}; make them with python -m training.corpus.")
     for path in paths:
         try:
-            yield from read_samples(path)
+            yield from find_samples(path)
         except (tarfile.TarError, OSError, EOFError) as error:
             raise FD2TalkError(
                 f"The shard {path} cannot be read ({reason_of(error)}); make it again."
@@ -373,7 +395,7 @@ def load_speech(data: Path, face_model: FaceModel) -> tuple[SpeechSet, SpeechSet
     Raises:
         FD2TalkError: when there is none, or it is of another face model.
     """
-    clips = [_speech_clip(key, members) for key, members in read_shards(data, "clips-*.tar")]
+    clips = [_speech_clip(key, members) for key, members in find_shards(data, "clips-*.tar")]
     for clip in clips:
         _check_width(clip.name, clip.expression, clip.identity, face_model, data)
     parts = _parted(clips, _split([clip.name for clip in clips]), data)
@@ -381,17 +403,17 @@ def load_speech(data: Path, face_model: FaceModel) -> tuple[SpeechSet, SpeechSet
     return train, held_out, f"{train.seconds / 3600:.2f} h of speech in {len(train.clips)} recordings"
 
 
-def _speech_clip(key: str, members: dict[str, bytes]) -> SpeechClip:
+def _speech_clip(key: str, members: dict[str, Stored]) -> SpeechClip:
     try:
-        about = json.loads(members["json"])
-        arrays = load(members["safetensors"])
-        waveform, sample_rate = read_wav(members["wav"])
+        about = json.loads(members["json"].read())
+        arrays = load(members["safetensors"].read())
+        sound, sample_rate = _stored_wav(members["wav"])
         fps = float(about["fps"])
         expression, pose = _motion_in(arrays, fps)
         identity = _identity_in(arrays)
         phonemes = tuple((str(n), float(a), float(b)) for n, a, b in about.get("phonemes", ()))
         _check_times(phonemes)
-        heard = frame_count(Fraction(waveform.shape[0], sample_rate), fps)
+        heard = frame_count(Fraction(sound.shape[0], sample_rate), fps)
         if abs(heard - len(expression)) > SPARE_FRAMES:
             raise FD2TalkError(f"its wav lasts {heard} frames, but its motion {len(expression)}")
     except _BROKEN_SAMPLE as error:
@@ -399,18 +421,18 @@ def _speech_clip(key: str, members: dict[str, bytes]) -> SpeechClip:
             f"The recording {key} in the data is broken or lacks a part ({_reason(error)})."
         ) from error
     if fps != NATIVE_FPS:
-        frames = max(1, frame_count(Fraction(waveform.shape[0], sample_rate), NATIVE_FPS))
+        frames = max(1, frame_count(Fraction(sound.shape[0], sample_rate), NATIVE_FPS))
         expression, pose = (
             CoefficientSequence(kind, values, fps, "").resample(NATIVE_FPS, frames).values
             for kind, values in (("expression", expression), ("pose", pose))
         )
-    mono = waveform if sample_rate == SAMPLE_RATE else to_mono_16k(waveform, sample_rate)
+    mono = sound if sample_rate == SAMPLE_RATE else to_mono_16k(sound, sample_rate)
     return SpeechClip(key, mono, phonemes, expression, pose, identity, NATIVE_FPS)
 
 
 _BROKEN_SAMPLE = (
     *(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, EOFError),
-    *(SafetensorError, wave.Error),
+    *(SafetensorError, wave.Error, OSError),
 )
 """What readers raise for members that are none: FD2TalkError among them, as it is a ValueError."""
 
@@ -452,17 +474,24 @@ def _check_times(phonemes: Sequence[tuple[str, float, float]]) -> None:
             raise FD2TalkError(f"its phoneme {name!r} goes from {start} to {end} s")
 
 
-def read_wav(content: bytes) -> tuple[Tensor, int]:
-    """A 16-bit PCM file: ``[N]`` float32 in -1..1, channels averaged, and its sample rate."""
-    with wave.open(io.BytesIO(content)) as file:
+def _stored_wav(member: Stored) -> tuple[Tensor, int]:
+    """A 16-bit PCM file: ``[N]`` and its sample rate. Mono is left where it lies, as int16; several channels
+    are averaged, float32 in -1..1.
+    """
+    buffer = io.BytesIO(member.read(WAV_HEADER))
+    with wave.open(buffer) as file:
+        begins = buffer.tell()  # it has read up to the samples
         if file.getsampwidth() != 2:
             raise ValueError(f"{8 * file.getsampwidth()}-bit sound instead of 16-bit")
         channels, sample_rate = file.getnchannels(), check_sample_rate(file.getframerate())
-        content = file.readframes(file.getnframes())
-        if len(content) != 2 * channels * file.getnframes() or not content:
-            raise ValueError(f"its wav holds {len(content)} bytes of {2 * channels * file.getnframes()}")
-        samples = np.frombuffer(content, dtype="<i2")
-    return torch.from_numpy(samples.reshape(-1, channels).mean(axis=1, dtype=np.float32) / 32768), sample_rate
+        count = channels * file.getnframes()
+    if not 0 < 2 * count <= member.size - begins:
+        raise ValueError(f"its wav holds {member.size - begins} bytes of {2 * count}")
+    # nothing is written to the mapped file, but torch takes no array that forbids it
+    mapped = np.memmap(member.path, "<i2", "c", member.offset + begins, (count,))
+    if channels == 1:
+        return torch.from_numpy(mapped), sample_rate
+    return torch.from_numpy(mapped.reshape(-1, channels).mean(axis=1, dtype=np.float32) / 32768), sample_rate
 
 
 def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, PictureSet, str]:
@@ -471,7 +500,7 @@ def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, Pictur
     Raises:
         FD2TalkError: when there are none, or they are of another face model.
     """
-    people = [_person(key, members) for key, members in read_shards(data, "frames-*.tar")]
+    people = [_person(key, members) for key, members in find_shards(data, "frames-*.tar")]
     for person in people:
         _check_width(person.name, person.expression, person.identity[0], face_model, data)
     for person in people:
@@ -489,7 +518,7 @@ def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, Pictur
 @dataclass(frozen=True, eq=False)
 class _Person:
     name: str
-    encoded: tuple[bytes, ...]
+    encoded: tuple[Stored, ...]
     identity: Tensor
     expression: Tensor
     pose: Tensor
@@ -497,10 +526,10 @@ class _Person:
     face_model: str | None
 
 
-def _person(key: str, members: dict[str, bytes]) -> _Person:
+def _person(key: str, members: dict[str, Stored]) -> _Person:
     try:
-        about = json.loads(members["json"])
-        arrays = load(members["safetensors"])
+        about = json.loads(members["json"].read())
+        arrays = load(members["safetensors"].read())
         expression, pose = _motion_in(arrays, NATIVE_FPS)
         files = {name.partition(".")[0]: data for name, data in members.items() if name[:1].isdigit()}
         encoded = tuple(files[str(i)] for i in range(len(expression)))

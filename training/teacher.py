@@ -85,7 +85,7 @@ class Teacher:
         Raises:
             FD2TalkError: when Whisper's packages are missing.
         """
-        key = fingerprint(components, *(part for clip in speech.clips for part in (clip.name, clip.waveform)))
+        key = fingerprint(components, *(part for clip in speech.clips for part in (clip.name, clip.sound)))
         path = kept / f"lessons-{key}.safetensors" if kept else None
         if path and path.exists():
             return cls(load_file(path))

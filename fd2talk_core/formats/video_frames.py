@@ -20,6 +20,7 @@ from ..errors import FD2TalkError
 from ..files import check_path, reason_of, shown_path
 from ..imaging import MAX_PIXELS
 from ..media import open_media
+from ..timing import check_fps
 
 
 class VideoFrames:
@@ -85,31 +86,33 @@ class VideoFrames:
                     return
                 yield _upright(frame)
 
-    def span(self, first: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+    def span(self, first: int = 0, stop: int | None = None, fps: float | None = None) -> Iterator[Tensor]:
         """Frames at a steady rate, whatever the file's own: frame i is the one that is shown at
         ``(i + 0.5) / fps``.
 
         Args:
             first: the number of the first; a file is read from the last key frame before it.
             stop: the number after the last; None goes on to the end.
+            fps: the steady rate; None is the file's average.
 
         Yields:
             ``[H, W, 3]`` uint8, turned upright.
         """
+        rate = self.fps if fps is None else float(check_fps(fps))
         if self.duration:
-            whole = round(self.duration * self.fps)
+            whole = round(self.duration * rate)
             stop = whole if stop is None else min(stop, whole)
-        if first and not self._reaches(first):
-            yield from islice(self.span(0, stop), first, None)
+        if first and not self._reaches(first, rate):
+            yield from islice(self.span(0, stop, rate), first, None)
             return
         with self._open() as container:
             number = first
             held: av.VideoFrame | None = None
             picture: Tensor | None = None
             ends = 0.0
-            for frame in self._decoded(container, first):
+            for frame in self._decoded(container, first, rate):
                 begins = frame.time - self._origin
-                while held is not None and (number + 0.5) / self.fps < begins:
+                while held is not None and (number + 0.5) / rate < begins:
                     if stop is not None and number >= stop:
                         return
                     picture = _upright(held) if picture is None else picture
@@ -118,23 +121,25 @@ class VideoFrames:
                 held, picture = frame, None
                 lasts = frame.duration * (frame.time_base or 0) if frame.duration else 0
                 ends = begins + (float(lasts) or 1 / self.fps)
-            while held is not None and (number + 0.5) / self.fps < ends and (stop is None or number < stop):
+            while held is not None and (number + 0.5) / rate < ends and (stop is None or number < stop):
                 picture = _upright(held) if picture is None else picture
                 yield picture
                 number += 1
 
-    def _decoded(self, container: av.container.InputContainer, first: int) -> Iterator[av.VideoFrame]:
+    def _decoded(
+        self, container: av.container.InputContainer, first: int, rate: float
+    ) -> Iterator[av.VideoFrame]:
         """Frames from the last key frame before number ``first`` at the steady rate."""
         if first:
-            seconds = self._origin + first / self.fps
+            seconds = self._origin + first / rate
             container.seek(int(seconds * av.time_base), backward=True)
         return container.decode(video=0)
 
-    def _reaches(self, first: int) -> bool:
+    def _reaches(self, first: int, rate: float) -> bool:
         """Whether the file, asked for number ``first``, begins no later: some have no index to seek by."""
         with self._open() as container:
-            frame = next(self._decoded(container, first), None)
-            return frame is not None and frame.time - self._origin <= (first + 0.5) / self.fps
+            frame = next(self._decoded(container, first, rate), None)
+            return frame is not None and frame.time - self._origin <= (first + 0.5) / rate
 
     @cached_property
     def _origin(self) -> float:

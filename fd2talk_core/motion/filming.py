@@ -98,7 +98,7 @@ def film_face(
     shots: list[int] = []
     done = 0
     identity: Tensor | None = None
-    for _, shot in groupby(_numbered_by_shot(frames), key=itemgetter(0)):
+    for _, shot in groupby(numbered_by_shot(frames), key=itemgetter(0)):
         shots.append(done)
         of_shot: list[_Part] = []
         fitter: FaceFitter | None = None
@@ -205,7 +205,7 @@ def _scored(faces: Iterable[Face | None], scores: list[float]) -> Iterator[Face 
         yield face
 
 
-def _numbered_by_shot(frames: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
+def numbered_by_shot(frames: Iterable[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """Every frame with the number of its shot."""
     shot, usual = 0, 0.0
     last: Tensor | None = None

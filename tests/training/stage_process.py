@@ -18,6 +18,8 @@ MODULES = [
         f"training.{name}"
         for name in ("audio_encoder", "lip_expert", "motion", "autoencoder", "unet", "blend")
     ),
+    "training.prepare.__main__",
+    "ai_edge_litert.interpreter",
     "transformers.models.wav2vec2.modeling_wav2vec2",
     "matplotlib.backends.backend_agg",
     "kornia.metrics",

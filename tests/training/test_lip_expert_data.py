@@ -29,7 +29,7 @@ def speech(seed: int, lengths: tuple[int, ...]) -> SpeechSet:
         clips.append(
             SpeechClip(
                 name=f"clip{number}",
-                waveform=torch.zeros(frames * 640),
+                sound=torch.zeros(frames * 640),
                 phonemes=(),
                 expression=torch.rand(frames, 52, generator=generator),
                 pose=torch.zeros(frames, 6),

@@ -377,7 +377,7 @@ def test_features_and_latents_are_made_anew_when_the_corpus_is(world: Path, tmp_
     first = speech.with_features(encoder, tmp_path).clips[0].features
     assert torch.equal(speech.with_features(encoder, tmp_path).clips[0].features, first)
     assert len(list(tmp_path.glob("features-*"))) == 1
-    other = SpeechSet((replace(speech.clips[0], waveform=speech.clips[0].waveform.flip(0)),))
+    other = SpeechSet((replace(speech.clips[0], sound=speech.clips[0].sound.flip(0)),))
     assert not torch.equal(other.with_features(encoder, tmp_path).clips[0].features, first)
 
     stage = built(world, "unet")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from safetensors.numpy import load
 
 from fd2talk_core.face.names import ARKIT_NAMES
@@ -19,10 +17,9 @@ from .motion import FPS, Style, synthesise
 from .phonemes import PHONEMES, Phone
 from .render import Person, draw
 from .scenery import Place, random_place
-from .shards import ShardWriter, encode_arrays, encode_json, read_samples
+from .shards import ShardWriter, encode_arrays, encode_json, encode_picture, read_samples
 
 IDENTITIES_PER_SHARD = 32
-_QUALITY = 95
 _JAW = ARKIT_NAMES.index("jawOpen")
 
 
@@ -67,13 +64,6 @@ def _clip_index(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
 def _labelled_by() -> str:
     """What tells a later version of the face model that its α and β are others."""
     return anatomy().model.digest
-
-
-def encode_picture(pixels: np.ndarray) -> bytes:
-    """[S, S, 3] uint8 as a JPEG without colour subsampling."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 def photograph(

@@ -14,11 +14,13 @@ import tarfile
 import wave
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from safetensors.numpy import save
 
 from fd2talk_core.files import replacing
@@ -48,8 +50,42 @@ class ShardWriter:
         self._stack.__exit__(kind, error, trace)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Bytes that stay in a file until they are asked for.
+
+    Attributes:
+        path: the file.
+        offset, size: where in it they lie.
+    """
+
+    path: Path
+    offset: int
+    size: int
+
+    def read(self, most: int | None = None) -> bytes:
+        """All of them, or the first ones.
+
+        Raises:
+            OSError: when the file has gone or become shorter.
+        """
+        size = self.size if most is None else min(most, self.size)
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            content = file.read(size)
+        if len(content) != size:
+            raise OSError(f"{self.path.name} has become shorter")
+        return content
+
+
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """The samples of a shard in order, as key and members by extension."""
+    for key, members in find_samples(path):
+        yield key, {extension: member.read() for extension, member in members.items()}
+
+
+def find_samples(path: Path) -> Iterator[tuple[str, dict[str, Stored]]]:
+    """As :func:`read_samples`, but where the members are, so that a set may be larger than the memory."""
     key, members = "", {}
     with tarfile.open(path, "r:") as tar:
         for header in tar:
@@ -60,7 +96,7 @@ def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 yield key, members
                 members = {}
             key = name
-            members[extension] = tar.extractfile(header).read()
+            members[extension] = Stored(path, header.offset_data, header.size)
     if members:
         yield key, members
 
@@ -71,6 +107,13 @@ def encode_json(content: Mapping[str, Any]) -> bytes:
 
 def encode_arrays(**arrays: np.ndarray) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())})
+
+
+def encode_picture(pixels: np.ndarray, quality: int = 95) -> bytes:
+    """[H, W, 3] uint8 as a JPEG without colour subsampling."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
 
 
 def encode_wav(waveform: np.ndarray, sample_rate: int) -> bytes:
