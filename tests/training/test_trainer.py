@@ -90,10 +90,18 @@ def test_kill_and_resume_give_the_same_run(uninterrupted: Path, tmp_path: Path) 
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_and_one_goes_on_for_them(tmp_path: Path) -> None:
+    """Two processes for 30 steps, each batch in two parts, and one process for the rest."""
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617")
-    assert "2 × " in run_toy(tmp_path / "two", "--dropout", "0", launcher=launcher)
-    run_toy(tmp_path / "one", "--dropout", "0")
+    two = ("--dropout", "0", "--steps", "30", "--accumulate", "2")
+    assert "2 × " in run_toy(tmp_path / "two", *two, launcher=launcher)
+    run_toy(tmp_path / "one", "--dropout", "0", "--steps", "30")
+    expected = load_file(tmp_path / "one" / "weights" / "net.safetensors")
+    for name, value in load_file(tmp_path / "two" / "weights" / "net.safetensors").items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
+    for folder in ("one", "two"):
+        run_toy(tmp_path / folder, "--dropout", "0", "--steps", "40")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-3)
     expected = load_file(tmp_path / "one" / "weights" / "net.safetensors")
     for name, value in load_file(tmp_path / "two" / "weights" / "net.safetensors").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
@@ -102,6 +110,33 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 def test_data_workers_change_nothing(uninterrupted: Path, tmp_path: Path) -> None:
     run_toy(tmp_path, "--workers", "1")
     assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=1e-6)
+
+
+def test_parts_of_a_batch_give_its_gradient(tmp_path: Path) -> None:
+    curves = []
+    for parts in (1, 4):
+        settings = TrainSettings(steps=6, batch_size=8, accumulate=parts, log_every=1)
+        train(ToyStage(dropout=0.0), settings, tmp_path / str(parts) / "run", tmp_path / "weights")
+        curves.append(losses(tmp_path / str(parts)))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    with pytest.raises(FD2TalkError, match="8, which 1 processes, each in 3 parts, cannot share equally"):
+        Trainer(ToyStage(), TrainSettings(batch_size=8, accumulate=3), tmp_path)
+
+
+def test_compiled_networks_train_as_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the backend that runs what was traced as it is: no compiler of C is needed."""
+    compiled, original = [], torch.nn.Module.compile
+
+    def traced(network: torch.nn.Module) -> None:
+        compiled.append(network)
+        original(network, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    for choice in (False, True):
+        settings = TrainSettings(steps=3, batch_size=4, log_every=1, compile=choice)
+        train(ToyStage(dropout=0.0), settings, tmp_path / str(choice) / "run", tmp_path / "weights")
+    assert len(compiled) == 1
+    assert losses(tmp_path / "True") == pytest.approx(losses(tmp_path / "False"), rel=1e-5)
 
 
 def test_time_budget_ends_the_run_and_the_schedule(tmp_path: Path) -> None:

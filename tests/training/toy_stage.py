@@ -53,6 +53,7 @@ if __name__ == "__main__":
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--accumulate", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
     settings = TrainSettings(
@@ -62,6 +63,7 @@ if __name__ == "__main__":
         save_seconds=0.05,
         log_every=1,
         workers=given.workers,
+        accumulate=given.accumulate,
     )
     train(
         ToyStage(given.pause, given.dropout),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -46,15 +47,20 @@ class Trainer:
             mixed_precision=choose_precision(settings.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        if settings.batch_size % self.accelerator.num_processes:
+        processes = self.accelerator.num_processes
+        if settings.batch_size % (processes * settings.accumulate):
+            in_parts = f", each in {settings.accumulate} parts," if settings.accumulate > 1 else ""
             raise FD2TalkError(
-                f"batch_size is {settings.batch_size}, which {self.accelerator.num_processes} processes "
-                "cannot share equally; choose a multiple."
+                f"batch_size is {settings.batch_size}, which {processes} processes{in_parts} cannot share "
+                "equally; choose a multiple."
             )
         self.stage = stage.to(self.accelerator.device)
         self.parameters = {
             name: value for name, value in stage.networks.named_parameters() if value.requires_grad
         }
+        if settings.compile:
+            for network in stage.networks.values():
+                network.compile()
         self.optimizer = self._optimizer()
         self.model, self.prepared = self.accelerator.prepare(stage, self.optimizer)
         self.ema = {
@@ -225,9 +231,9 @@ class Trainer:
         ) as bar:
             while (progress := self.progress()) < 1:
                 started = time.monotonic()
-                batch = next(samples)
+                parts = [next(samples) for _ in range(settings.accumulate)]
                 ready = time.monotonic()
-                losses = self._train_step(batch, progress)
+                losses = self._train_step(parts, progress)
                 done = time.monotonic()
                 waited, trained = waited + ready - started, trained + done - started
                 work.sample()
@@ -240,7 +246,9 @@ class Trainer:
                         raise self._exploded(f"loss is {values['loss']}")
                     log.write({"step": self.step, "seconds": round(self.seconds(), 2), **values})
                     left = f"{progress:.0%}" if settings.minutes else ""
-                    bar.set_postfix_str(f"loss {values['loss']:.4g} {left}", refresh=False)
+                    rate = (self.step - first_step) * settings.batch_size / trained
+                    pace = f"{rate:.1f} samples/s, waiting {waited / trained:.0%}"
+                    bar.set_postfix_str(f"loss {values['loss']:.4g}, {pace} {left}", refresh=False)
                 if settings.validate_every and self.step % settings.validate_every == 0:
                     with work.paused():
                         self._measure(log)
@@ -266,23 +274,31 @@ class Trainer:
             metrics=self.best_metrics,
         )
 
-    def _train_step(self, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def _train_step(self, parts: list[dict[str, Tensor]], progress: float) -> dict[str, Tensor]:
         settings = self.settings
         rate = settings.learning_rate * schedule(progress, settings.warmup, settings.final_rate)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # dropout inside the networks also depends on the step alone
         torch.manual_seed(sample_seed(settings.seed, -1 - self.step) + self.accelerator.process_index)
-        with self.accelerator.autocast():
-            losses = self.model(batch)
-        self.accelerator.backward(losses["loss"])
+        losses: dict[str, list[Tensor]] = {}
+        for number, batch in enumerate(parts, 1):
+            # gradients are averaged over the processes once, with the last part
+            alone = nullcontext() if number == len(parts) else self.accelerator.no_sync(self.model)
+            with alone:
+                with self.accelerator.autocast():
+                    of_part = self.model(batch)
+                self.accelerator.backward(of_part["loss"] / len(parts))
+            for name, value in of_part.items():
+                losses.setdefault(name, []).append(value.detach())
         if settings.clip:
             self.accelerator.clip_grad_norm_(self.parameters.values(), settings.clip)
         self.prepared.step()
         self.prepared.zero_grad(set_to_none=True)
         self.step += 1
         self.update_ema()
-        return {"rate": torch.tensor(rate), **{k: v.detach() for k, v in losses.items()}}
+        means = {name: torch.stack(values).mean() for name, values in losses.items()}
+        return {"rate": torch.tensor(rate), **means}
 
     def _measure(self, log: RunLog) -> None:
         if self.accelerator.is_main_process:

@@ -42,17 +42,20 @@ class Samples(Dataset):
 
 
 class Batches:
-    """Numbers of the samples of every batch that this process takes, from a step on."""
+    """Numbers of the samples of every batch that this process takes, from a step on, in ``parts`` each."""
 
-    def __init__(self, first_step: int, batch_size: int, rank: int, processes: int) -> None:
+    def __init__(self, first_step: int, batch_size: int, rank: int, processes: int, parts: int = 1) -> None:
         self.first_step, self.batch_size, self.rank, self.processes = first_step, batch_size, rank, processes
+        self.parts = parts
 
     def __iter__(self) -> Iterator[list[int]]:
         share = self.batch_size // self.processes
         step = self.first_step
         while True:
             start = step * self.batch_size + self.rank * share
-            yield list(range(start, start + share))
+            size = share // self.parts
+            for part in range(start, start + share, size):
+                yield list(range(part, part + size))
             step += 1
 
 
@@ -68,12 +71,16 @@ def _one_thread(_: int) -> None:
 def batches(
     stage: Stage, settings: TrainSettings, first_step: int, accelerator: Accelerator
 ) -> Iterator[dict[str, Tensor]]:
-    """This process's share of every batch from a step on, on its device."""
+    """This process's share of every batch from a step on, on its device, one part after another."""
     on_gpu = accelerator.device.type == "cuda"
     loader = DataLoader(
         Samples(stage, settings.seed),
         batch_sampler=Batches(
-            first_step, settings.batch_size, accelerator.process_index, accelerator.num_processes
+            first_step,
+            settings.batch_size,
+            accelerator.process_index,
+            accelerator.num_processes,
+            settings.accumulate,
         ),
         collate_fn=_as_it_is,
         num_workers=settings.workers,

@@ -24,6 +24,8 @@ class TrainSettings:
         steps: optimiser steps at most.
         minutes: time budget, 0 for none. The schedule ends at whichever of steps and minutes comes first.
         batch_size: samples a step, over all processes together.
+        accumulate: parts in which a process computes its share of a batch, so that it needs less memory; a
+            loss that compares the samples of a batch compares those of a part.
         learning_rate: its highest value, reached after the warm-up.
         warmup: part of the run over which the learning rate rises from 0.
         final_rate: where the cosine ends, as a part of ``learning_rate``.
@@ -37,6 +39,7 @@ class TrainSettings:
         validate_every: steps between two validations, 0 for only at the end.
         log_every: steps between two lines of ``losses.jsonl``.
         workers: processes that prepare data, 0 for none beside the training itself.
+        compile: let torch compile the networks, which takes minutes and pays off in long runs on a GPU.
         tensorboard: also write TensorBoard events.
         seed: of the weights, the data order and the noise.
     """
@@ -44,6 +47,7 @@ class TrainSettings:
     steps: int = 1000
     minutes: float = 0.0
     batch_size: int = 16
+    accumulate: int = 1
     learning_rate: float = 1e-3
     warmup: float = 0.05
     final_rate: float = 0.02
@@ -56,12 +60,13 @@ class TrainSettings:
     validate_every: int = 0
     log_every: int = 10
     workers: int = 0
+    compile: bool = False
     tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("steps", "batch_size", "log_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
             check_whole(getattr(self, name), name, 1)
         for name in ("workers", "validate_every"):
             check_whole(getattr(self, name), name, 0)
@@ -86,7 +91,8 @@ def load_section(config: Path | str, stage: str) -> dict[str, Any]:
     if not isinstance(content.get(stage), dict):
         raise FD2TalkError(f"The configuration {config} has no section {stage!r}.")
     size = check_type(content.get("size", "tiny"), f"size in the configuration {config}", str)
-    return {**content[stage], "size": size}
+    face_model = check_type(content.get("face_model", ""), f"face_model in the configuration {config}", str)
+    return {**content[stage], "size": size, "face_model": face_model}
 
 
 def has_section(config: Path | str, stage: str) -> bool:
@@ -145,7 +151,7 @@ def subsection(section: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def stage_options(section: Mapping[str, Any], defaults: Any) -> Any:
     """A frozen dataclass of a stage's own options, filled from its section."""
-    values = {k: v for k, v in section.items() if k not in ("train", "size", "network")}
+    values = {k: v for k, v in section.items() if k not in ("train", "size", "face_model", "network")}
     known = {f.name for f in fields(defaults)}
     unknown = sorted(set(values) - known)
     if unknown:
