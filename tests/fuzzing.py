@@ -47,6 +47,7 @@ from fd2talk_core.motion.editing import parse_times
 from fd2talk_core.motion.pose_curve import parse_keyframes
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.motion_transformer import MotionTransformer
+from training.converters.pickles import array_of, read_notes
 from training.sources import load_pictures, load_speech
 from training.trainer.settings import load_section, train_settings
 from training.trainer.state import RunFacts, RunState
@@ -214,7 +215,22 @@ def _person(number: int) -> dict[str, bytes]:
     }
 
 
+def _pickle(path: Path) -> None:
+    import pickle
+
+    from scipy.sparse import csc_matrix
+
+    held = {"v_template": np.eye(3), "J_regressor": csc_matrix(np.eye(2, 4))}
+    path.write_bytes(pickle.dumps(held, 2))
+
+
 # Reading through to the end
+
+
+def _unpickle(path: Path) -> None:
+    held = read_notes(path.read_bytes())
+    for name, value in held.items() if isinstance(held, dict) else ():
+        array_of(value, str(name)[:20])
 
 
 def _hear(path: Path) -> None:
@@ -287,6 +303,7 @@ READERS = {
     "state": Reader(".safetensors", _state, RunState.read),
     "clips": Reader("/clips-0.tar", lambda path: _shards(path, _clip), _learn_clips),
     "pictures": Reader("/frames-0.tar", lambda path: _shards(path, _person), _learn_pictures),
+    "pickle": Reader(".pkl", _pickle, _unpickle),
     "yaml": Reader(".yaml", lambda path: path.write_text(YAML), _configure),
     "keyframes": Reader(".txt", lambda path: path.write_text(KEYFRAMES), _text(parse_keyframes)),
     "lip keys": Reader(".json", lambda path: path.write_text(LIP_KEYS), load_lip_keys),

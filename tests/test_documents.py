@@ -12,6 +12,7 @@ from scripts.environment import ROOT
 DOCUMENTS = [
     "docs/architecture.md",
     "docs/training_diary.md",
+    "docs/deviations.md",
     "fd2talk_core/weights/tiny/README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",

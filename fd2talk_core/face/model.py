@@ -49,7 +49,7 @@ class FaceModel(nn.Module):
         name: says whose coefficients are whose, see
             :class:`fd2talk_core.motion.coefficients.CoefficientSequence`.
         camera: the camera that frames a head at the origin.
-        expression_names: one a coefficient.
+        expression_names: one a coefficient; none where they mean nothing by themselves.
         part_names: what the numbers in ``triangle_parts`` mean.
         mean: ``[V, 3]``.
         identity_basis: ``[D_α, V, 3]``, scaled so that α of random people has unit variance.
@@ -147,7 +147,7 @@ class FaceModel(nn.Module):
             self.mean.shape[1:] == (3,)
             and self.identity_basis.shape[1:] == (vertices, 3)
             and self.expression_basis.shape[1:] == (vertices, 3)
-            and len(self.expression_names) == self.expression_dim
+            and len(self.expression_names) in (0, self.expression_dim)
             and self.triangles.shape[1:] == (3,)
             and self.uv.shape == (*self.triangles.shape, 2)
             and self.triangle_parts.shape == self.triangles.shape[:1]

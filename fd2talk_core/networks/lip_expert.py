@@ -123,6 +123,20 @@ class LipExpert(ModelMixin, ConfigMixin):
         others = None if other_audio is None else gather(self.embed_audio(other_audio))
         return info_nce(v, a, others, self.log_scale.exp().clamp(max=100))
 
+    def binary_loss(self, mouth: Tensor, audio: Tensor, other_audio: Tensor) -> Tensor:
+        """Binary cross-entropy of P_sync, as SyncNet is trained in Wav2Lip: matching windows count as much as
+        others.
+
+        Args:
+            mouth, audio, other_audio: as :meth:`contrastive_loss`.
+        """
+        v = self.embed_motion(mouth)
+        true = sync_probability(v, self.embed_audio(audio))
+        other = sync_probability(v[:, None], self.embed_audio(other_audio))
+        # a cosine may be over 1 by rounding, and a logarithm of 0 is infinite
+        true, other = (p.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR) for p in (true, other))
+        return (-true.log().mean() - (1 - other).log().mean()) / 2
+
 
 def info_nce(v: Tensor, a: Tensor, others: Tensor | None, scale: Tensor) -> Tensor:
     """InfoNCE in both directions (van den Oord et al. 2018) of matching embeddings.

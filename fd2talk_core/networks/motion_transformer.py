@@ -55,14 +55,18 @@ class LocalSelfAttention(nn.Module):
 class AlignedCrossAttention(nn.Module):
     """Cross-attention under the alignment mask: q from the motion, k and v from τ(c) (FD2Talk Eq. 4).
 
-    Queries and keys carry rotary positions. The mask says which 2k + 1 features a frame hears, but not which
-    of them sounds now: without positions a lip could not tell a sound from the same one three frames away.
+    Queries and keys carry rotary positions, unless the paper's plain form is asked for. The mask says which
+    2k + 1 features a frame hears, but not which of them sounds now: without positions a lip could not tell a
+    sound from the same one three frames away.
     """
 
-    def __init__(self, hidden_size: int, condition_dim: int, num_heads: int, k: int | None) -> None:
+    def __init__(
+        self, hidden_size: int, condition_dim: int, num_heads: int, k: int | None, positions: bool = True
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.k = k
+        self.positions = positions
         self.to_q = nn.Linear(hidden_size, hidden_size, bias=False)
         self.to_kv = nn.Linear(condition_dim, 2 * hidden_size, bias=False)
         self.to_out = nn.Linear(hidden_size, hidden_size)
@@ -73,8 +77,9 @@ class AlignedCrossAttention(nn.Module):
         """``[B, F, D]`` from ``[B, F', D_τ]``, whose row ``offset`` belongs to frame 0; positions of F'."""
         query = rearrange(self.to_q(hidden_states), "b f (h d) -> b h f d", h=self.num_heads)
         key, value = rearrange(self.to_kv(condition), "b f (two h d) -> two b h f d", two=2, h=self.num_heads)
-        here = slice(offset, offset + query.shape[2])
-        query, key = apply_rotary(query, (rotary[0][here], rotary[1][here])), apply_rotary(key, rotary)
+        if self.positions:
+            here = slice(offset, offset + query.shape[2])
+            query, key = apply_rotary(query, (rotary[0][here], rotary[1][here])), apply_rotary(key, rotary)
         out = banded_attention(query, key, value, self.k, offset)
         return self.to_out(rearrange(out, "b h f d -> b f (h d)"))
 
@@ -91,12 +96,15 @@ class MotionLayer(nn.Module):
         attention_window: int | None,
         feed_forward_mult: int,
         dropout: float,
+        audio_positions: bool,
     ) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(hidden_size)
         self.self_attention = LocalSelfAttention(hidden_size, num_heads, attention_window)
         self.norm_cross = nn.LayerNorm(hidden_size)
-        self.cross_attention = AlignedCrossAttention(hidden_size, condition_dim, num_heads, alignment_window)
+        self.cross_attention = AlignedCrossAttention(
+            hidden_size, condition_dim, num_heads, alignment_window, audio_positions
+        )
         self.norm_feed_forward = nn.LayerNorm(hidden_size)
         self.feed_forward = FeedForward(
             hidden_size, mult=feed_forward_mult, activation_fn="gelu-approximate", dropout=dropout
@@ -175,6 +183,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
             takes as many as the mouth. Few steps end near the mean of what could be, which is what a mouth
             should do that has to fit the sound; but a blink either is or is not, and the mean of both is a
             staring face.
+        audio_positions: False leaves out the rotary positions of cross-attention, as the paper does.
     """
 
     @register_to_config
@@ -197,6 +206,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         coefficient_names: tuple[str, ...] | list[str] = (),
         recommended_steps: int = 50,
         free_steps: int = 0,
+        audio_positions: bool = True,
     ) -> None:
         super().__init__()
         _check_config(kind, coefficient_dim, hidden_size, num_heads, coefficient_names)
@@ -214,6 +224,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
                 attention_window,
                 feed_forward_mult,
                 dropout,
+                audio_positions,
             )
             for _ in range(num_layers)
         )

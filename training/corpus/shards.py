@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import wave
 from collections.abc import Iterator, Mapping
@@ -71,11 +72,11 @@ class Stored:
         """
         size = self.size if most is None else min(most, self.size)
         with open(self.path, "rb") as file:
+            # before memory is taken for what a header claims
+            if not 0 <= self.offset <= self.offset + size <= os.fstat(file.fileno()).st_size:
+                raise OSError(f"{self.path.name} has become shorter")
             file.seek(self.offset)
-            content = file.read(size)
-        if len(content) != size:
-            raise OSError(f"{self.path.name} has become shorter")
-        return content
+            return file.read(size)
 
 
 def read_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:

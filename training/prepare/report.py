@@ -97,7 +97,7 @@ def write_report(prepared: Prepared, out: Path) -> Path:
                 for side in SHARES
             ],
         ),
-        "<h2>Why material was dropped</h2>",
+        *(["<h2>Why material was dropped</h2>"] if tally.dropped else []),
         _table(
             ("reason", "times", "minutes"),
             [
@@ -107,7 +107,7 @@ def write_report(prepared: Prepared, out: Path) -> Path:
         ),
         "<h2>Kept</h2><p>Dots mark lips and lids of the fitted face model.</p>",
         *_figures(out, _kept(prepared), MOST_KEPT),
-        "<h2>Dropped</h2>",
+        *(["<h2>Dropped</h2>"] if tally.dropped else []),
     ]
     for reason in tally.dropped:
         parts.append(f"<h3>{escape(REASONS[reason])}</h3>")
@@ -119,6 +119,8 @@ def write_report(prepared: Prepared, out: Path) -> Path:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    if not rows:
+        return ""
     lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>"]
     for first, *rest in rows:
         cells = "".join(f"<td class=number>{escape(str(value))}</td>" for value in rest)

@@ -22,11 +22,11 @@ from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import NATIVE_FPS
 from fd2talk_core.audio.resampling import SAMPLE_RATE
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import default_face_model
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.waveforms import as_float
 
 from ..corpus.augment import shift_formants
-from ..sources import SpeechClip, SpeechSet, load_speech
+from ..sources import SpeechClip, SpeechSet, face_model_of, load_speech
 from ..teacher import Teacher
 from ..trainer import Stage, stage_main, stage_options, subsection
 from .disturbance import among, in_room, over_line, uniform
@@ -200,7 +200,7 @@ class AudioEncoderStage(Stage):
 
     def _cut(self, clip: SpeechClip, first: int, heard: int) -> Tensor:
         """``heard`` samples of a clip from ``first`` on, played in the time of a training sample."""
-        waveform = clip.waveform[first : first + heard].float()
+        waveform = as_float(clip.sound[first : first + heard])
         waveform = F.pad(waveform, (0, heard - waveform.shape[0]))
         if heard != self.num_samples:
             waveform = F.interpolate(waveform[None, None], self.num_samples, mode="linear")[0, 0]
@@ -240,8 +240,8 @@ class AudioEncoderStage(Stage):
         device = next(self.encoder.parameters()).device
         for clip in self.held_out.clips[: self.options.held_out_clips]:
             clip = clip.first(self.options.held_out_seconds)
-            logits = self.networks["classifier"](clip.waveform[None].float().to(device))[0].cpu()
-            targets = self.targets(clip, 0, clip.waveform.shape[0])
+            logits = self.networks["classifier"](clip.waveform[None].to(device))[0].cpu()
+            targets = self.targets(clip, 0, clip.sound.shape[0])
             known = targets >= 0
             confusion.index_put_(
                 (targets[known], logits.argmax(dim=-1)[known]), torch.ones(int(known.sum())), accumulate=True
@@ -375,7 +375,7 @@ def draw_confusion(confusion: Tensor, names: list[str], picture: Path) -> None:
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[AudioEncoderStage, str]:
     """The stage from its configuration and a data folder."""
     options = stage_options(section, AudioEncoderOptions())
-    train, held_out, words = load_speech(data, default_face_model())
+    train, held_out, words = load_speech(data, face_model_of(section))
     encoder = configs.build("audio_encoder", section["size"], seed, **subsection(section, "network"))
     if options.filters == "mel":
         start_as_mel_filters(encoder)

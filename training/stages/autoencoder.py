@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from fd2talk_core import configs
-from fd2talk_core.face.model import default_face_model
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, autoencoder_loss
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 
+from ..converters.autoencoder import start_from_pretrained
 from ..drawing import save_grid
 from ..measures import psnr, ssim
-from ..sources import PictureSet, load_pictures
+from ..sources import PictureSet, face_model_of, load_pictures
 from ..trainer import Stage, stage_main, stage_options, subsection
 from .perceptual import perceptual_features
 
@@ -33,6 +33,8 @@ class AutoencoderOptions:
             cannot carry information, and the decoder forgives as much error of the UNet.
         colour: strength of random changes of colour, the same for both pictures.
         held_out_pairs: what the validation looks at.
+        pretrained: a KL or VQ autoencoder of diffusers or latent diffusion to begin with (a safetensors file,
+            or a folder with one); empty for random weights. It must be of the network's size.
     """
 
     rec_weight: float = 10.0
@@ -42,6 +44,7 @@ class AutoencoderOptions:
     latent_noise: float = 0.1
     colour: float = 0.3
     held_out_pairs: int = 32
+    pretrained: str = ""
 
 
 class AutoencoderStage(Stage):
@@ -177,8 +180,11 @@ def random_colour(images: Tensor, strength: float, generator: torch.Generator) -
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[AutoencoderStage, str]:
     """The stage from its configuration and a data folder."""
     options = stage_options(section, AutoencoderOptions())
-    train, held_out, words = load_pictures(data, default_face_model())
+    train, held_out, words = load_pictures(data, face_model_of(section))
     network = configs.build("autoencoder", section["size"], seed, **subsection(section, "network"))
+    if options.pretrained:
+        start_from_pretrained(network, Path(options.pretrained))
+        words += f"; started from {Path(options.pretrained).name}"
     features = perceptual_features(options.perceptual)
     return AutoencoderStage(network, train, held_out, features, options), words
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fd2talk_core import configs
 from fd2talk_core.face.matte import person_matte
-from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.face.model import FaceModel
 from fd2talk_core.frames.conditioning import move_picture
 from fd2talk_core.frames.correspondence import reference_flow
 from fd2talk_core.imaging import resize
@@ -27,7 +27,7 @@ from fd2talk_core.networks.unet import FrameUNet
 
 from ..drawing import save_grid
 from ..measures import psnr, ssim
-from ..sources import PictureSet, fingerprint, kept_between_runs, load_pictures, need_weights
+from ..sources import PictureSet, face_model_of, fingerprint, kept_between_runs, load_pictures, need_weights
 from ..trainer import Stage, stage_main, stage_options, subsection
 from .autoencoder import random_colour
 from .conditions import FitErrors, load_autoencoder
@@ -337,7 +337,7 @@ def with_blend(autoencoder: FrameAutoencoder, section: dict, seed: int) -> Frame
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[BlendStage, str]:
     """The stage from its configuration, a data folder and the weights of the stages before it."""
     options = stage_options(section, BlendOptions())
-    face_model = default_face_model()
+    face_model = face_model_of(section)
     autoencoder = with_blend(load_autoencoder(weights), section, seed)
     unet = load_checkpoint(need_weights(weights, "unet", "training.unet"), FrameUNet)
     train, held_out, words = load_pictures(data, face_model)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from fd2talk_core import configs
 from fd2talk_core.audio.encoder import AudioEncoder
-from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.model import FaceModel
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip
 
 from ..mouths import mouth_basis
-from ..sources import SpeechClip, SpeechSet, load_speech, need_weights
+from ..sources import SpeechClip, SpeechSet, face_model_of, load_speech, need_weights
 from ..trainer import Stage, gathered, stage_main, stage_options, subsection
 
 
@@ -31,6 +32,8 @@ class LipExpertOptions:
         noise: standard deviation of noise on the expression coefficients, so that an estimate by the motion
             network is judged by its timing and not by being an estimate.
         held_out_seconds: length of the stretch of each held-out clip that the test takes.
+        loss: ``contrastive`` (InfoNCE over the batch and the other moments), or ``binary`` (SyncNet's
+            cross-entropy of P_sync; negatives are the other moments alone).
     """
 
     negatives: int = 6
@@ -38,6 +41,11 @@ class LipExpertOptions:
     reach: int = 15
     noise: float = 0.02
     held_out_seconds: float = 8.0
+    loss: str = "contrastive"
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("contrastive", "binary"):
+            raise FD2TalkError(f"loss is {self.loss!r}, but it is one of: contrastive, binary.")
 
 
 class LipExpertStage(Stage):
@@ -126,6 +134,9 @@ class LipExpertStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         mouth = torch.einsum("bfc,cmx->bfmx", batch["expression"], self.mouth_basis)
+        if self.options.loss == "binary":
+            expert = self.networks["lip_expert"]
+            return {"loss": expert.binary_loss(mouth, batch["audio"], batch["others"])}
         # the negatives of a mouth are those of the whole batch, wherever its parts are computed
         loss = self.networks["lip_expert"].contrastive_loss(
             mouth, batch["audio"], batch["others"], gather=gathered
@@ -234,7 +245,7 @@ def _draw_probabilities(true: Tensor, shifted: Tensor, picture: Path) -> None:
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[LipExpertStage, str]:
     """The stage from its configuration, a data folder and the audio encoder in the weights folder."""
     options = stage_options(section, LipExpertOptions())
-    face_model = default_face_model()
+    face_model = face_model_of(section)
     encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
     train, held_out, words = load_speech(data, face_model)
     train, held_out = train.with_features(encoder, folder), held_out.with_features(encoder, folder)

@@ -19,7 +19,7 @@ from fd2talk_core import configs
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.face.model import FaceModel
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.diffusion import diffusion_loss, make_scheduler, sampling_timesteps
@@ -29,7 +29,7 @@ from fd2talk_core.networks.motion_transformer import MotionTransformer
 from ..drawing import draw_motion
 from ..measures import pose_range
 from ..mouths import compare_mouths, mouth_basis
-from ..sources import SpeechSet, load_speech, need_weights
+from ..sources import SpeechSet, face_model_of, load_speech, need_weights
 from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
 
 
@@ -228,7 +228,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
                 f"{str(options.joint).lower()} makes, nobody could tell which motion is meant; give another "
                 "--weights folder, or move that file out of it."
             )
-    face_model = default_face_model()
+    face_model = face_model_of(section)
     encoder = AudioEncoder.from_pretrained(need_weights(weights, "audio_encoder", "training.audio_encoder"))
     expert = None
     if options.sync_weight:

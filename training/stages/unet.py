@@ -16,11 +16,12 @@ from torch import Tensor
 
 from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.face.model import FaceModel
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.diffusion import (
     TRAIN_STEPS,
+    NoiseMode,
     ddim_sample,
     diffusion_loss,
     frame_noise,
@@ -32,7 +33,7 @@ from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FrameUNet, named_masks
 from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..regions import face_region
-from ..sources import PictureSet, fingerprint, kept_between_runs, load_pictures
+from ..sources import PictureSet, face_model_of, fingerprint, kept_between_runs, load_pictures
 from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
 from .conditions import FitErrors, align_pairs, estimate_motion, load_autoencoder
 
@@ -46,6 +47,8 @@ class UNetOptions:
             networks from the clip's own noised coefficients (the paper's β̃₀ and p̃₀). Pictures of no
             recording keep the true ones.
         references: references tried for every picture.
+        reference: ``any`` other picture of the person, or the ``first`` of a clip, as in the paper.
+        noise_mode: of the frames that validation samples: one map ``shared`` by all, or one ``per_frame``.
         pictures: how many of the data's pictures are used, 0 for all.
         steps: sampling steps that the checkpoint recommends and the validation takes.
         visited: part of the timesteps drawn from those that sampling in ``steps`` steps visits; the rest are
@@ -65,6 +68,8 @@ class UNetOptions:
 
     condition: str = "true"
     references: int = 2
+    reference: str = "any"
+    noise_mode: str = "shared"
     pictures: int = 0
     steps: int = 6
     visited: float = 0.5
@@ -82,6 +87,11 @@ class UNetOptions:
         if self.residual_region not in RESIDUAL_REGIONS:
             names = ", ".join(RESIDUAL_REGIONS)
             raise FD2TalkError(f"residual_region is {self.residual_region!r}, but it is one of: {names}.")
+        for name, options in (("reference", ("any", "first")), ("noise_mode", ("shared", "per_frame"))):
+            if getattr(self, name) not in options:
+                raise FD2TalkError(
+                    f"{name} is {getattr(self, name)!r}, but it is one of: {', '.join(options)}."
+                )
         if self.condition not in ("true", "estimated"):
             raise FD2TalkError(f"condition is {self.condition!r}, but it is one of: true, estimated.")
 
@@ -214,7 +224,10 @@ class UNetStage(Stage):
     def sample_frames(self, indices: list[int]) -> Tensor:
         """Sampled latents of held-out pairs, ``[n, d, h, w]``."""
         return sample_pairs(
-            self.networks["unet"], [self.held_out.pair(i) for i in indices], self.options.steps
+            self.networks["unet"],
+            [self.held_out.pair(i) for i in indices],
+            self.options.steps,
+            self.options.noise_mode,
         )
 
     def _held_out_truth(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -282,11 +295,13 @@ class UNetStage(Stage):
 
 
 @torch.no_grad()
-def sample_pairs(unet: FrameUNet, pairs: list[dict[str, Tensor]], steps: int) -> Tensor:
+def sample_pairs(
+    unet: FrameUNet, pairs: list[dict[str, Tensor]], steps: int, noise_mode: NoiseMode = "shared"
+) -> Tensor:
     """What a UNet makes of pairs as :meth:`EncodedPairs.pair` gives them, ``[n, d, h, w]``."""
     batch = {name: torch.stack(values).to(unet.device) for name, values in _columns(pairs).items()}
     cache = unet.make_cache(batch["motion"], batch["reference"])
-    noise = frame_noise(0, range(len(pairs)), batch["reference"].shape[1:], "shared").to(unet.device)
+    noise = frame_noise(0, range(len(pairs)), batch["reference"].shape[1:], noise_mode).to(unet.device)
 
     def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
         return unet(
@@ -300,23 +315,27 @@ def _columns(rows: list[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def choose_pairs(pictures: PictureSet, references: int, seed: int, limit: int = 0) -> tuple[Tensor, Tensor]:
+def choose_pairs(
+    pictures: PictureSet, references: int, seed: int, limit: int = 0, reference: str = "any"
+) -> tuple[Tensor, Tensor]:
     """For every picture, up to ``references`` others of the same person, at random.
 
     Args:
+        reference: ``first`` takes the person's first picture instead, and that one for no frame.
         limit: pictures used as frames at most, spread evenly over the people; 0 for all.
 
     Returns:
         numbers of the references and of the frames, ``[P]`` each.
     """
     generator = torch.Generator().manual_seed(seed)
-    frames = [(index, person) for person in pictures.people() for index in person]
+    first = reference == "first"
+    frames = [(index, person) for person in pictures.people() for index in person[first:]]
     if limit and limit < len(frames):
         chosen = torch.randperm(len(frames), generator=generator)[:limit].sort().values
         frames = [frames[int(i)] for i in chosen]
     pairs = []
     for index, person in frames:
-        others = [i for i in person if i != index]
+        others = [person[0]] if first else [i for i in person if i != index]
         for choice in torch.randperm(len(others), generator=generator)[:references].tolist():
             pairs.append((others[choice], index))
     reference, frame = torch.tensor(pairs).unbind(1)
@@ -382,7 +401,7 @@ def prepare_pairs(
     limit: int,
 ) -> EncodedPairs:
     """:func:`encode_pairs` of a set, read from ``cache`` if a run has made it before."""
-    reference, frame = choose_pairs(pictures, options.references, seed, limit)
+    reference, frame = choose_pairs(pictures, options.references, seed, limit, options.reference)
     key = fingerprint(
         autoencoder.state_dict(),
         unet.config.reference_alignment,
@@ -428,7 +447,7 @@ def build_unet(
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[UNetStage, str]:
     """The stage from its configuration, a data folder and the weights of the stages before it."""
     options = stage_options(section, UNetOptions())
-    face_model = default_face_model()
+    face_model = face_model_of(section)
     autoencoder = load_autoencoder(weights)
     train, held_out, words = load_pictures(data, face_model)
     unet = build_unet(section, face_model, autoencoder, train.size, seed)
