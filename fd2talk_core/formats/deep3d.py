@@ -20,7 +20,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +49,13 @@ class Deep3DCoefficients:
         expression: ``[F, 64]`` of the Basel Face Model, or None.
         pose: ``[F, 6]`` in our convention, or None.
         face_model: whose the expression is.
+        identity: ``[F, 80]`` of the Basel Face Model, where the file has full rows.
     """
 
     expression: Tensor | None
     pose: Tensor | None
     face_model: str = BFM_FACE_MODEL
+    identity: Tensor | None = None
 
 
 def read_deep3d(path: Path) -> Deep3DCoefficients:
@@ -74,7 +76,8 @@ def read_deep3d(path: Path) -> Deep3DCoefficients:
     rows = _rows(name, arrays[name])
     width = rows.shape[1]
     if width >= FULL_ROW:
-        return _parts(rows[:, 80:144], rows[:, 224:227], rows[:, 254:257])
+        parts = _parts(rows[:, 80:144], rows[:, 224:227], rows[:, 254:257])
+        return replace(parts, identity=torch.from_numpy(rows[:, :80].copy()))
     if width in (70, 73):
         return _parts(rows[:, :64], rows[:, 64:67], rows[:, 67:70])
     if width == NUM_EXPRESSION:

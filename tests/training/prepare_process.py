@@ -33,7 +33,7 @@ def run(source: Path, out: Path, kill_at: int) -> None:
     """Prepare films; the process kills itself before its n-th finished file takes its place."""
     torch.set_num_threads(1)
     parts.cut_film = cheap_cut
-    parts._tools = lambda _: cutting.Tools(None, default_face_model(), None)
+    parts._tools = lambda *_: cutting.Tools(None, default_face_model(), None, default_face_model())
     left, rename = kill_at, Path.replace
 
     def counted(path: Path, target: Path) -> Path:

@@ -7,15 +7,18 @@ import shutil
 import signal
 import struct
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from safetensors.torch import load
 from torch import Tensor
@@ -30,7 +33,8 @@ from fd2talk_core.timing import check_fps
 from training.corpus.shards import read_samples
 from training.prepare import cutting, packing, parts
 from training.prepare.__main__ import main
-from training.prepare.films import PictureFolder, find_films
+from training.prepare.cutting import Clip, CutSettings, Dropped
+from training.prepare.films import Film, PictureFolder, find_films
 from training.prepare.packing import split_people
 from training.prepare.synchrony import Timing, timing_of
 from training.prepare.work import work_through
@@ -233,7 +237,8 @@ def test_stages_learn_from_prepared_films(tmp_path: Path, monkeypatch: pytest.Mo
         pictures = pictures.repeat_interleave(8, 2).repeat_interleave(8, 3).expand(3, 60, 64, 64)
         write_film(tmp_path / "films" / f"person{number}.mp4", pictures.permute(1, 2, 3, 0), sound=False)
     monkeypatch.setattr(parts, "cut_film", partial(prepare_process.cheap_cut, frames=30))
-    monkeypatch.setattr(parts, "_tools", lambda _: cutting.Tools(None, default_face_model(), None))
+    shipped = default_face_model()
+    monkeypatch.setattr(parts, "_tools", lambda *_: cutting.Tools(None, shipped, None, shipped))
     assert prepare(tmp_path / "films", tmp_path / "out") == 0
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -321,6 +326,29 @@ def test_sound_that_ends_early_cuts_the_clip_or_leaves_it_silent() -> None:
     assert len(cutting._span(sound, 10, 30, 5)) == 6400
     assert cutting._span(sound, 17, 30, 5) is None
     assert cutting._span(torch.zeros(6400), 0, 10, 5) is None
+
+
+def test_coefficients_that_are_brought_take_the_place_of_ours(tmp_path: Path) -> None:
+    clip = Clip(
+        *(2, (0.0, 0.0, 1.0), torch.zeros(80), torch.zeros(3, 52), torch.zeros(3, 6), torch.ones(3)),
+        *(None, None),
+    )
+    film = Film(tmp_path / "anna" / "one.mp4", "anna/one.mp4", "anna")
+    basel = SimpleNamespace(name="bfm09", identity_dim=80, expression_dim=64)
+    assert cutting.with_brought(clip, film, tmp_path, basel) == Dropped("no_coefficients", 2, 3)
+    rows = np.random.default_rng(0).standard_normal((6, 257))
+    (tmp_path / "anna").mkdir()
+    scipy.io.savemat(tmp_path / "anna" / "one.mat", {"coeff": rows})
+    found = cutting.with_brought(clip, film, tmp_path, basel)
+    assert torch.equal(found.expression, torch.from_numpy(rows[2:5, 80:144]).float())
+    assert torch.equal(found.pose[:, 3:], torch.from_numpy(rows[2:5, 254:257]).float())
+    torch.testing.assert_close(found.identity, torch.from_numpy(rows[2:5, :80]).float().mean(dim=0))
+    with pytest.raises(FD2TalkError, match="of another face model than"):
+        cutting.with_brought(clip, film, tmp_path, default_face_model())
+    with pytest.raises(FD2TalkError, match="has 6 rows, but a clip ends at frame 7"):
+        cutting.with_brought(replace(clip, first=4), film, tmp_path, basel)
+    with pytest.raises(FD2TalkError, match="belong together"):
+        CutSettings(coefficients="somewhere")
 
 
 def test_the_lip_expert_hears_what_is_shifted_and_what_is_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--min-sync", type=float, default=defaults.min_sync, help="confidence that the lip expert must have"
     )
     parser.add_argument(
+        "--coefficients",
+        type=Path,
+        metavar="DIR",
+        help="take Deep3D's coefficients in place of our fit: PLACE.mat for each film, a row a frame",
+    )
+    parser.add_argument("--face-model", type=Path, metavar="FILE", help="the face model that they are of")
+    parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes, one for each core by default"
     )
     parser.add_argument(
@@ -76,7 +83,9 @@ def prepare(given: argparse.Namespace) -> str:
         max_frames=given.max_frames,
         min_quality=given.min_quality,
         pictures=given.pictures,
-        sync_weights="" if given.sync_weights is None else str(given.sync_weights.resolve()),
+        sync_weights=_place(given.sync_weights),
+        coefficients=_place(given.coefficients),
+        face_model=_place(given.face_model),
         min_sync=given.min_sync,
         sound=given.dataset != "vfhq",
     )
@@ -95,6 +104,10 @@ def prepare(given: argparse.Namespace) -> str:
     page = write_report(prepared, out)
     heard = "" if settings.sync_weights or not settings.sound else _UNHEARD
     return f"{Tally.of(prepared)}\n{heard}data for the stages: {out / 'data'}; report: {page}"
+
+
+def _place(path: Path | None) -> str:
+    return "" if path is None else str(path.resolve())
 
 
 _UNHEARD = "whether lips go with the sound was not asked: give --sync-weights\n"

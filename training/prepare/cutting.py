@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -27,6 +27,8 @@ from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import Face, FaceLandmarker
 from fd2talk_core.face.model import FaceModel, apply_pose, project
 from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
+from fd2talk_core.files import check_input, shown_path
+from fd2talk_core.formats.deep3d import read_deep3d
 from fd2talk_core.media import open_media
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import smooth
@@ -45,6 +47,7 @@ REASONS = {
     "small": "the head is too small",
     "cut_off": "the face reaches beyond the picture",
     "poor_fit": "the face model does not fit",
+    "no_coefficients": "its coefficients were not brought",
     "out_of_sync": "the lips do not go with the sound",
 }
 """Why material is dropped, and what a report calls it."""
@@ -84,6 +87,9 @@ class CutSettings:
             asked.
         min_sync: confidence that it needs.
         sound: False leaves the sound of the films alone, so that they serve stage two only.
+        coefficients: folder of Deep3D's coefficients that take the place of ours, ``PLACE.mat`` for each film
+            with a row for each frame at the native rate; empty: ours.
+        face_model: file of the face model that they are of.
     """
 
     size: int = 256
@@ -94,6 +100,8 @@ class CutSettings:
     sync_weights: str = ""
     min_sync: float = 0.05
     sound: bool = True
+    coefficients: str = ""
+    face_model: str = ""
 
     def __post_init__(self) -> None:
         check_whole(self.size, "--size", 32, LARGEST_RESOLUTION)
@@ -102,6 +110,8 @@ class CutSettings:
         check_number(self.min_quality, "--min-quality", 0, 1)
         check_whole(self.pictures, "--pictures", 2, 10_000)
         check_number(self.min_sync, "--min-sync", -1, 1)
+        if bool(self.coefficients) != bool(self.face_model):
+            raise FD2TalkError("--coefficients and --face-model belong together: give both, or neither.")
 
     @property
     def min_frames(self) -> int:
@@ -170,7 +180,13 @@ def cut_film(film: Film, settings: CutSettings, tools: Tools) -> Iterator[Clip |
         found = False
         for part in _parts(pictures, settings, tools.landmarker):
             found = True
-            yield part if isinstance(part, Dropped) else _fitted(part, sound, settings, tools)
+            if isinstance(part, Dropped):
+                yield part
+                continue
+            result = _fitted(part, sound, settings, tools)
+            if settings.coefficients and isinstance(result, Clip):
+                result = with_brought(result, film, Path(settings.coefficients), tools.labels)
+            yield result
     except FD2TalkError as error:
         yield Dropped("unreadable", 0, 0, str(error))
         return
@@ -180,11 +196,44 @@ def cut_film(film: Film, settings: CutSettings, tools: Tools) -> Iterator[Clip |
 
 @dataclass(frozen=True, eq=False)
 class Tools:
-    """What cutting needs and a process makes once."""
+    """What cutting needs and a process makes once.
+
+    Attributes:
+        face_model: is fitted.
+        labels: the face model of the coefficients that are kept; the same, unless they are brought.
+    """
 
     landmarker: FaceLandmarker
     face_model: FaceModel
     sync: SyncFilter | None
+    labels: FaceModel
+
+
+def with_brought(clip: Clip, film: Film, folder: Path, face_model: FaceModel) -> Clip | Dropped:
+    """A clip with the coefficients that a user has brought for its film.
+
+    Raises:
+        FD2TalkError: when they are broken, too few, or of another size than the face model's.
+    """
+    path = folder / Path(film.place).with_suffix(".mat")
+    if not path.exists():
+        return Dropped("no_coefficients", clip.first, clip.num_frames)
+    try:
+        brought = read_deep3d(check_input(path, "file of coefficients"))
+    except FD2TalkError as error:
+        raise FD2TalkError(f"Of {shown_path(path.name)}: {error}") from error
+    if brought.identity is None or brought.expression is None or brought.pose is None:
+        raise FD2TalkError(f"{shown_path(path.name)} has no identity: full rows of 257 numbers are needed.")
+    rows = slice(clip.first, clip.first + clip.num_frames)
+    expression, pose = brought.expression[rows].float(), brought.pose[rows].float()
+    identity = brought.identity[rows].float().mean(dim=0)
+    if len(pose) < clip.num_frames:
+        raise FD2TalkError(
+            f"{shown_path(path.name)} has {len(brought.pose)} rows, but a clip ends at frame {rows.stop}."
+        )
+    if (len(identity), expression.shape[1]) != (face_model.identity_dim, face_model.expression_dim):
+        raise FD2TalkError(f"{shown_path(path.name)} is of another face model than {face_model.name!r}.")
+    return replace(clip, identity=identity, expression=expression, pose=pose)
 
 
 @dataclass(eq=False)

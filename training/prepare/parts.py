@@ -87,14 +87,14 @@ def cut_and_keep(task: FilmTask) -> dict[str, Any]:
     if summary_file(folder, film.key).exists():
         return read_summary(folder, film.key)
     torch.set_num_threads(1)
-    tools = _tools(task.settings.sync_weights)
+    tools = _tools(task.settings.sync_weights, task.settings.face_model)
     clips: list[dict[str, Any]] = []
     dropped: list[dict[str, Any]] = []
     with ShardWriter(part_file(folder, film.key)) as part:
         for number, result in enumerate(cut_film(film, task.settings, tools)):
             if isinstance(result, Clip):
                 try:
-                    members = _members(task, result, number, tools.face_model)
+                    members = _members(task, result, number, tools.labels)
                     part.write(f"{number:04d}", members)
                     clips.append(_about(result, number))
                 except FD2TalkError as error:
@@ -110,10 +110,10 @@ def cut_and_keep(task: FilmTask) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _tools(sync_weights: str) -> Tools:
+def _tools(sync_weights: str, labels: str) -> Tools:
     face_model = default_face_model()
     sync = SyncFilter(Path(sync_weights), face_model) if sync_weights else None
-    return Tools(FaceLandmarker.load(), face_model, sync)
+    return Tools(FaceLandmarker.load(), face_model, sync, FaceModel.load(labels) if labels else face_model)
 
 
 def _about(clip: Clip, number: int) -> dict[str, Any]:
@@ -134,7 +134,13 @@ def _members(task: FilmTask, clip: Clip, number: int, face_model: FaceModel) -> 
     crops = film_crops(open_film(task.film), clip.first, clip.square, chosen, task.settings.size)
     if task.shown:
         spread = torch.linspace(0, len(chosen) - 1, min(SHOWN_FRAMES, len(chosen))).round().long().tolist()
-        _show(task, number, [_with_points(crops[i], clip, chosen[i], face_model, i % 2 == 1) for i in spread])
+        # brought coefficients are seen by another camera, and would lie beside the face
+        ours = not task.settings.coefficients
+        _show(
+            task,
+            number,
+            [_with_points(crops[i], clip, chosen[i], face_model, ours and i % 2 == 1) for i in spread],
+        )
     members = {f"{i}.jpg": encode_picture(crop.numpy()) for i, crop in enumerate(crops)}
     members["safetensors"] = encode_arrays(
         alpha=clip.identity.numpy(),
