@@ -510,5 +510,8 @@ def around_bypassed(wire: Wire) -> Wire:
 
 
 def unwrapped(text: str) -> str:
-    """Markdown whose paragraphs are one line each, since the page keeps line ends; lists and code stay."""
-    return re.sub(r"(?<=[^\n`])\n(?=[^\n`\d-])", " ", text.strip())
+    """Markdown whose paragraphs are one line each, since the page keeps line ends; lists and code stay.
+
+    A command goes on in the next line behind a backslash, as in a shell.
+    """
+    return re.sub(r"(?<=[^\n`\\])\n(?=[^\n`\d-])", " ", text.strip())

@@ -153,7 +153,8 @@ For two lanes that you have already (a podcast), load them in place of *Lane, le
 Made to be posted once a recording. From the pack's folder, while ComfyUI runs:
 
 ```
-python workflows/render_folder.py portrait.png voices/ -o videos/
+python workflows/render_folder.py \\
+    portrait.png voices/ -o videos/
 ```
 
 It uploads the portrait once and then each recording, posts `workflows/api/batch_of_voices.json` with that
@@ -379,7 +380,8 @@ def dub_video(graph: Graph) -> None:
     file = saved(graph, dubbed["video"])
     note = graph.note(*NOTES[graph.name], EXAMPLES, CONSENT)
     graph.lay_out(
-        [Group("1 · Who speaks", [[film]]), Group("About this graph", [[note]], SIDE_COLOR)],
+        # level with the voice, the film's wire would seem to end there
+        [Group("About this graph", [[note]], SIDE_COLOR), Group("1 · Who speaks", [[film]])],
         [Group("2 · What is said", [[heard], [expression]])],
         [Group("3 · The new video", [[dubbed, file]])],
     )

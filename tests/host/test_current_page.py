@@ -180,20 +180,83 @@ def keyframes(page: Any) -> dict:
     return json.loads(posted["1"]["inputs"]["keyframes"])
 
 
-def click_at(page: Any, seconds: float, degrees: float) -> None:
-    """In the drawn pose of one second, whose axis reaches from -45 to 45 degrees."""
+EDGE = 6
+"""Pixels of the editor's canvas beyond the clip's ends and the axis' limits."""
+
+
+def place_of(page: Any, seconds: float, degrees: float) -> tuple[float, float]:
+    """On the screen, in the drawn pose of one second, whose axis reaches from -45 to 45 degrees."""
     box = page.locator(".fd2talk-pose canvas").bounding_box()
-    page.mouse.click(box["x"] + seconds * box["width"], box["y"] + (0.5 - degrees / 90) * box["height"])
+    edge = EDGE * page.evaluate("() => app.canvas.ds.scale")
+    x = box["x"] + edge + seconds * (box["width"] - 2 * edge)
+    return x, box["y"] + edge + (0.5 - degrees / 90) * (box["height"] - 2 * edge)
+
+
+def click_at(page: Any, seconds: float, degrees: float) -> None:
+    page.mouse.click(*place_of(page, seconds, degrees))
     page.wait_for_timeout(500)
 
 
-def test_curves_and_the_drawn_pose_outlive_undo_tabs_and_a_reload(page: Any) -> None:
+def drag(page: Any, seconds: float, degrees: float, to: float, beside: float) -> None:
+    """Take a point some pixels beside its middle, straight up or down to other degrees."""
+    (x, y), (_, end) = place_of(page, seconds, degrees), place_of(page, seconds, to)
+    page.mouse.move(x + beside, y)
+    page.mouse.down()
+    page.mouse.move(x + beside, end, steps=3)
+    page.mouse.up()
+
+
+def draw_the_pose(page: Any) -> None:
+    """Open the graph of a drawn pose and its preview in a tab of its own."""
     page.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     page.evaluate("(graph) => app.loadApiJson(graph, 'drawn')", DRAWN)
     page.wait_for_timeout(2000)  # the page moves the graph into view once more
     page.evaluate("() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [120, 120]; }")
     page.evaluate("() => app.graph.setDirtyCanvas(true, true)")
     page.wait_for_timeout(500)
+
+
+def test_the_drawn_poses_ends_are_whole_and_the_graph_moves_under_it(page: Any) -> None:
+    """What is pressed, turned and dragged over the editor: its end points, the wheel, the middle button."""
+    draw_the_pose(page)
+    drag(page, 1, 30, to=-45, beside=5)
+    drag(page, 0, 0, to=45, beside=-5)
+    assert keyframes(page) == {"yaw": [[0, 45], [1, -45]]}
+    (dots,) = page.evaluate(
+        """() => [...document.querySelectorAll(".fd2talk-pose canvas")].map((canvas) => canvas.toDataURL())"""
+    )
+    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(dots.split(",")[1]))).convert("RGBA"))
+    yaw = pixels(drawn.astype(int), YAW)
+    assert yaw.any() and not (yaw[0].any() or yaw[-1].any() or yaw[:, 0].any() or yaw[:, -1].any())
+
+    view = "() => [app.canvas.ds.scale, ...app.canvas.ds.offset]"
+    before = page.evaluate(view)
+    x, y = place_of(page, 0.5, 20)
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -200)
+    page.wait_for_function("(scale) => app.canvas.ds.scale > scale", arg=before[0])
+    zoomed = page.evaluate(view)
+    page.mouse.down(button="middle")
+    page.mouse.move(x + 90, y + 30, steps=3)
+    page.mouse.up(button="middle")
+    page.wait_for_function(f"(left) => ({view})()[1] > left + 50", arg=zoomed[1])
+    assert keyframes(page) == {"yaw": [[0, 45], [1, -45]]}
+
+
+def test_no_two_widgets_of_a_node_have_one_name(page: Any) -> None:
+    """Nodes 2.0 stores a widget's value under its name."""
+    named = page.evaluate(
+        """() => Object.entries(LiteGraph.registered_node_types)
+             .filter(([, { nodeData }]) => nodeData?.category?.startsWith("FD2Talk"))
+             .map(([type]) => [type, (LiteGraph.createNode(type).widgets ?? []).map(({ name }) => name)])"""
+    )
+    assert len(named) > 20
+    for node, names in named:
+        assert len(set(names)) == len(names), node
+
+
+def test_curves_and_the_drawn_pose_outlive_undo_tabs_and_a_reload(page: Any) -> None:
+    draw_the_pose(page)
     start, end = keyframes(page)["yaw"]
     click_at(page, 0.3, -20)
     once = keyframes(page)

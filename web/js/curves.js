@@ -5,6 +5,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { passGesturesOn } from "./canvas_gestures.js";
 import { Views, allNodes, liveNode, nodeByExecution, outputKey } from "./live_node.js";
 import { translated } from "./translated.js";
 
@@ -67,6 +68,7 @@ class CurveView {
     this.canvas = document.createElement("canvas");
     this.names = Object.assign(document.createElement("div"), { className: "names" });
     this.element.append(this.canvas, this.names);
+    passGesturesOn(this.element);
     VIEWS.add(this);
     for (const event of ["pointerdown", "pointermove"]) {
       this.canvas.addEventListener(event, (pointer) => this.point(pointer));

@@ -1,6 +1,7 @@
 /** A canvas to draw head motion on, in the node Pose Curve; what is drawn stands as JSON in its widget keyframes. */
 
 import { app } from "../../../scripts/app.js";
+import { passGesturesOn } from "./canvas_gestures.js";
 import { Views, liveNode } from "./live_node.js";
 import { translated } from "./translated.js";
 
@@ -14,6 +15,9 @@ const AXES = {
   z: { color: "#95e6cb", limits: [1, 2, 5, 10], unit: "", round: 0.01 },
 };
 const HEIGHT = 150;
+const RADIUS = 4;
+/** Pixels at the edges, so that points at the clip's ends and at the axis' limits are whole. */
+const MARGIN = RADIUS + 2;
 const NEAR = 9; // pixels within which a point is taken rather than made
 const HINT = {
   en: "click: add a point · drag: move it · right click: remove it",
@@ -48,6 +52,7 @@ class PoseCurveEditor {
     this.dragged = null;
     this.element = Object.assign(document.createElement("div"), { className: "fd2talk-curves" });
     this.element.title = translated(HINT);
+    passGesturesOn(this.element);
     EDITORS.add(this);
     this.canvas = document.createElement("canvas");
     this.names = Object.assign(document.createElement("div"), { className: "names" });
@@ -132,27 +137,33 @@ class PoseCurveEditor {
   }
 
   toCanvas([time, value], limit) {
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    return [(time / this.value("seconds")) * width, (0.5 - value / (2 * limit)) * height];
+    const width = this.canvas.clientWidth - 2 * MARGIN;
+    const height = this.canvas.clientHeight - 2 * MARGIN;
+    return [MARGIN + (time / this.value("seconds")) * width, MARGIN + (0.5 - value / (2 * limit)) * height];
   }
 
-  /** The clip's [seconds, value] under the pointer, rounded to what can be read. */
-  fromPointer(event, limit) {
+  /** Where the pointer is in the canvas, the page being zoomed. */
+  pointer(event) {
     const box = this.canvas.getBoundingClientRect();
-    const share = (part) => Math.min(Math.max(part, 0), 1);
-    const time = share((event.clientX - box.left) / box.width) * this.value("seconds");
-    const value = (1 - 2 * share((event.clientY - box.top) / box.height)) * limit;
+    const zoom = box.width / this.canvas.clientWidth;
+    return [(event.clientX - box.left) / zoom, (event.clientY - box.top) / zoom];
+  }
+
+  /** The clip's [seconds, value] at a place in the canvas, rounded to what can be read. */
+  fromCanvas([x, y], limit) {
+    const share = (place, length) => Math.min(Math.max((place - MARGIN) / (length - 2 * MARGIN), 0), 1);
+    const time = share(x, this.canvas.clientWidth) * this.value("seconds");
+    const value = (1 - 2 * share(y, this.canvas.clientHeight)) * limit;
     const { round } = AXES[this.axis];
     return [Math.round(time * 100) / 100, Math.round(Math.round(value / round) * round * 100) / 100];
   }
 
   /** Number of the point of the axis that is under the pointer, or -1. */
   under(event, points, limit) {
-    const box = this.canvas.getBoundingClientRect();
-    const zoom = box.width / this.canvas.clientWidth;
+    const [x, y] = this.pointer(event);
     return points.findIndex((point) => {
-      const [x, y] = this.toCanvas(point, limit);
-      return Math.hypot(event.clientX - box.left - x * zoom, event.clientY - box.top - y * zoom) < NEAR * zoom;
+      const [atX, atY] = this.toCanvas(point, limit);
+      return Math.hypot(x - atX, y - atY) < NEAR;
     });
   }
 
@@ -165,23 +176,27 @@ class PoseCurveEditor {
     const points = (keyframes[this.axis] ??= []);
     let index = this.under(event, points, limit);
     if (index < 0) {
-      const point = this.fromPointer(event, limit);
+      const point = this.fromCanvas(this.pointer(event), limit);
       if (points.some(([time]) => time === point[0])) return;
       points.push(point);
       points.sort((one, other) => one[0] - other[0]);
       index = points.indexOf(point);
       this.write(keyframes);
     }
-    this.dragged = { index, limit };
+    // a point taken beside its middle stays where it is until the pointer moves
+    const [x, y] = this.pointer(event);
+    const [atX, atY] = this.toCanvas(points[index], limit);
+    this.dragged = { index, limit, beside: [atX - x, atY - y] };
     this.canvas.setPointerCapture(event.pointerId);
   }
 
   drag(event) {
     const keyframes = this.dragged && this.read();
     if (!keyframes) return;
-    const { index, limit } = this.dragged;
+    const { index, limit, beside } = this.dragged;
     const points = keyframes[this.axis];
-    const [time, value] = this.fromPointer(event, limit);
+    const [x, y] = this.pointer(event);
+    const [time, value] = this.fromCanvas([x + beside[0], y + beside[1]], limit);
     // points keep their order, a hundredth of a second apart
     const low = index ? points[index - 1][0] + 0.01 : 0;
     const high = index < points.length - 1 ? points[index + 1][0] - 0.01 : Infinity;
@@ -236,15 +251,16 @@ class PoseCurveEditor {
     pen.strokeStyle = pen.fillStyle = AXES[name].color;
     pen.lineWidth = 1.5;
     pen.beginPath();
-    for (let x = 0; x <= this.canvas.clientWidth; x += 1) {
-      const time = (x / this.canvas.clientWidth) * seconds;
+    const steps = this.canvas.clientWidth;
+    for (let step = 0; step <= steps; step += 1) {
+      const time = (step / steps) * seconds;
       pen.lineTo(...this.toCanvas([time, monotoneCubic(points, time)], limit));
     }
     pen.stroke();
     if (name === this.axis) {
       for (const point of points) {
         pen.beginPath();
-        pen.arc(...this.toCanvas(point, limit), 4, 0, 2 * Math.PI);
+        pen.arc(...this.toCanvas(point, limit), RADIUS, 0, 2 * Math.PI);
         pen.fill();
       }
     }
