@@ -163,6 +163,11 @@ class Graph:
         name: of its files.
         object_info: the host's answer to ``/object_info``.
         room, grown: sizes in the page of nodes by their class, as in :class:`Node`.
+        packs: the registry's id of a pack by the host's name for it, beside the host's own nodes.
+        newer: widget values by node class and name that only newer hosts have. Older ones pass them over in
+            the API form; the page's form counts a node's values by their place, so it leaves them out.
+        controls, results: what the page's app mode shows in place of the graph: widgets, each by its node and
+            name, with what it is called there, and the nodes whose output the graph is made for.
     """
 
     name: str
@@ -171,6 +176,10 @@ class Graph:
     grown: dict[str, tuple[int, int]] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    packs: dict[str, str] = field(default_factory=dict)
+    newer: dict[str, dict[str, Any]] = field(default_factory=dict)
+    controls: dict[tuple[Node, str], str] = field(default_factory=dict)
+    results: list[Node] = field(default_factory=list)
 
     def node(self, kind: str, title: str = "", *, bypass: bool = False, **inputs: Any) -> Node:
         """Add a node; inputs are widget values or wires (``other["its output"]``)."""
@@ -238,6 +247,7 @@ class Graph:
                 yield name, [str(source.node.number), source.slot]
             elif is_widget(node.specs[name]):
                 yield name, node.value(name)
+        yield from self.newer.get(node.kind, {}).items()
 
     # What the page opens
 
@@ -256,7 +266,13 @@ class Graph:
             ],
             "groups": self._ui_groups(),
             "config": {},
-            "extra": {"ds": {"scale": 0.7, "offset": [60, 80]}},
+            "extra": {
+                "ds": {"scale": 0.7, "offset": [60, 80]},
+                "linearData": {
+                    "inputs": [[node.number, name] for node, name in self.controls],
+                    "outputs": [node.number for node in self.results],
+                },
+            },
             "version": 0.4,
         }
 
@@ -429,6 +445,7 @@ class Graph:
             entry = {"name": name, "type": type_of(node, slot)}
             entry |= {"shape": 7} if name in optional else {}
             entry |= {"widget": {"name": name}} if name in node.widgets else {}
+            entry |= {"label": self.controls[node, name]} if (node, name) in self.controls else {}
             inputs.append(entry | {"link": arriving.get((node.number, slot))})
         note = node.kind == "MarkdownNote"
         return {
@@ -448,10 +465,15 @@ class Graph:
             ],
             # without a title the page shows the display name in its own language
             **({"title": node.title} if node.title != node.info.get("display_name") else {}),
-            "properties": {} if note else {"Node name for S&R": node.kind},
+            "properties": {} if note else {"Node name for S&R": node.kind, "cnr_id": self._pack(node)},
             "widgets_values": node.widget_values(),
             **({"color": "#432", "bgcolor": "#653"} if note else {}),
         }
+
+    def _pack(self, node: Node) -> str:
+        """In which pack of the registry a page finds a node that its host lacks."""
+        module = node.info["python_module"].split(".")
+        return self.packs[module[1]] if module[0] == "custom_nodes" else "comfy-core"
 
     def _order(self) -> list[Node]:
         """Nodes behind all that they depend on."""

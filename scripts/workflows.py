@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from scripts.comfyui import ComfyUIServer  # noqa: E402
+from scripts.comfyui import PACK_NAME, ComfyUIServer  # noqa: E402
 from scripts.environment import ROOT, prepare, say  # noqa: E402
 from scripts.graphs import SIDE_COLOR, Graph, Group, Node, Open, Wire  # noqa: E402
 
@@ -43,6 +43,10 @@ ROOM = {
 }
 """Least width and height of nodes that show pictures, videos or curves once they have run."""
 GROWN = {"Coeff3DMMPreview": (410, 734)}
+PACKS = {PACK_NAME: "fd2talk"}
+"""As pyproject.toml names the pack to the registry."""
+NEWER = {"SaveVideo": {"format.codec": "auto"}}
+"""Widgets of the host's own nodes that it has got since; `comfy workflow validate` asks for them."""
 NOTES = {
     "talking_portrait": (
         "Talking portrait",
@@ -164,6 +168,11 @@ file, so recordings may be long.
     ),
 }
 """Title and text of the note in each graph, by the graph's name."""
+
+
+def new_graph(name: str, object_info: dict[str, dict]) -> Graph:
+    """An empty graph that knows what the host does not tell."""
+    return Graph(name, object_info, ROOM, GROWN, packs=PACKS, newer=NEWER)
 
 
 def portrait(graph: Graph) -> Node:
@@ -486,9 +495,48 @@ WORKFLOWS: dict[str, Callable[[Graph], None]] = {
 }
 
 
+APP_FILES = {
+    "LoadImage": "image",
+    "LoadVideo": "file",
+    "LoadAudio": "audio",
+    "LoadAudioWav2Vec": "audio_file",
+    "FD2TalkLoadCoefficients": "motion_file",
+}
+"""In app mode, what a graph is made of: node class and widget."""
+APP_MOVES = {"ExpDiT": "face", "PoseDiT": "head", "FD2TalkScaleMotion": "head"}
+"""What the motion of a node moves."""
+APP_AMOUNTS = {"PoseDiT": "intensity", "FD2TalkScaleMotion": "rotation", "ExpDiT": "intensity"}
+"""Ways to say how much moves; the first class of which a graph has nodes."""
+APP_RESULTS = ("SaveVideo", "Coeff3DMMPreview")
+"""What shows a graph's video; the first class of which it has nodes."""
+
+
+def as_app(graph: Graph) -> None:
+    """Choose what app mode shows of any graph: its files, seeds, the amount of motion, the video."""
+    by_class: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        by_class.setdefault(node.kind, []).append(node)
+
+    def offer(kind: str, widget: str) -> None:
+        nodes = by_class.get(kind, [])
+        for number, node in enumerate(nodes, 1):
+            which = f" {number}" if len(nodes) > 1 else ""
+            graph.controls[node, widget] = f"{widget} ({APP_MOVES[kind]}{which})"
+
+    for kind, widget in APP_FILES.items():
+        # a voice that comes from another node needs no file
+        files = [node for node in by_class.get(kind, []) if "recording" not in node.inputs]
+        graph.controls |= {(node, widget): node.title for node in files}
+    for kind in ("ExpDiT", "PoseDiT"):
+        offer(kind, "seed")
+    if amount := next((kind for kind in APP_AMOUNTS if kind in by_class), None):
+        offer(amount, APP_AMOUNTS[amount])
+    graph.results += by_class.get(next((kind for kind in APP_RESULTS if kind in by_class), ""), [])
+
+
 def blueprint(object_info: dict[str, dict]) -> dict:
     """The whole way from a picture and a recording to frames, as one node to drop in."""
-    graph = Graph("talking_portrait", object_info, ROOM, GROWN)
+    graph = new_graph("talking_portrait", object_info)
     heard = graph.node("LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), audio_file="")
     reference = graph.node("EncodeReference", image=Open("portrait"), face_index=Open("face_index"))
     expression = graph.node(
@@ -532,8 +580,9 @@ def files(object_info: dict[str, dict]) -> dict[Path, str]:
     """Every file by its path in the repository, for a host that answers ``object_info``."""
     written = {}
     for name, describe in WORKFLOWS.items():
-        graph = Graph(name, object_info, ROOM, GROWN)
+        graph = new_graph(name, object_info)
         describe(graph)
+        as_app(graph)
         written[Path("workflows", f"{name}.json")] = text_of(graph.ui())
         written[Path("workflows", "api", f"{name}.json")] = text_of(graph.api())
     written[Path("subgraphs", f"{BLUEPRINT}.json")] = text_of(blueprint(object_info))

@@ -97,12 +97,12 @@ def pixels(picture: np.ndarray, color: str) -> np.ndarray:
     return (np.abs(picture[..., :3] - wanted).max(-1) < 24) & (picture[..., 3] > 200)
 
 
-def run(page: Any, comfyui: ComfyUIServer) -> None:  # noqa: F811
-    """Queue the graph in the page and wait until the page has been told of the end."""
+def run(page: Any, comfyui: ComfyUIServer, start: str = "() => app.queuePrompt(0)") -> None:  # noqa: F811
+    """Queue the graph in the page, by a script, and wait until the page has been told of the end."""
     page.evaluate(
         "() => { window.ended = 0; app.api.addEventListener('execution_success', () => window.ended++); }"
     )
-    page.evaluate("() => app.queuePrompt(0)")
+    page.evaluate(start)
     page.wait_for_function("() => window.ended > 0", timeout=240_000)
 
 

@@ -37,7 +37,11 @@ def opened(request: pytest.FixtureRequest, browser: Any) -> Iterator[Any]:  # no
     """A page of one kind, opened once for all tests of it; ``page.server`` is its host."""
     own = request.param == PAGES[0]
     server = request.getfixturevalue("comfyui" if own else "current_comfyui")
-    page = open_page(browser, server, **{"Comfy.VueNodes.Enabled": request.param == CURRENT[1]})
+    settings = {
+        "Comfy.VueNodes.Enabled": request.param == CURRENT[1],
+        "Comfy.OnboardingCoachmarks.Seen": ["appMode"],
+    }
+    page = open_page(browser, server, **settings)
     assert page.evaluate("() => LiteGraph.vueNodesMode === true") == (request.param == CURRENT[1])
     page.server, page.kind = server, request.param
     yield page
@@ -59,6 +63,7 @@ def page(opened: Any) -> Any:
 
 
 only_current = pytest.mark.parametrize("opened", CURRENT, indirect=True)
+only_nodes_2 = pytest.mark.parametrize("opened", CURRENT[1:], indirect=True)
 
 
 def of_page(name: str) -> dict:
@@ -124,6 +129,43 @@ def test_what_nodes_show_of_a_motion_has_room(page: Any) -> None:
     page.wait_for_function("() => document.querySelectorAll('.fd2talk-motion').length >= 4")
     assert overlaps(page) == []
     shoot(page, f"custom_pose has run, {page.kind}.png")
+
+
+TOGGLE_APP = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+CONTROLS = "[data-testid=app-mode-widget-item] [data-testid=builder-widget-label]"
+
+
+@only_nodes_2
+@pytest.mark.parametrize("name", NAMES)
+def test_app_mode_shows_what_a_graph_is_for(page: Any, name: str) -> None:
+    """The files, seeds, amount of motion and the video of each, and for one that its button runs it."""
+    graph = of_page(name)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    offered = graph["extra"]["linearData"]
+    (output,) = [nodes[number]["type"] for number in offered["outputs"]]
+    assert output == ("Coeff3DMMPreview" if name == "motion_preview" else "SaveVideo")
+    labels = [
+        socket["label"]
+        for number, widget in offered["inputs"]
+        for socket in nodes[number]["inputs"]
+        if socket["name"] == widget
+    ]
+    assert len(labels) >= 4 and len(set(labels)) == len(labels)
+
+    load(page, graph)
+    page.evaluate(TOGGLE_APP)
+    try:
+        page.locator(CONTROLS).nth(len(labels) - 1).wait_for()
+        assert page.locator(CONTROLS).all_inner_texts() == labels
+        shoot(page, f"{name}, app mode.png")
+        if name == "batch_of_voices":
+            # what it shows comes from a list of jobs that this host lacks
+            before = page.server.get("/history").keys()
+            run(page, page.server, "() => document.querySelector('[data-testid=linear-run-button]').click()")
+            (done,) = [entry for key, entry in page.server.get("/history").items() if key not in before]
+            assert [file for made in done["outputs"].values() for file in made["images"]]
+    finally:
+        page.evaluate(TOGGLE_APP)
 
 
 UPLOADS = """() => {
