@@ -5,7 +5,7 @@ What needs diffusers is imported when a node runs: the host starts as quickly wi
 
 from __future__ import annotations
 
-from comfy_api.latest import ComfyExtension, io
+from comfy_api.v0_0_2 import ComfyExtension, io
 
 from . import (
     audio,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.audio.mixing import dubbed_sound
 from ..fd2talk_core.errors import FD2TalkError

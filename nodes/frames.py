@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from comfy_api.latest import io, ui
+from comfy_api.v0_0_2 import io, ui
 
 from ..fd2talk_core.checks import check_choice, check_tensor, shown
 from ..fd2talk_core.errors import FD2TalkError

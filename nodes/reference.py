@@ -6,7 +6,7 @@ import math
 import reprlib
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.checks import check_choice, check_type, check_whole
 from ..fd2talk_core.errors import FD2TalkError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.motion import editing as edit

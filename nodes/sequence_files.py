@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.formats.sequences import READERS, WRITERS, load_motion, save_motion
 from . import host

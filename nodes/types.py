@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.audio.features import AudioFeatures
 from ..fd2talk_core.checks import check_type

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections import Counter
 
 import pytest
+from PIL import Image
 
 from scripts.environment import ROOT
 from tests.host.conftest import unavailable
@@ -56,3 +58,16 @@ def test_help_pages_graphs_and_weights_are_counted(archive: set[str]) -> None:
     }.items():
         files = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
         assert len(files) >= least and files <= archive, pattern
+
+
+def test_the_registrys_pictures_are_in_the_archive_and_of_its_shapes(archive: set[str]) -> None:
+    """A square icon of up to 400 pixels, and a banner of 21:9."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    sizes = {}
+    for name in ("Icon", "Banner"):
+        path = re.search(rf'^{name} = ".+/main/(\S+)"', text, re.M)[1]
+        assert path in archive
+        with Image.open(ROOT / path) as picture:
+            sizes[name] = picture.size
+    assert sizes["Icon"][0] == sizes["Icon"][1] <= 400
+    assert sizes["Banner"][0] * 9 == sizes["Banner"][1] * 21

@@ -74,6 +74,52 @@ def test_importing_the_pack_does_nothing_but_import() -> None:
     assert seconds < 1.0
 
 
+OLDER = """
+import asyncio, sys, types
+from importlib.util import module_from_spec, spec_from_file_location
+sys.dont_write_bytecode = True
+root, lacks = sys.argv[1:]
+for name in ("comfy_api", "comfy_api.latest"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = []
+spec = spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
+pack = module_from_spec(spec)
+sys.modules["pack"] = pack
+spec.loader.exec_module(pack)
+if lacks == "a package":
+    sys.modules["torch"] = None
+    sys.modules["comfy_api.v0_0_2"] = types.ModuleType("comfy_api.v0_0_2")
+    for name in ("ComfyExtension", "InputImpl", "io", "ui"):
+        setattr(sys.modules["comfy_api.v0_0_2"], name, None)
+try:
+    asyncio.run(pack.comfy_entrypoint())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("the version", "RuntimeError FD2Talk needs ComfyUI 0.3.75 or newer: update ComfyUI"),
+        ("a package", "ModuleNotFoundError"),
+    ],
+)
+def test_an_older_host_is_told_what_is_needed(lacks: str, said: str) -> None:
+    """And what else is missing is told as it is."""
+    command = [sys.executable, "-c", OLDER, str(ROOT), lacks]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=120)
+    assert done.stdout.startswith(said), done.stdout + done.stderr
+
+
+def test_the_floor_is_stated_once_and_the_api_has_a_version() -> None:
+    """``comfy_api.latest`` moves with the host; a version stays."""
+    floor = re.search(r'^requires-comfyui = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert f"ComfyUI {floor} or newer" in (ROOT / "__init__.py").read_text()
+    for path in (ROOT / "nodes").glob("*.py"):
+        assert "comfy_api.latest" not in path.read_text(encoding="utf-8"), path
+
+
 def imports_of(path: Path) -> set[str]:
     """Top-level names that a file imports absolutely."""
     names = set()

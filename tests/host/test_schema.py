@@ -129,7 +129,7 @@ import dataclasses, importlib, sys, types
 host, pack = sys.argv[1:]
 sys.path.insert(0, host)
 sys.argv[1:] = ["--cpu"]
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 # the packages without what they run when they are imported, which needs a host that has started
 for name, folder in (("pack", pack), ("pack.nodes", f"{pack}/nodes")):
