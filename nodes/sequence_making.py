@@ -7,12 +7,13 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ..fd2talk_core.face.names import POSE_NAMES
 from ..fd2talk_core.motion import editing as edit
-from ..fd2talk_core.motion.pose_curve import parse_keyframes, pose_from_keyframes
+from ..fd2talk_core.motion.pose_curve import parse_keyframes, pose_from_keyframes, sample_curve
 from ..fd2talk_core.timing import frame_count
 from . import host
 from .curves import with_curves
-from .types import Features, Pose, schema
+from .types import Curve, Features, Pose, advanced, schema, socket_only
 from .widgets import SEQUENCES, angle_widgets, number, shift_widgets
 
 
@@ -72,6 +73,34 @@ class FD2TalkPoseCurve(io.ComfyNode):
                     "(1 is about 10 cm) a list of [seconds, value].",
                 ),
                 *_length_inputs(),
+                socket_only(
+                    Curve.Input(
+                        "curve",
+                        optional=True,
+                        tooltip="A curve of newer ComfyUI's own, over the whole clip, in place of one name's "
+                        "points: half height is rest.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "curve_moves",
+                        options=list(POSE_NAMES),
+                        default="yaw",
+                        optional=True,
+                        tooltip="What the connected curve moves.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "curve_span",
+                        default=20.0,
+                        min=0.0,
+                        max=180.0,
+                        step=0.1,
+                        optional=True,
+                        tooltip="How far its upper edge is from rest: degrees; for shifts, 1 is about 10 cm.",
+                    )
+                ),
             ],
             outputs=[Pose.Output("pose", display_name="pose", tooltip="The head's motion.")],
         )
@@ -81,8 +110,13 @@ class FD2TalkPoseCurve(io.ComfyNode):
         return host.check(parse_keyframes, keyframes or "")
 
     @classmethod
-    def execute(cls, keyframes, seconds, fps, features=None) -> io.NodeOutput:
-        return with_curves(pose_from_keyframes(parse_keyframes(keyframes), *_length(seconds, fps, features)))
+    def execute(
+        cls, keyframes, seconds, fps, features=None, curve=None, curve_moves="yaw", curve_span=20.0
+    ) -> io.NodeOutput:
+        points, length = parse_keyframes(keyframes), _length(seconds, fps, features)
+        if curve is not None:
+            points |= sample_curve(curve, curve_moves, curve_span, *length)
+        return with_curves(pose_from_keyframes(points, *length))
 
 
 class FD2TalkIdleMotion(io.ComfyNode):

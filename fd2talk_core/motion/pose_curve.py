@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..checks import checked
+from ..checks import checked, shown
 from ..errors import FD2TalkError
 from ..face.names import OPEN_FACE_MODEL, POSE_NAMES
 from ..timing import check_fps
@@ -100,6 +100,38 @@ def pose_from_keyframes(
         curve = monotone_cubic(torch.tensor(points, dtype=torch.float64), time)
         values[:, column] = torch.deg2rad(curve) if column < 3 else curve
     return CoefficientSequence("pose", values, fps, face_model, POSE_NAMES)
+
+
+@checked
+def sample_curve(
+    curve: object, name: str, span: float, num_frames: int, fps: float
+) -> dict[str, list[tuple[float, float]]]:
+    """Keyframes of one coefficient, a point for each frame, from a curve that lasts as long as the clip.
+
+    Args:
+        curve: has ``interp(x)``, x from 0 at the clip's start to 1 at its end; 0.5 is rest, 1 is the span, 0
+            the span the other way. Newer hosts' CURVE is one.
+        name: of the coefficient.
+        span: degrees, or face-model units for shifts.
+
+    Raises:
+        FD2TalkError: when it is no such curve, or leads beyond what a pose can hold.
+    """
+    if name not in POSE_NAMES:
+        raise FD2TalkError(f"A pose has no {name!r}; a curve moves one of {', '.join(POSE_NAMES)}.")
+    interp = getattr(curve, "interp", None)
+    if not callable(interp):
+        raise FD2TalkError(f"The curve is {shown(curve)}, but one from a curve node is needed.")
+    given = [interp((frame + 0.5) / num_frames) for frame in range(num_frames)]
+    if not all(_is_number(height) for height in given):
+        raise FD2TalkError("The curve gives values that are not numbers.")
+    values = [(2 * float(height) - 1) * span for height in given]
+    if (highest := max(map(abs, values))) > LIMITS[name]:
+        raise FD2TalkError(
+            f"The curve moves {name} by {highest:g}, but at most {LIMITS[name]:g} either way is possible: "
+            "make its span smaller."
+        )
+    return {name: [((frame + 0.5) / fps, value) for frame, value in enumerate(values)]}
 
 
 def monotone_cubic(points: Tensor, time: Tensor) -> Tensor:

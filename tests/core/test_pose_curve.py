@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.names import POSE_NAMES
-from fd2talk_core.motion.pose_curve import monotone_cubic, parse_keyframes, pose_from_keyframes
+from fd2talk_core.motion.pose_curve import (
+    monotone_cubic,
+    parse_keyframes,
+    pose_from_keyframes,
+    sample_curve,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -85,3 +90,34 @@ def test_lengths_out_of_range_are_told() -> None:
     with pytest.raises(FD2TalkError, match="0 frames"):
         pose_from_keyframes({}, 0, 25.0)
     assert POSE_NAMES == ("pitch", "yaw", "roll", "x", "y", "z")
+
+
+class Ramp:
+    """As newer hosts' CURVE: rises over the clip."""
+
+    def __init__(self, to: float = 1.0) -> None:
+        self.to = to
+
+    def interp(self, x: float) -> float:
+        return x * self.to
+
+
+def test_a_curve_lasts_as_long_as_the_clip_and_half_height_is_rest() -> None:
+    pose = pose_from_keyframes({"pitch": [(0.0, 3.0)]} | sample_curve(Ramp(), "yaw", 20, 10, 25), 10, 25)
+    middles = (torch.arange(10) + 0.5) / 10
+    torch.testing.assert_close(pose.values[:, 1], torch.deg2rad((2 * middles - 1) * 20))
+    torch.testing.assert_close(pose.values[:, 0], torch.deg2rad(torch.full((10,), 3.0)))
+
+
+@pytest.mark.parametrize(
+    ("curve", "name", "span", "sentence"),
+    [
+        ([[0, 0], [1, 1]], "yaw", 20, "The curve is .*, but one from a curve node is needed"),
+        (Ramp(math.nan), "yaw", 20, "values that are not numbers"),
+        (Ramp(), "x", 20, "moves x by 19, but at most 10"),
+        (Ramp(), "nod", 20, "A pose has no 'nod'"),
+    ],
+)
+def test_what_is_no_curve_of_a_pose_is_told(curve: object, name: str, span: float, sentence: str) -> None:
+    with pytest.raises(FD2TalkError, match=sentence):
+        sample_curve(curve, name, span, 20, 25)

@@ -108,7 +108,7 @@ host.WORKING_MEMORY.clear()
 
 def load(name):
     network = host.load_network(name, "tiny")
-    (model,) = [entry for entry in loaded if entry.model.model.network is network]
+    (model,) = [entry for entry in loaded if getattr(entry.model.model, "network", None) is network]
     told.setdefault(name, []).append([model.model_loaded_memory() / model.model_memory(), len(loaded)])
     return network, model
 

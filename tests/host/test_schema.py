@@ -59,7 +59,7 @@ def test_types_that_a_page_may_edit_are_sockets_only(nodes: dict) -> None:
     sockets = {"IMAGE", "MASK", "AUDIO", "VIDEO", "LATENT"}
     kinds = {kind for info in nodes.values() for kind, _ in inputs_of(info).values()}
     foreign = {kind for kind in kinds - WIDGETS - sockets if not kind.startswith("FD2TALK_")}
-    assert {"BOUNDING_BOX", "FACE_LANDMARKS"} <= foreign
+    assert {"BOUNDING_BOX", "FACE_LANDMARKS", "CURVE"} <= foreign
     for name, info in nodes.items():
         for socket, (kind, options) in inputs_of(info).items():
             assert kind not in foreign or options.get("forceInput") is True, f"{name}.{socket}"
