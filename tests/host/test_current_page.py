@@ -132,6 +132,7 @@ def test_what_nodes_show_of_a_motion_has_room(page: Any) -> None:
 
 
 TOGGLE_APP = "() => app.extensionManager.command.execute('Comfy.ToggleLinear')"
+RUN_APP = "() => document.querySelector('[data-testid=linear-run-button-icon]').closest('button').click()"
 CONTROLS = "[data-testid=app-mode-widget-item] [data-testid=builder-widget-label]"
 
 
@@ -161,7 +162,7 @@ def test_app_mode_shows_what_a_graph_is_for(page: Any, name: str) -> None:
         if name == "batch_of_voices":
             # what it shows comes from a list of jobs that this host lacks
             before = page.server.get("/history").keys()
-            run(page, page.server, "() => document.querySelector('[data-testid=linear-run-button]').click()")
+            run(page, page.server, RUN_APP)
             (done,) = [entry for key, entry in page.server.get("/history").items() if key not in before]
             assert [file for made in done["outputs"].values() for file in made["images"]]
     finally:
