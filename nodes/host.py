@@ -434,9 +434,9 @@ def curve_points(curve: Any) -> list[tuple[float, float]]:
 
 def model_from_file(path: Path) -> Any:
     """Newer hosts' FILE_3D on a file; hosts without that type run nothing that takes it."""
-    import comfy_api.latest
+    from comfy_api import v0_0_2
 
-    kind = getattr(getattr(comfy_api.latest, "Types", None), "File3D", None)
+    kind = getattr(getattr(v0_0_2, "Types", None), "File3D", None)
     if kind is None:
         return block("This ComfyUI has no type for 3D files yet: take the file's name instead.")
     return kind(str(path), path.suffix[1:])

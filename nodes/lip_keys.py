@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.errors import FD2TalkError
 from ..fd2talk_core.formats.lip_keys import ENDINGS, load_lip_keys, parse_lip_keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.v0_0_2 import io
 
 from ..fd2talk_core.formats.defaults import MESH_FILES, VMC_PORT
 from ..fd2talk_core.formats.gltf import write_glb
