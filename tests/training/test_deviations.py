@@ -95,7 +95,7 @@ def test_without_audio_positions_the_order_of_sounds_is_not_heard() -> None:
     for positions in (True, False):
         changes = {"num_layers": 1, "alignment_window": 8, "audio_positions": positions}
         network = configs.build("pose", "tiny", 0, **changes)
-        sample, sound = torch.randn(1, 4, 6), torch.randn(1, 4, 128)
+        sample, sound = torch.randn(1, 4, 6), torch.randn(1, 4, network.config.audio_dim)
         with torch.no_grad():
             one = network(sample, torch.tensor(500), sound)
             other = network(sample, torch.tensor(500), sound.flip(1))

@@ -96,13 +96,13 @@ def test_motion_students_start_as_their_teachers_and_say_their_steps(
     monkeypatch.setattr(student, "MEASURED_STEPS", 3)
     clip = SpeechClip(
         name="clip",
-        waveform=torch.zeros(SAMPLE_RATE * 2),
+        sound=torch.zeros(SAMPLE_RATE * 2),
         phonemes=(),
         expression=torch.rand(50, 52),
         pose=0.1 * torch.randn(50, 6),
         identity=torch.zeros(80),
         fps=25.0,
-        features=torch.randn(50, 128).half(),
+        features=torch.randn(50, 138).half(),
         encoder="tiny",
     )
     speech = SpeechSet((clip,))

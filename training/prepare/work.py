@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
@@ -27,7 +28,8 @@ def work_through(
             Its machines must see the same folders.
 
     Raises:
-        FD2TalkError: when Ray is asked for but not installed, and what the function raises.
+        FD2TalkError: when Ray is asked for but not installed, or a worker is killed; and what the function
+            raises.
     """
     if not tasks:
         return
@@ -44,6 +46,11 @@ def work_through(
             try:
                 for future in as_completed(futures):
                     yield future.result()
+            except BrokenProcessPool as error:
+                raise FD2TalkError(
+                    "A worker was ended from outside, as systems do that run out of memory: the same command "
+                    "goes on where it was; give fewer --workers."
+                ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
