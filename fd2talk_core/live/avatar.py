@@ -319,13 +319,20 @@ class LiveEngine:
             self.news.notify_all()
         return True
 
+    @property
+    def _longest(self) -> float:
+        """Seconds that drawing a picture may take, if any is to be in time."""
+        return MOST_LEAD / float(self.timeline.rate)
+
     def _to_draw(self) -> list[Slot]:
         """The slots whose pictures can be made in time; on a slow machine, every second or third of them."""
         now, frame = self.clock.now(), float(1 / self.timeline.rate)
         stride = max(1, math.ceil(self._seconds_by_frame / self.workers / frame - 0.1))
         chosen: list[Slot] = []
+        newest: Slot | None = None
         for slot in self.timeline.to_draw():
             made_at = now + self._seconds_by_frame * (len(chosen) + 1)
+            newest = slot
             in_time = made_at < self.timeline.due(slot.number) + frame
             if in_time and slot.number >= self._drawn_last + stride:
                 chosen.append(slot)
@@ -333,6 +340,9 @@ class LiveEngine:
             # where time is short, one that waits for others comes too late
             if len(chosen) == (DRAWN_TOGETHER if stride == 1 else 1):
                 break
+        if newest is not None and newest.number > self._drawn_last and self._seconds_by_frame > self._longest:
+            # nothing could come in time, if drawing took as long as it did: see whether it still does
+            chosen, self._drawn_last = [newest], newest.number
         # others draw, too
         return chosen[: max(1, -(-len(chosen) // self.workers))]
 

@@ -256,6 +256,20 @@ def test_a_slow_machine_drops_pictures_evenly_and_no_sound() -> None:
     assert avatar.counts.dropped == sum(frame.frame is None for frame in frames)
 
 
+def test_a_machine_that_was_slow_once_is_tried_again() -> None:
+    avatar = engine(fps=10.0, seconds=8.0)
+    painter = avatar.drawer
+    assert isinstance(painter, Painter)
+
+    def hurry(number: int) -> None:
+        if number == 3:
+            painter.seconds = 0.005
+
+    frames = live(avatar, 150, hurry)
+    assert painter.drawn > 20
+    assert all(frame.frame is not None for frame in frames[-20:])
+
+
 def test_who_reads_slowly_gets_no_pictures_but_all_sound() -> None:
     pcm = speech(1.0)
     avatar = engine()
