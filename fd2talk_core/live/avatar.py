@@ -36,7 +36,7 @@ from ..waveforms import as_float, check_sample_rate, check_waveform
 from .drawing import PortraitDrawer
 from .hearing import StreamResampler, VoiceLevel
 from .motion import IdleMotion, MotionNetworks, Rows, SpeechMotion, on_portrait
-from .timeline import AHEAD, LEAST_LEAD, MOST_LEAD, Slot, Timeline, Utterance
+from .timeline import AHEAD, LEAST_LEAD, Slot, Timeline, Utterance
 
 BUFFER_SECONDS = 60.0
 """Speech that may wait; beyond it, who pushes has to."""
@@ -315,14 +315,14 @@ class LiveEngine:
             before = self._seconds_by_frame or took
             self._seconds_by_frame = before + _TRUST * (took - before)
             lead = math.ceil(2 * self._seconds_by_frame * float(self.timeline.rate)) + 1
-            self.timeline.lead = min(max(lead, LEAST_LEAD), MOST_LEAD)
+            self.timeline.lead = max(min(lead, round(AHEAD * self.timeline.rate)), LEAST_LEAD)
             self.news.notify_all()
         return True
 
     @property
     def _longest(self) -> float:
         """Seconds that drawing a picture may take, if any is to be in time."""
-        return MOST_LEAD / float(self.timeline.rate)
+        return max(AHEAD, LEAST_LEAD / float(self.timeline.rate))
 
     def _to_draw(self) -> list[Slot]:
         """The slots whose pictures can be made in time; on a slow machine, every second or third of them."""
@@ -333,7 +333,7 @@ class LiveEngine:
         for slot in self.timeline.to_draw():
             made_at = now + self._seconds_by_frame * (len(chosen) + 1)
             newest = slot
-            in_time = made_at < self.timeline.due(slot.number) + frame
+            in_time = made_at < self.timeline.due(slot.number)
             if in_time and slot.number >= self._drawn_last + stride:
                 chosen.append(slot)
                 self._drawn_last = slot.number

@@ -27,8 +27,10 @@ FADE = 0.005
 """Seconds in which sound that is cut off fades."""
 AHEAD = 1.0
 """Seconds of speech that are planned before they are due."""
-LEAST_LEAD, MOST_LEAD = 2, 25
-"""Slots that are planned before they are due while nothing is said."""
+LEAST_LEAD = 2
+"""Slots that are planned before they are due while nothing is said; at most as many as last for
+:data:`AHEAD`.
+"""
 
 
 @dataclass
@@ -189,13 +191,16 @@ class Timeline:
         following = min(self.next_due(now), first + round(AHEAD * self.rate))
         while self._speech_ready() and self._next < following + AHEAD * self.rate:
             self._plan_speech()
-        # speech that is late is waited for as long as there is time
+        # speech that is late is waited for as long as there is time; if that was in vain, the pause is made
+        # long enough for the pictures after it to be in time again
         within = bool(self.utterances) and self.utterances[0].begun
-        while self._next < following + (1 if within else self.lead):
+        lead = 1 if within else self.lead
+        while self._next < following + lead:
             if self._speech_ready():
                 self._plan_speech()
             else:
                 self._plan_waiting()
+                lead = self.lead
 
     def _speech_ready(self) -> bool:
         if not self.utterances:

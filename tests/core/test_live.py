@@ -270,6 +270,29 @@ def test_a_machine_that_was_slow_once_is_tried_again() -> None:
     assert all(frame.frame is not None for frame in frames[-20:])
 
 
+def test_pictures_come_again_after_speech_was_late() -> None:
+    """Drawing takes longer than a frame lasts, and every second sound comes a quarter of a second late."""
+    pcm = speech(8.0)
+    avatar = engine(seconds=0.06)
+    packets = list(np.array_split(pcm, 200))
+
+    def push(number: int) -> None:
+        if number % 25 in range(10, 16):
+            return
+        while packets and len(packets) > 199 - number:
+            avatar.push_audio(packets.pop(0), RATE)
+        if not packets and number == 210:
+            avatar.end_of_speech()
+
+    frames = live(avatar, 280, push)
+    heard = sound(frames)
+    spoken = heard[heard != 0] * 32768
+    assert np.array_equal(spoken, pcm) and avatar.counts.underruns > 0
+    shown = [frame.frame is not None for frame in frames]
+    for second in range(1, 10):
+        assert sum(shown[25 * second : 25 * (second + 1)]) >= 8, second
+
+
 def test_who_reads_slowly_gets_no_pictures_but_all_sound() -> None:
     pcm = speech(1.0)
     avatar = engine()
