@@ -179,12 +179,12 @@ def _make(options: dict[str, Any], progress: Callable[[str, int, int], None]) ->
     else:
         taken = {name: options[name] for name in options if name not in (*_DUBBING, *_HEAD)}
         made = pipeline(taken.pop("image"), taken.pop("audio"), progress=progress, **taken)
-        assert made.motion is not None  # a pipeline's video tells what moves it
         motion = made.motion
         written = made.save(output)
     if made.report:
         say(made.report, sys.stderr)
     if save_as is not None:
+        assert motion is not None  # a pipeline's video tells what moves it
         save_motion(save_as, *motion)
     return written
 

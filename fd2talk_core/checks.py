@@ -35,10 +35,17 @@ def check_number(
     Raises:
         FD2TalkError: for anything else.
     """
-    fits = _is_number(value) and math.isfinite(value) and low <= value <= high
+    fits = _is_number(value) and _is_finite(value) and low <= value <= high
     if not fits or (over and value == low):
         raise _refusal(value, what, f"a number{_range(low, high, over)}")
     return value
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond any float
+        return False
 
 
 def check_whole(value: Any, what: str, low: float = -math.inf, high: float = math.inf) -> int:

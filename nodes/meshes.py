@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
+from ..fd2talk_core.checks import check_choice
 from ..fd2talk_core.formats.defaults import MESH_FILES, VMC_PORT
 from ..fd2talk_core.formats.gltf import write_glb
 from ..fd2talk_core.formats.mesh_sequence import write_mesh_sequence
@@ -76,6 +77,7 @@ class FD2TalkSaveMesh(io.ComfyNode):
     def execute(
         cls, filename_prefix, format, smoothing=0.0, expression=None, pose=None, reference=None
     ) -> io.NodeOutput:
+        check_choice(format, "format", [GLB, *SEQUENCES])
         motion = (host.face_model(), expression, pose)
         worn = {"identity": None if reference is None else reference.identity, "smoothing": smoothing}
         if format == GLB:

@@ -96,7 +96,7 @@ class MotionLayer(nn.Module):
         attention_window: int | None,
         feed_forward_mult: int,
         dropout: float,
-        audio_positions: bool,
+        audio_positions: bool = True,
     ) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(hidden_size)

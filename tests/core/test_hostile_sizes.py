@@ -218,7 +218,7 @@ def test_a_folder_of_hugging_face_is_no_larger_than_its_file(tmp_path: Path, fie
     (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": false}')
     save_file(encoder.model.state_dict(), tmp_path / "model.safetensors")
     if field == "num_labels":
-        assert AudioEncoder.from_pretrained(tmp_path).feature_dim == encoder.feature_dim
+        assert AudioEncoder.from_pretrained(tmp_path).feature_dim == encoder.hidden_dim
     else:
         with pytest.raises(FD2TalkError, match=f"{tmp_path.name}"):
             AudioEncoder.from_pretrained(tmp_path)

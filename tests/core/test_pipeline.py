@@ -186,7 +186,8 @@ def test_a_set_of_ones_own_may_have_a_wav2vec_folder_and_one_network_for_both_mo
     info = CheckpointInfo(face_model=pipeline.face_model.name, resolution=256, native_fps=25.0, steps=1)
     for name in ("autoencoder", "unet"):
         save_checkpoint(getattr(pipeline, name), tmp_path / f"{name}.safetensors", info)
-    joint = configs.build("expression", "tiny", kind="joint", coefficient_dim=58)
+    heard = pipeline.audio_encoder.hidden_dim  # such a folder knows no bands
+    joint = configs.build("expression", "tiny", kind="joint", coefficient_dim=58, audio_dim=heard)
     save_checkpoint(joint, tmp_path / "joint.safetensors", info)
     encoder = pipeline.audio_encoder
     encoder.model.save_pretrained(tmp_path / "audio_encoder")

@@ -185,13 +185,20 @@ def test_a_workflow_dragged_in_is_what_the_api_form_posts(page: Any, name: str) 
 def essence(prompt: dict) -> dict:
     """What counts in an API prompt: notes are of the page alone, and so are widgets that are buttons.
 
-    This host's pages lack the widgets that newer ones have within another one (``format.codec``).
+    This host's pages lack the widgets that newer ones have within another one (``format.codec``). In a viewer
+    of meshes they post the picture that it shows.
     """
     buttons = ("upload", "audioUI", "video-preview")
     return {
         name: (
             node["class_type"],
-            {key: value for key, value in node["inputs"].items() if key not in buttons and "." not in key},
+            {
+                key: value
+                for key, value in node["inputs"].items()
+                if key not in buttons
+                and "." not in key
+                and (node["class_type"], key) != ("Preview3D", "image")
+            },
         )
         for name, node in prompt.items()
         if node["class_type"] != "MarkdownNote"

@@ -217,8 +217,9 @@ def test_a_pose_is_drawn_by_hand(page: Any, comfyui: ComfyUIServer) -> None:  # 
     box = editor.bounding_box()
 
     def at(seconds: float, degrees: float) -> tuple[float, float]:
-        x, y = seconds / 4 * box["width"], (0.5 - degrees / 90) * box["height"]
-        return box["x"] + x, box["y"] + y
+        edge = 6 * page.evaluate("() => app.canvas.ds.scale")  # points at the ends are whole
+        x = edge + seconds / 4 * (box["width"] - 2 * edge)
+        return box["x"] + x, box["y"] + edge + (0.5 - degrees / 90) * (box["height"] - 2 * edge)
 
     def drawn() -> dict:
         widgets = "app.graph.getNodeById(1).widgets"
