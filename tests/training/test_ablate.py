@@ -63,7 +63,12 @@ def test_every_row_is_a_configuration_that_exists() -> None:
 
     for variant in VARIANTS:
         section = apply_overrides(load_section("ablate", variant.stage), list(variant.settings))
-        known = {field.name for field in fields(options[variant.stage])} | {"train", "network", "size", "face_model"}
+        known = {field.name for field in fields(options[variant.stage])} | {
+            "train",
+            "network",
+            "size",
+            "face_model",
+        }
         assert set(section) <= known
         built.append(network_of(variant, section))
     windows = [network.config.alignment_window for network in built if hasattr(network.config, "num_layers")]
