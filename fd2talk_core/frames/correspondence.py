@@ -12,6 +12,7 @@ picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,9 @@ STRAY = 0.02
 ear behind a cheek, or a temple seen aslant, is a cell or two wide there, and which of them a row hits is
 chance: what strays is continued from the cells around instead."""
 
+_AROUND = 2
+"""Cells on either side that such a cell is compared with."""
+
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
@@ -86,10 +90,16 @@ class PortraitView:
     Attributes:
         points: ``[1 or F, V, 3]``, the portrait's mesh before the camera.
         raster: of it, R pixels a side.
+        areas: ``[1 or F, T]``, of its triangles on the screen.
+        kinds: ``[T]``, by :func:`part_kinds`.
+        below: ``[T]``, by :func:`below_the_eyes`.
     """
 
     points: Tensor
     raster: Raster
+    areas: Tensor
+    kinds: Tensor
+    below: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -103,7 +113,9 @@ class PortraitView:
     def of_mesh(cls, face_model: FaceModel, points: Tensor, resolution: int) -> PortraitView:
         """The view of posed meshes ``[1 or F, V, 3]``."""
         seen = project(points, face_model.camera)
-        return cls(points, rasterize(seen, face_model.triangles, resolution, cull_back_faces=True))
+        raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
+        areas = _areas(seen, face_model.triangles)
+        return cls(points, raster, areas, part_kinds(face_model), below_the_eyes(face_model))
 
 
 def view_resolution(resolution: int) -> int:
@@ -131,12 +143,10 @@ def correspond(
     raster = rasterize(target, face_model.triangles, resolution, cull_back_faces=True)
     # the same surface point, in the space before the portrait's camera
     places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
-    kinds = part_kinds(face_model)
-    kind = raster.look_up(kinds, -1)
-    room = (_room(face_model, portrait.points, target) - LEAST_ROOM) / (ENOUGH_ROOM - LEAST_ROOM)
-    enough = 1 - (1 - room.clamp(0, 1)) * below_the_eyes(face_model)
-    enough = soften(raster.look_up(enough, 1.0)[:, None])[:, 0]
-    visible = (raster.covered & _is_seen(portrait.raster, places, kind, kinds)) * enough
+    kind = raster.look_up(portrait.kinds, -1)
+    seen = raster.covered & _is_seen(portrait.raster, places, kind, portrait.kinds)
+    enough = raster.look_up(_enough_room(portrait, _areas(target, face_model.triangles)), 1.0)
+    visible = seen[:, None] * soften(enough[:, None])
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
     known = raster.covered & ~_strays(displacement, raster.covered)
@@ -146,14 +156,15 @@ def correspond(
     mouth_kinds = range(len(MOUTH_PARTS))
     planes = [
         raster.covered,
-        visible,
         (kind >= 0) & (kind < len(MOUTH_PARTS)),
         (kind == MOUTH_PARTS.index("upper_teeth")) | (kind == MOUTH_PARTS.index("lower_teeth")),
         kind == len(MOUTH_PARTS),
-        *((kind == index) * (1 - visible) for index in mouth_kinds),
+        *(kind == index for index in mouth_kinds),
     ]
-    shares = _averaged(torch.stack([plane.to(grid) for plane in planes], dim=1), supersample)
-    return Correspondence(grid, shares[:, : len(MASK_NAMES)], shares[:, len(MASK_NAMES) :])
+    sizes = [1, len(MASK_NAMES) - 2, len(MOUTH_PARTS)]
+    covered, parts, mouth = torch.stack(planes, dim=1).to(grid).split(sizes, dim=1)
+    masks = _averaged(torch.cat([covered, visible, parts], dim=1), supersample)
+    return Correspondence(grid, masks, _averaged(mouth * (1 - visible), supersample))
 
 
 @torch.no_grad()
@@ -245,33 +256,40 @@ def _strays(displacement: Tensor, covered: Tensor) -> Tensor:
     Args:
         displacement: ``[F, 2, R, R]``, of what is covered, ``[F, R, R]``.
     """
-
-    def around(values: Tensor) -> Tensor:
-        return F.avg_pool2d(values, 5, stride=1, padding=2)
-
     weight = covered[:, None].to(displacement)
-    share = around(weight)
-    usual = around(displacement * weight) / share.clamp_min(1e-6)
-    apart = (displacement - usual).abs().amax(dim=1) > STRAY
-    return apart & (share[:, 0] < 1)
+    moved, count = _sums_around(torch.cat([displacement * weight, weight], dim=1)).split([2, 1], dim=1)
+    apart = (displacement - moved / count.clamp_min(1)).abs().amax(dim=1) > STRAY
+    return apart & (count[:, 0] < (2 * _AROUND + 1) ** 2)
 
 
-def _room(face_model: FaceModel, portrait: Tensor, frames: Tensor) -> Tensor:
-    """``[F, T]``: the area that each triangle has in the portrait by that which it has in a frame.
+def _sums_around(values: Tensor) -> Tensor:
+    """``[F, C, R, R]``: sums over the squares of cells around. Adding what is shifted is far faster on a
+    processor than pooling.
+    """
+    for dim in (-1, -2):
+        length = values.shape[dim]
+        border = (_AROUND, _AROUND) if dim == -1 else (0, 0, _AROUND, _AROUND)
+        padded = F.pad(values, border)
+        shifted = [padded.narrow(dim, shift, length) for shift in range(2 * _AROUND + 1)]
+        values = reduce(torch.add, shifted)
+    return values
+
+
+def _enough_room(portrait: PortraitView, areas: Tensor) -> Tensor:
+    """``[F, T]`` in 0..1: how far the portrait has room for what the frames show, see :data:`LEAST_ROOM`.
 
     Args:
-        portrait: ``[1 or F, V, 3]``, before the camera.
-        frames: ``[F, V, 3]``, on the screen.
+        areas: ``[F, T]``, of the triangles in the frames.
     """
-    here, there = (
-        _areas(on_screen, face_model) for on_screen in (frames, project(portrait, face_model.camera))
-    )
-    return (there / here).nan_to_num(0, 0, 0).clamp_min(0)  # below 0 where one of the two faces away
+    # below 0 where one of the two faces away
+    room = (portrait.areas / areas).nan_to_num(0, 0, 0).clamp_min(0)
+    enough = ((room - LEAST_ROOM) / (ENOUGH_ROOM - LEAST_ROOM)).clamp(0, 1)
+    return 1 - (1 - enough) * portrait.below
 
 
-def _areas(on_screen: Tensor, face_model: FaceModel) -> Tensor:
+def _areas(on_screen: Tensor, triangles: Tensor) -> Tensor:
     """``[F, T]``: areas on the screen, of another sign for triangles that face away."""
-    first, second, third = on_screen[:, face_model.triangles, :2].unbind(dim=2)
+    first, second, third = on_screen[:, triangles, :2].unbind(dim=2)
     one, other = second - first, third - first
     return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
 
