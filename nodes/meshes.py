@@ -10,8 +10,8 @@ from ..fd2talk_core.formats.gltf import write_glb
 from ..fd2talk_core.formats.mesh_sequence import write_mesh_sequence
 from ..fd2talk_core.formats.osc import stream_vmc
 from . import host
-from .types import NOTHING_CONNECTED, UNPLUGGED, Expression, File3D, PortraitReference, Pose, schema
-from .widgets import smoothing_input
+from .types import NOTHING_CONNECTED, UNPLUGGED, Expression, File3D, Pose, schema
+from .widgets import moving_mesh_inputs, smoothing_input
 
 GLB = "glb"
 SEQUENCES = {f"{files} sequence": files for files in MESH_FILES}
@@ -29,15 +29,7 @@ class FD2TalkSaveMesh(io.ComfyNode):
             "by every ARKit name, or a PLY or OBJ file a frame.",
             is_output_node=True,
             inputs=[
-                Expression.Input(
-                    "expression", optional=True, tooltip="The face's motion; without it the face rests."
-                ),
-                Pose.Input(
-                    "pose", optional=True, tooltip="The head's motion; without it the head stays still."
-                ),
-                PortraitReference.Input(
-                    "reference", optional=True, tooltip="A portrait whose face shape the mesh wears."
-                ),
+                *moving_mesh_inputs(),
                 io.String.Input(
                     "filename_prefix",
                     default="fd2talk/head",

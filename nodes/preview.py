@@ -9,8 +9,8 @@ from ..fd2talk_core.formats.video import VideoWriter
 from ..fd2talk_core.motion.preview import VIEWS, FirstFrames, preview_motion
 from . import host
 from .curves import curves_ui
-from .types import Expression, PortraitReference, Pose, schema
-from .widgets import smoothing_input
+from .types import schema
+from .widgets import moving_mesh_inputs, smoothing_input
 
 FRAMES_BYTES = 512 << 20
 """What the IMAGE output may hold: ten minutes at 256 px would be 11.8 GB."""
@@ -28,15 +28,7 @@ class Coeff3DMMPreview(io.ComfyNode):
             "and as curves, before any frame is denoised; on request as an animated GLB too.",
             is_output_node=True,
             inputs=[
-                Expression.Input(
-                    "expression", optional=True, tooltip="The face's motion; without it the face rests."
-                ),
-                Pose.Input(
-                    "pose", optional=True, tooltip="The head's motion; without it the head stays still."
-                ),
-                PortraitReference.Input(
-                    "reference", optional=True, tooltip="A portrait whose face shape the mesh wears."
-                ),
+                *moving_mesh_inputs(),
                 io.Audio.Input("audio", optional=True, tooltip="The sound to be played with the preview."),
                 io.Combo.Input(
                     "view",

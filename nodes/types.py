@@ -32,9 +32,6 @@ Curve = io.Custom("CURVE")
 File3D = io.Custom("FILE_3D")
 """Newer hosts' file of a 3D model; named here so that older hosts load too."""
 
-Curve = io.Custom("CURVE")
-"""Newer hosts' curve that is drawn in the page, from (0, 0) to (1, 1)."""
-
 KINDS = ("expression", "pose")
 """Inputs and outputs of the nodes that work on both kinds of motion, in this order."""
 UNPLUGGED = object()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .types import advanced
+from .types import Expression, PortraitReference, Pose, advanced
 
 SEQUENCES = "FD2Talk/sequences"
 """The menu's folder of the nodes that work on sequences of coefficients."""
@@ -42,8 +42,21 @@ def shift_widgets() -> list[io.Input]:
     ]
 
 
+def moving_mesh_inputs() -> list[io.Input]:
+    """What moves a mesh, and whose shape it has; of the nodes that show or write meshes."""
+    return [
+        Expression.Input(
+            "expression", optional=True, tooltip="The face's motion; without it the face rests."
+        ),
+        Pose.Input("pose", optional=True, tooltip="The head's motion; without it the head stays still."),
+        PortraitReference.Input(
+            "reference", optional=True, tooltip="A portrait whose face shape the mesh wears."
+        ),
+    ]
+
+
 def smoothing_input() -> io.Input:
-    """Of the nodes that show or write meshes."""
+    """Of the same nodes."""
     return advanced(
         io.Float.Input(
             "smoothing",

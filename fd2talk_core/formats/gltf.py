@@ -24,7 +24,7 @@ from ..face.skinning import head_weight
 from ..face.smoothing import smooth_deformations
 from ..files import replacing
 from ..motion.coefficients import CoefficientSequence
-from ..motion.preview import agreed_motion
+from ..motion.preview import whole_motion
 
 METRES = 0.1
 """A face-model unit."""
@@ -64,9 +64,9 @@ def write_glb(
     Raises:
         FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
     """
-    motion = agreed_motion(face_model, expression, pose)
+    motion, alpha, _, _ = whole_motion(face_model, expression, pose, identity)
     file = _Glb()
-    mesh = _write_mesh(file, smooth_deformations(face_model, smoothing), identity)
+    mesh = _write_mesh(file, smooth_deformations(face_model, smoothing), alpha)
     times = file.add(np.arange(motion.num_frames, dtype=np.float32) / np.float32(motion.fps), bounds=True)
     channels = []
     if expression is not None:
@@ -112,8 +112,7 @@ def write_glb(
 
 
 @torch.no_grad()
-def _write_mesh(file: _Glb, face_model: FaceModel, identity: Tensor | None) -> dict[str, Any]:
-    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu().float()
+def _write_mesh(file: _Glb, face_model: FaceModel, alpha: Tensor) -> dict[str, Any]:
     rest = face_model(alpha[None], torch.zeros(1, face_model.expression_dim))
     triangles = face_model.triangles
     normals = vertex_normals(rest, triangles)[0]

@@ -105,11 +105,7 @@ def _time(key: Mapping[str, Any], number: int, fps: Any) -> float:
 
 
 def _number(given: Any, what: str, low: float = -LARGEST) -> float:
-    # whole numbers of any size are JSON, and no float
-    try:
-        return float(check_number(given, what, low, LARGEST))
-    except OverflowError as error:
-        raise FD2TalkError(f"{what} is {shown(given)}, which is too large.") from error
+    return float(check_number(given, what, low, LARGEST))
 
 
 def _place(given: Any, what: str) -> Place:

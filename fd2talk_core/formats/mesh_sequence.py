@@ -21,7 +21,7 @@ from ..face.skinning import pose_on_body
 from ..face.smoothing import smooth_deformations
 from ..files import new_folder, replacing
 from ..motion.coefficients import CoefficientSequence
-from ..motion.preview import agreed_motion
+from ..motion.preview import whole_motion
 from ..progress import Callback
 from .defaults import MESH_FILES, MeshFile
 from .gltf import METRES
@@ -64,12 +64,9 @@ def write_mesh_sequence(
         FD2TalkError: when there is no motion, the two differ in length or rate or are of another face model,
             the folder holds something already, or the disk has no room for the sequence.
     """
-    motion = agreed_motion(face_model, expression, pose)
+    motion, alpha, betas, poses = whole_motion(face_model, expression, pose, identity)
     check_choice(files, "The kind of mesh file", MESH_FILES)
     frames = motion.num_frames
-    betas = expression.values if expression else torch.zeros(frames, face_model.expression_dim)
-    poses = pose.values if pose else torch.zeros(frames, 6)
-    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu().float()
     moved = smooth_deformations(face_model, smoothing)
     encode = _WRITERS[files](face_model)
     digits = max(5, len(str(frames - 1)))

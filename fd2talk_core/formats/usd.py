@@ -19,7 +19,7 @@ from ..face.skinning import head_weight
 from ..face.smoothing import smooth_deformations
 from ..files import replacing
 from ..motion.coefficients import CoefficientSequence
-from ..motion.preview import agreed_motion
+from ..motion.preview import whole_motion
 from .defaults import USD_ENDINGS
 from .gltf import HEAD, METRES, SHOULDERS, STILL, quaternions
 
@@ -43,7 +43,7 @@ def write_usd(
     Raises:
         FD2TalkError: as that, and when ``usd-core`` is not installed.
     """
-    motion = agreed_motion(face_model, expression, pose)
+    motion, alpha, betas, poses = whole_motion(face_model, expression, pose, identity)
     try:
         from pxr import Gf, Sdf, Usd, UsdGeom, UsdSkel, Vt
     except ImportError as error:
@@ -67,7 +67,6 @@ def write_usd(
     skeleton.CreateRestTransformsAttr(still)
 
     moved = smooth_deformations(face_model, smoothing)
-    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu().float()
     rest = face_model(alpha[None], torch.zeros(1, face_model.expression_dim))[0]
     mesh = UsdGeom.Mesh.Define(stage, "/Person/Face")
     mesh.CreatePointsAttr(_vectors(Vt, rest * METRES))
@@ -80,7 +79,7 @@ def write_usd(
     shares = torch.stack([1 - weight, weight], dim=1).flatten().tolist()
     binding.CreateJointIndicesPrimvar(False, 2).Set(Vt.IntArray([0, 1] * face_model.num_vertices))
     binding.CreateJointWeightsPrimvar(False, 2).Set(Vt.FloatArray(shares))
-    names = [name or f"shape{number}" for number, name in enumerate(face_model.expression_names)]
+    names = list(face_model.expression_names) or [f"shape{n}" for n in range(face_model.expression_dim)]
     targets = []
     for name, offsets in zip(names, moved.expression_basis, strict=True):
         rows = (offsets.abs().amax(dim=1) > STILL).nonzero()[:, 0]
@@ -98,10 +97,8 @@ def write_usd(
     UsdSkel.BindingAPI.Apply(skeleton.GetPrim()).CreateAnimationSourceRel().SetTargets([animation.GetPath()])
     places, turns = animation.CreateTranslationsAttr(), animation.CreateRotationsAttr()
     weights = animation.CreateBlendShapeWeightsAttr()
-    poses = pose.values if pose else torch.zeros(motion.num_frames, 6)
     shifts, rotations = (poses[:, 3:] * METRES).tolist(), quaternions(poses[:, :3]).tolist()
-    betas = (expression.values if expression else torch.zeros(motion.num_frames, len(names))).tolist()
-    for frame, (shift, (x, y, z, w), beta) in enumerate(zip(shifts, rotations, betas, strict=True)):
+    for frame, (shift, (x, y, z, w), beta) in enumerate(zip(shifts, rotations, betas.tolist(), strict=True)):
         places.Set(Vt.Vec3fArray([Gf.Vec3f(0, 0, 0), Gf.Vec3f(*shift)]), frame)
         turns.Set(Vt.QuatfArray([Gf.Quatf(1), Gf.Quatf(w, x, y, z)]), frame)
         weights.Set(Vt.FloatArray(beta), frame)

@@ -107,14 +107,11 @@ def preview_motion(
     Raises:
         FD2TalkError: when there is no motion, the two differ in length or rate, or are of another face model.
     """
-    motion = agreed_motion(face_model, expression, pose)
+    motion, alpha, betas, poses = whole_motion(face_model, expression, pose, identity)
     if view not in VIEWS:
         raise FD2TalkError(f"The view is {view!r}, but one of {list(VIEWS)} is needed.")
     if size < 16:
         raise FD2TalkError(f"The preview size is {size}, but at least 16 pixels are needed.")
-    betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.expression_dim)
-    poses = pose.values if pose else torch.zeros(motion.num_frames, 6)
-    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu()
     face_model = smooth_deformations(face_model, smoothing)
     chunks = _render(face_model, alpha, betas, poses, VIEWS[view], size, callback)
     return MotionPreview(chunks, motion.num_frames, motion.fps)
@@ -142,6 +139,21 @@ def agreed_motion(
             f"{pose.num_frames} at {pose.fps:g}: retime one of them."
         )
     return motion
+
+
+def whole_motion(
+    face_model: FaceModel,
+    expression: CoefficientSequence | None,
+    pose: CoefficientSequence | None,
+    identity: Tensor | None,
+) -> tuple[CoefficientSequence, Tensor, Tensor, Tensor]:
+    """:func:`agreed_motion`, and all coefficients: α ``[D_α]``, β ``[F, D_β]``, p ``[F, 6]``. What is not
+    given is at rest, and the mean face's.
+    """
+    motion = agreed_motion(face_model, expression, pose)
+    alpha = torch.zeros(face_model.identity_dim) if identity is None else identity.detach().cpu().float()
+    betas = expression.values if expression else torch.zeros(motion.num_frames, face_model.expression_dim)
+    return motion, alpha, betas, pose.values if pose else torch.zeros(motion.num_frames, 6)
 
 
 def _render(

@@ -153,7 +153,34 @@ def _reach(start: int, stop: int, window: int | None, frames: int) -> slice:
     return slice(0, frames) if window is None else slice(max(start - window, 0), min(stop + window, frames))
 
 
-class MotionTransformer(ModelMixin, ConfigMixin):
+class Normalizing(nn.Module):
+    """Knows mean and deviation of the coefficients that it was trained on: buffers, which travel in the
+    checkpoint.
+    """
+
+    coefficient_mean: Tensor
+    coefficient_std: Tensor
+
+    def register_normalization(self, size: int) -> None:
+        """For D coefficients; nothing changes until :meth:`set_normalization`."""
+        self.register_buffer("coefficient_mean", torch.zeros(size))
+        self.register_buffer("coefficient_std", torch.ones(size))
+
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and deviation ``[D]`` of the training coefficients."""
+        self.coefficient_mean.copy_(mean)
+        self.coefficient_std.copy_(std.clamp(min=SMALLEST_STD))
+
+    def normalize(self, values: Tensor) -> Tensor:
+        """Coefficients ``[..., D]`` in their units to the unit-variance ones that the network runs on."""
+        return (values - self.coefficient_mean) / self.coefficient_std
+
+    def denormalize(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`normalize`."""
+        return values * self.coefficient_std + self.coefficient_mean
+
+
+class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
     """θ_exp or θ_pose: x̃₀ of a motion from its noisy form, the timestep and the audio (FD2Talk Sec. 3.2).
 
     Coefficients enter and leave :meth:`forward` normalised; :meth:`normalize` and :meth:`denormalize` convert
@@ -230,21 +257,7 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         )
         self.norm_out = nn.LayerNorm(hidden_size)
         self.proj_out = nn.Linear(hidden_size, coefficient_dim)
-        self.register_buffer("coefficient_mean", torch.zeros(coefficient_dim))
-        self.register_buffer("coefficient_std", torch.ones(coefficient_dim))
-
-    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
-        """Set the mean and deviation ``[D]`` of the training coefficients."""
-        self.coefficient_mean.copy_(mean)
-        self.coefficient_std.copy_(std.clamp(min=SMALLEST_STD))
-
-    def normalize(self, values: Tensor) -> Tensor:
-        """Coefficients ``[..., D]`` in their units to the unit-variance ones that diffusion runs on."""
-        return (values - self.coefficient_mean) / self.coefficient_std
-
-    def denormalize(self, values: Tensor) -> Tensor:
-        """The inverse of :meth:`normalize`."""
-        return values * self.coefficient_std + self.coefficient_mean
+        self.register_normalization(coefficient_dim)
 
     def project_audio(self, audio: Tensor) -> Tensor:
         """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_τ]``."""
@@ -296,13 +309,18 @@ class MotionTransformer(ModelMixin, ConfigMixin):
         return self.proj_out(self.norm_out(hidden_states))
 
 
-def _check_config(kind: str, coefficient_dim: int, hidden_size: int, num_heads: int, names: object) -> None:
-    if kind not in ("expression", "pose", "joint"):
-        raise FD2TalkError(f"kind is {kind!r}, but 'expression', 'pose' or 'joint' is needed.")
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Refuse a width that the heads cannot share."""
     if hidden_size % (2 * num_heads):
         raise FD2TalkError(
             f"hidden_size is {hidden_size}, but rotary positions need a multiple of 2 x {num_heads} heads."
         )
+
+
+def _check_config(kind: str, coefficient_dim: int, hidden_size: int, num_heads: int, names: object) -> None:
+    if kind not in ("expression", "pose", "joint"):
+        raise FD2TalkError(f"kind is {kind!r}, but 'expression', 'pose' or 'joint' is needed.")
+    check_heads(hidden_size, num_heads)
     if kind == "pose" and coefficient_dim != POSE_DIM:
         raise FD2TalkError(f"coefficient_dim is {coefficient_dim}, but a head pose has {POSE_DIM}.")
     expression_dim = coefficient_dim - (POSE_DIM if kind == "joint" else 0)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ..errors import FD2TalkError
 from .attention import rotary_positions
-from .motion_transformer import POSE_DIM, SMALLEST_STD, MotionLayer
+from .motion_transformer import POSE_DIM, MotionLayer, Normalizing, check_heads
 
 BLINK_NAMES = ("eyeBlinkLeft", "eyeBlinkRight")
 STATE_DIM = POSE_DIM + len(BLINK_NAMES)
 """Of ρ: three angles, three shifts, two lids."""
 
 
-class PoseBlinkNetwork(ModelMixin, ConfigMixin):
+class PoseBlinkNetwork(Normalizing, ModelMixin, ConfigMixin):
     """A transformer VAE over sequences of ρ, pose and lids relative to their start (DAWN Eq. 8, 9).
 
     Args:
@@ -56,11 +56,7 @@ class PoseBlinkNetwork(ModelMixin, ConfigMixin):
         kind: str = "pose",
     ) -> None:
         super().__init__()
-        if hidden_size % (2 * num_heads):
-            raise FD2TalkError(
-                f"hidden_size is {hidden_size}, but rotary positions need a multiple of 2 x {num_heads} "
-                "heads."
-            )
+        check_heads(hidden_size, num_heads)
         if kind != "pose":
             raise FD2TalkError(f"kind is {kind!r}, but this network predicts the pose.")
         shape = (
@@ -79,21 +75,7 @@ class PoseBlinkNetwork(ModelMixin, ConfigMixin):
         self.decoder_in = nn.Linear(latent_dim, hidden_size)
         self.decoder = nn.ModuleList(MotionLayer(*shape) for _ in range(num_layers))
         self.decoder_out = nn.Sequential(nn.LayerNorm(hidden_size), nn.Linear(hidden_size, STATE_DIM))
-        self.register_buffer("state_mean", torch.zeros(STATE_DIM))
-        self.register_buffer("state_std", torch.ones(STATE_DIM))
-
-    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
-        """Set the mean and deviation ``[8]`` of ρ over the training data."""
-        self.state_mean.copy_(mean)
-        self.state_std.copy_(std.clamp(min=SMALLEST_STD))
-
-    def normalize(self, states: Tensor) -> Tensor:
-        """ρ ``[..., 8]`` in its units to unit variance."""
-        return (states - self.state_mean) / self.state_std
-
-    def denormalize(self, states: Tensor) -> Tensor:
-        """The inverse of :meth:`normalize`."""
-        return states * self.state_std + self.state_mean
+        self.register_normalization(STATE_DIM)
 
     def encode(self, start: Tensor, change: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 8: μ and log σ of the latent code.

@@ -29,6 +29,7 @@ from fd2talk_core.face.model import FaceModel, apply_pose, project
 from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
 from fd2talk_core.files import check_input, shown_path
 from fd2talk_core.formats.deep3d import read_deep3d
+from fd2talk_core.imaging import to_bytes
 from fd2talk_core.media import open_media
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import smooth
@@ -153,7 +154,7 @@ class Clip:
 def cropped(picture: Tensor, square: tuple[float, float, float], size: int) -> Tensor:
     """``[H, W, 3]`` uint8 to the crop ``[size, size, 3]`` uint8 of a square (centre x, y, side)."""
     crop = CropTransform.of_square(*square, size).to_crop(picture.float() / 255)
-    return (crop.clamp(0, 1) * 255).round().byte()
+    return to_bytes(crop[None])[0]
 
 
 @dataclass(frozen=True)
