@@ -251,6 +251,11 @@ def apply_pose(vertices: Tensor, pose: Tensor) -> Tensor:
     return vertices @ rotation_matrix(pose[:, :3]).mT + pose[:, None, 3:]
 
 
+def unpose(vertices: Tensor, pose: Tensor) -> Tensor:
+    """Rᵀ (v - t), which undoes :func:`apply_pose`: vertices ``[B, V, 3]`` and poses ``[B, 6]``."""
+    return (vertices - pose[:, None, 3:]) @ rotation_matrix(pose[:, :3])
+
+
 def project(points: Tensor, camera: Camera) -> Tensor:
     """Points ``[..., 3]`` to (u, v, depth): u, v in -1..1 over the square picture, v down, depth in units."""
     x, y, z = points.unbind(-1)

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..face.model import FaceModel, apply_pose, project
+from ..face.lids import stop_lids
+from ..face.model import FaceModel, apply_pose, project, unpose
 from ..face.names import EYE_PARTS, MOUTH_PARTS
 from ..face.palette import lit_mouth_colours
 from ..face.parts import part_kinds
@@ -47,10 +48,10 @@ TEETH_AREA = 2.5e-4
 TEETH_QUANTILE = 0.93
 """Of the smallest channel of what is seen in a mouth: what lies above is the palest, and may be teeth."""
 
-FACE_QUANTILE = 0.85
-"""Of the face's brightness: teeth in full light are hardly brighter than the skin there."""
+FACE_QUANTILE = 0.97
+"""Of the face's brightness: teeth in full light are as bright as the brightest skin."""
 
-TEETH_TINT = 0.6
+TEETH_TINT = 0.8
 """Saturation of teeth at most, by the face's: what is taken for teeth may be mixed with lips or a tongue."""
 
 TOOTH_RIM = 1.0
@@ -65,8 +66,17 @@ TEETH_DARKEST = 0.7
 TEETH_DROPS = torch.arange(11) * 0.01
 """Face-model units by which a person's upper teeth may reach further down than the face model's."""
 
-TEETH_PER_UNIT, TOOTH_CORNER = 37.5, 0.013
-"""Radians a unit, half a wave a tooth of 8.4 mm; and how high their corners are rounded, in units."""
+UPPER_TEETH = (0.0, 0.085, 0.145, 0.19, 0.225, 0.25)
+LOWER_TEETH = (0.0, 0.053, 0.107, 0.155, 0.19, 0.22)
+"""Face-model units from the middle to the teeth's sides, as they are seen from before: incisors, a canine,
+premolars on an arch that recedes (Levin 1978 for the upper ones' proportion). Those behind are as wide as the
+last."""
+
+TOOTH_CORNER = 0.013
+"""How high the corners of teeth are rounded, in face-model units."""
+
+TOOTH_GAP = 0.15
+"""Share of the light that is missing between two teeth."""
 
 LIP_SHADOW, LIP_SHADOW_REACH = 0.65, 40
 """Share of the light that is left right behind a lip, and which part of the close-up's side its shadow
@@ -75,7 +85,7 @@ measures."""
 TOOTH_ROUNDNESS = 0.16
 """Share of the light that a tooth loses from its middle to its sides, which turn away from the viewer."""
 
-CHEEK_SHADOW, CHEEK_SHADOW_FROM, CHEEK_SHADOW_TO = 0.5, 0.14, 0.36
+CHEEK_SHADOW, CHEEK_SHADOW_FROM, CHEEK_SHADOW_TO = 0.25, 0.12, 0.28
 """Share of the light that cheeks leave to the last teeth in sight, and how far from the middle, in face-model
 units, their shadow begins and is full."""
 
@@ -106,6 +116,22 @@ FOLDS = 0.05
 
 FOLDED = (0.2, 0.5)
 """A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
+
+SAME_SHAPE = (0.008, 0.03)
+"""Face-model units (0.8 and 3 mm) by which lips lie elsewhere on the head than in the portrait, in the mean:
+up to the first all that the portrait shows between them is kept, whatever the mesh holds it for; from the
+second on what mesh and picture agree on."""
+
+SEAM = 1.0
+"""Pixels of the portrait by which samples of one pixel may lie apart there and are averaged: where lips or
+lids meet, what lies half way is a tooth or an eye."""
+
+SKIN_QUANTILE, LASH_EXPONENT = 0.75, 6
+"""Of the brightness of lids, what is skin there; and how steeply what is darker, a lash or a fold, counts
+less when the skin is continued over what the portrait hides of a lid."""
+
+SOFT_FOLD = 20
+"""Which part of a close-up's side the passage measures from the lid that is seen to the one continued."""
 
 LID_RIM = 2.0
 """Pixels of the portrait next to the lids, whose shadow and lashes lie on the eyeball and do not turn along.
@@ -283,6 +309,7 @@ class _Sight:
         clear: ``[n, n]`` bool, whether it is one and not next to a lid.
         stray: ``[n, n]`` bool, whether it is an outer part for the mesh only.
         eye: its colours; None for a mouth, or where the portrait does not tell them.
+        skin: brightness of its lids' skin; None for a mouth.
     """
 
     region: _Region
@@ -294,6 +321,7 @@ class _Sight:
     clear: Tensor
     stray: Tensor
     eye: _Eye | None = None
+    skin: float | None = None
 
     @classmethod
     def of(cls, region: _Region, portrait: Tensor, focal: float, picture: int) -> _Sight:
@@ -320,18 +348,20 @@ class _Sight:
         near = F.max_pool2d(self.wide[None, None].float(), 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
         return near & ~self.inner
 
-    def shows(self, places: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-        """``[F, n, n]`` twice: whether the portrait shows places ``[F, n, n, 3]``, inner parts or not, and
-        whether clear of lids.
+    def shows(self, places: Tensor, inner: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+        """``[F, n, n]`` twice: how far the portrait shows places ``[F, n, n, 3]``, inner parts or not, and
+        how far clear of lids. ``same`` ``[F]`` is 1 where the part is shaped as in the portrait.
         """
         cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
         place = row * SAMPLES + column
         near = places[..., 2] <= self.raster.depth.take(place) + DEPTH_TOLERANCE
-        shown = self.wide, ~self.inner & ~self.stray
-        shown = within & near & torch.where(inner, *(mask.take(place) for mask in shown))
-        return shown, shown & (~inner | self.clear.take(place))
+        at_place = self.inner.take(place)
+        agreed = torch.where(inner, self.wide.take(place), ~at_place & ~self.stray.take(place))
+        all_of_it = (inner == at_place).to(places)
+        shown = (within & near) * torch.lerp(agreed.to(places), all_of_it, same[:, None, None])
+        return shown, shown * (~inner | self.clear.take(place))
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,6 +409,8 @@ class CloseUps:
         self.reference, self.face_model = reference, face_model
         self.crop = reference.crop.movedim(-1, 0)[None]
         self.teeth_drop = 0.0
+        face = reference.face
+        self.shape = stop_lids(face_model, face_model(face.identity[None], face.expression[None]))
         self.portrait = self._portrait(self.teeth_drop)
         regions = _regions(face_model) if reference.face_found else ()
         focal, size = face_model.camera.focal, self.crop.shape[-1]
@@ -393,12 +425,15 @@ class CloseUps:
             # where mesh and picture disagree on what is a tooth, the picture would be moved as what it is not
             teeth_kinds = torch.tensor([MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")])
             agreed = torch.isin(_kinds_in(mouth.region, mouth.raster), teeth_kinds) == like_teeth
-            wide = _eroded(
-                (mouth.wide & agreed)[None, None].float(), math.ceil(TOOTH_RIM * SAMPLES / mouth.box.size)
-            )
-            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=wide[0, 0] > 0)
+            pixel = SAMPLES / mouth.box.size
+            wide = _eroded((mouth.wide & agreed)[None, None].float(), math.ceil(TOOTH_RIM * pixel))
+            wide = _opened(wide, math.ceil(SLIT / 2 * pixel))[0, 0] > 0  # a speck of a tooth is none
+            self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=wide)
         eyes = _as_white([self._eye(sight) for sight in self.sights])
-        self.sights = [replace(sight, eye=eye) for sight, eye in zip(self.sights, eyes, strict=True)]
+        self.sights = [
+            replace(sight, eye=eye, skin=self._lid_skin(sight))
+            for sight, eye in zip(self.sights, eyes, strict=True)
+        ]
 
     @stage("close-ups")
     @torch.no_grad()
@@ -422,7 +457,7 @@ class CloseUps:
         for sight in self.sights:
             target = places[:, sight.region.vertices]
             box = _box_around(target[:, sight.region.frame], frames.shape[1], sight.share)
-            drawn, weight = self._draw(sight, target, box)
+            drawn, weight = self._draw(sight, target, box, self._same(sight, mesh, pose))
             square = box.cut(frames)
             drawn = F.pad(drawn, (0, frames.shape[-1] - 3), value=1.0)
             box.put(square + strength * weight * (drawn - square), frames)
@@ -455,7 +490,14 @@ class CloseUps:
     def _mouth_layers(self, mesh: Tensor, pose: Tensor, box: _Box) -> _Layers:
         sight = self.sights[0]
         places = project(self._with_teeth(mesh, pose, self.teeth_drop), self.face_model.camera)
-        return self._rasterized(sight, places[:, sight.region.vertices], box)
+        return self._rasterized(sight, places[:, sight.region.vertices], box, self._same(sight, mesh, pose))
+
+    def _same(self, sight: _Sight, mesh: Tensor, pose: Tensor) -> Tensor:
+        """``[F]`` in 0..1: how far lips or lids lie on the head as in the portrait, by :data:`SAME_SHAPE`."""
+        frame = sight.region.vertices[sight.region.frame]
+        apart = (unpose(mesh[:, frame], pose) - self.shape[:, frame]).norm(dim=-1).mean(dim=-1)
+        least, most = SAME_SHAPE
+        return 1 - smoothstep((apart - least) / (most - least))
 
     def _with_teeth(self, mesh: Tensor, pose: Tensor, drop: float) -> Tensor:
         """``[F, V, 3]``: posed meshes whose upper teeth reach so much further down the face. Their gums stay,
@@ -473,24 +515,23 @@ class CloseUps:
 
     def _portrait(self, teeth_drop: float) -> Tensor:
         """``[1, V, 3]``: the mesh on the screen, as the portrait shows it."""
-        face = self.reference.face
-        posed = apply_pose(self.face_model(face.identity[None], face.expression[None]), face.pose[None])
-        return project(self._with_teeth(posed, face.pose[None], teeth_drop), self.face_model.camera)
+        pose = self.reference.face.pose[None]
+        posed = self._with_teeth(apply_pose(self.shape, pose), pose, teeth_drop)
+        return project(posed, self.face_model.camera)
 
-    def _draw(self, sight: _Sight, target: Tensor, box: _Box) -> tuple[Tensor, Tensor]:
+    def _draw(self, sight: _Sight, target: Tensor, box: _Box, same: Tensor) -> tuple[Tensor, Tensor]:
         """Colours ``[F, s, s, 3]`` and weights ``[F, s, s, 1]`` of a region whose vertices are at ``target``
         ``[F, v, 3]``.
         """
-        layers = self._rasterized(sight, target, box)
+        layers = self._rasterized(sight, target, box, same)
         within, share = self._within(sight, layers, box)
         rest = _pool(layers.outside, box.size)
-        lashes = not sight.region.is_mouth
-        colours = self._moved(box, layers.displacement, layers.outside, layers.seen, rest, lashes=lashes)
+        colours = self._moved(box, layers.displacement, layers.outside, layers.seen, rest, skin=sight.skin)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
         edge = _pool(layers.edge, box.size)
         return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
 
-    def _rasterized(self, sight: _Sight, target: Tensor, box: _Box) -> _Layers:
+    def _rasterized(self, sight: _Sight, target: Tensor, box: _Box, same: Tensor) -> _Layers:
         region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
         raster = rasterize(box.to_box(target), region.triangles, samples, cull_back_faces=True)
         inner = raster.look_up(region.inner, False)
@@ -499,7 +540,7 @@ class CloseUps:
             torch.cat(attributes, dim=-1).expand(len(target), -1, -1), region.triangles
         )
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
-        seen, clear = (shown[:, None].to(found) for shown in sight.shows(found[..., :3], inner))
+        seen, clear = (shown[:, None] for shown in sight.shows(found[..., :3], inner, same))
         return _Layers(
             displacement=(found[..., :2] - box.centers(samples, found)).movedim(-1, 1),
             inside=inside,
@@ -538,7 +579,7 @@ class CloseUps:
         seen: Tensor,
         share: Tensor,
         hidden: Tensor | None = None,
-        lashes: bool = False,
+        skin: float | None = None,
     ) -> Tensor:
         """``[F, 3, s, s]``: the portrait, moved.
 
@@ -548,21 +589,32 @@ class CloseUps:
             share: ``[F, 1, s, s]``, of each pixel that the layer covers.
             hidden: ``[F, 3, s, s]``, colours of what the portrait does not show; without them, what it shows
                 around.
-            lashes: whether folds are dark, as lids' are: they are then hidden, and nothing continues them.
+            skin: brightness of a lid's. Its folds and lashes are dark, so they are hidden, and what is bright
+                continues over what the portrait does not show.
         """
-        moved = push_pull(_pool(displacement * layer, box.size), share)
-        grid = box.centers(box.size, moved) + moved.movedim(1, -1)
+        grid = box.centers(box.size, displacement) + self._pooled(box, displacement, layer, share)
         crop = self.crop.expand(len(grid), -1, -1, -1)
         colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        visible = (_pool(layer * seen, box.size) / share.clamp_min(1e-3)).clamp(0, 1)
-        if lashes:
+        visible = _pool(layer * seen, box.size)
+        if skin is not None:
             visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
+            visible, share = (_mean_around(part, box.size // SOFT_FOLD) for part in (visible, share))
+        visible = (visible / share.clamp_min(1e-3)).clamp(0, 1)
         if hidden is None:
-            reach = 2 * max(1, box.size // 16) + 1 if lashes else 1
-            certain = 1 - F.max_pool2d((visible < 0.6).to(colours), reach, stride=1, padding=reach // 2)
-            certain = certain + 1e-4 * (visible >= 0.6)
+            certain = (visible >= 0.6).to(colours)
+            if skin is not None:
+                brightness = colours.mean(dim=1, keepdim=True) / skin
+                certain = certain * brightness.clamp(max=1) ** LASH_EXPONENT
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
+
+    def _pooled(self, box: _Box, displacement: Tensor, layer: Tensor, share: Tensor) -> Tensor:
+        """``[F, s, s, 2]``: displacements of samples as those of pixels, see :meth:`_moved`."""
+        mean = push_pull(_pool(displacement * layer, box.size), share)
+        samples = torch.cat([displacement, layer], dim=1)
+        one, known = F.interpolate(samples, size=mean.shape[-2:], mode="nearest").split([2, 1], dim=1)
+        apart = (one - mean).abs().amax(dim=1, keepdim=True) > SEAM * 2 / box.picture
+        return torch.where(apart & (known > 0), one, mean).movedim(1, -1)
 
     def _eye(self, sight: _Sight) -> _Eye | None:
         """The colours of an eye; None for a mouth, and where the portrait's eye is shut or too small to tell
@@ -575,6 +627,15 @@ class CloseUps:
         rest = self._rest(sight)
         pupil = self.face_model.mean[region.pupil].mean(dim=0)
         return _Eye.of(rest[shown], self._colours_in(sight)[shown], pupil)
+
+    def _lid_skin(self, sight: _Sight) -> float | None:
+        """Brightness of the skin of an eye's lids; None for a mouth."""
+        if sight.region.is_mouth:
+            return None
+        lids = sight.raster.look_up(sight.region.edge, False)[0]
+        if not lids.any():
+            return 1.0
+        return float(self._colours_in(sight)[lids].mean(dim=-1).quantile(SKIN_QUANTILE).clamp_min(1e-2))
 
     def _rest(self, sight: _Sight) -> Tensor:
         """``[n, n, 3]``: the places on the mean face that the portrait shows in the box of a region."""
@@ -723,6 +784,11 @@ def _pool(planes: Tensor, size: int) -> Tensor:
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
 
 
+def _mean_around(planes: Tensor, reach: int) -> Tensor:
+    """``[F, C, s, s]``: means over so many pixels on either side."""
+    return F.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+
+
 def _opened(mask: Tensor, reach: int) -> Tensor:
     """``[F, 1, n, n]`` without what is not wider than twice the reach in samples."""
     return F.max_pool2d(_eroded(mask, reach), 2 * reach + 1, stride=1, padding=reach)
@@ -754,17 +820,32 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     """
     x, y, _ = rest.unbind(-1)
     upper, lower = (kinds == MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth"))
-    wave = 0.3 * (2 * TEETH_PER_UNIT * x).cos()
-    gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.385) / 0.02 + wave) * lower
     # single teeth: the mesh has one band of them, whose edge bends up to the sides
-    beside = 1 - (x * TEETH_PER_UNIT).sin().abs()
+    middle = torch.where(
+        upper, *(_across_tooth(x.abs(), rest.new_tensor(row)) for row in (UPPER_TEETH, LOWER_TEETH))
+    )
+    wave = 0.3 - 0.6 * middle.square()
+    gums = smoothstep((y + 0.227) / 0.02 + wave) * upper + smoothstep((-y - 0.385) / 0.02 + wave) * lower
+    beside = 1 - middle
     edge = torch.where(upper, y + 0.302 - 0.38 * x.square(), -0.277 + 0.45 * x.square() - y)
     teeth = (upper | lower).to(rest)
-    gaps = TOOTH_ROUNDNESS * beside**3 + 0.22 * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
+    gaps = TOOTH_ROUNDNESS * beside**3 + TOOTH_GAP * ((beside - 0.86) / 0.14).clamp(0, 1) ** 2
     corners = 0.45 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
     colours = tones[kinds.clamp_min(0)] * (1 - teeth * torch.maximum(gaps, corners))[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
     return colours * _light(rest, teeth)[..., None]
+
+
+def _across_tooth(aside: Tensor, sides: Tensor) -> Tensor:
+    """``[...]`` from 0 at a tooth's sides to 1 in its middle, of distances ``[...]`` from the mouth's middle.
+
+    Args:
+        sides: ``[n]``, where the teeth of one half begin, and where the last one ends.
+    """
+    last = len(sides) - 2
+    number = (torch.bucketize(aside, sides, right=True) - 1).clamp(0, last)
+    across = (aside - sides[number]) / (sides[number + 1] - sides[number])
+    return (math.pi * across).sin().abs()
 
 
 def _light(rest: Tensor, teeth: Tensor) -> Tensor:

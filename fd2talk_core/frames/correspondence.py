@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..face.lids import stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.parts import below_the_eyes, part_kinds
@@ -105,7 +106,7 @@ class PortraitView:
     @torch.no_grad()
     def of(cls, face_model: FaceModel, portrait: FaceState, resolution: int) -> PortraitView:
         """The view of one portrait."""
-        shape = face_model(portrait.identity[None], portrait.expression[None])
+        shape = stop_lids(face_model, face_model(portrait.identity[None], portrait.expression[None]))
         return cls.of_mesh(face_model, apply_pose(shape, portrait.pose[None]), resolution)
 
     @classmethod

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..face.lids import stop_lids
 from ..face.model import FaceModel, default_face_model
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
@@ -133,6 +134,7 @@ class PortraitMotion:
         and what a frame becomes must not depend on its batch.
         """
         shape = self.face_model(self.portrait.identity[None], self.expression[frame, None])
+        shape = stop_lids(self.face_model, shape)
         return pose_on_body(self.face_model, shape, self.pose[frame, None], self.portrait.pose[None])[0]
 
     @stage("correspondence")

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from ..checks import check_amount, check_choice, check_fields, check_number, checked
 from ..errors import FD2TalkError
-from ..face.model import FaceModel, apply_pose, project
+from ..face.model import FaceModel, apply_pose, project, unpose
 from ..face.names import ARKIT_NAMES
-from ..face.rotations import rotation_matrix
 from ..imaging import smoothstep
 from ..progress import Callback
 from .coefficients import CoefficientSequence, mouth_mask
@@ -348,7 +347,7 @@ def lip_keys_of_track(
         [seen[..., 0] * depth / camera.focal, -seen[..., 1] * depth / camera.focal, camera.distance - depth],
         dim=-1,
     )
-    front = ((posed - pose[:, None, 3:]) @ rotation_matrix(pose[:, :3]))[..., :2]
+    front = unpose(posed, pose)[..., :2]
     names = list(LIP_POINTS)
     gap = (front[:, names.index("upper")] - front[:, names.index("lower")]).norm(dim=-1)
     rest = front[gap.argsort()[: max(1, round(_SHUTTEST * len(gap)))]].mean(dim=0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..checks import checked
 from ..errors import FD2TalkError
+from ..face.lids import stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.palette import preview_colours
 from ..face.rasterizer import shade
@@ -172,7 +173,7 @@ def _render(
     @torch.no_grad()
     def draw(start: int) -> Tensor:
         part = slice(start, start + FRAMES_AT_ONCE)
-        shape = face_model(alpha, betas[part])
+        shape = stop_lids(face_model, face_model(alpha, betas[part]))
         posed = apply_pose(
             pose_on_body(face_model, shape, poses[part], torch.zeros(1, 6)), around.expand(len(shape), -1)
         )

@@ -312,3 +312,33 @@ def test_without_a_face_or_named_parts_frames_stay(face: FaceModel, still: Refer
     unnamed = copy(face)
     unnamed.part_names = ()
     assert torch.equal(draw(CloseUps(still, unnamed), frame, *moved), frame)
+
+
+def test_a_mouth_as_the_portrait_has_it_is_the_portrait_s(
+    face: FaceModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the mesh holds its inside for, dark where it has teeth or bright where it has none."""
+    own = motion(jawOpen=0.25, mouthSmileLeft=0.6, mouthSmileRight=0.6, mouthLowerDownLeft=0.4)
+    crop = flat(face, *own)
+    mouth = parts(face, *own) == 2
+    rows = torch.arange(SIZE)[:, None].expand(SIZE, SIZE)
+    bright = mouth & (rows > rows[mouth].float().median())  # teeth where the mesh has the tongue
+    crop = torch.where(bright[..., None], torch.tensor([0.85, 0.8, 0.75]), crop)
+    close_ups = CloseUps(portrait(face, crop, *own), face)
+    grey = torch.full((1, SIZE, SIZE, 3), 0.5)
+    same = draw(close_ups, grey, *own)[0]
+    assert (same - crop)[inside(mouth)].abs().mean() < 0.01
+    monkeypatch.setattr(f"{CloseUps.__module__}.SAME_SHAPE", (-2.0, -1.0))
+    assert (draw(close_ups, grey, *own)[0] - crop)[inside(mouth)].abs().mean() > 0.05, "it would be painted"
+
+
+def test_shut_lids_show_nothing_of_the_eye_between_them(face: FaceModel) -> None:
+    """Where they meet, half a displacement is an eyeball's place in the portrait."""
+    eyes = {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}
+    crop = flat(face, *motion())
+    still = portrait(face, crop, *motion())
+    made = draw(CloseUps(still, face), crop[None], *motion(**eyes))[0]
+    eye = parts(face, *motion()) == 1
+    blue = (made[..., 2] - made[..., 0])[eye]
+    assert eye.sum() > 200
+    assert blue.amax() < 0, "skin and lashes are red, eyes blue"
