@@ -51,13 +51,10 @@ hidden, over the second as seen. A cheek that was turned away is a few of the po
 fitted mesh lies beside the face by as many, they show hair or the wall. Above the eyes that is hair anyway,
 which is better stretched than painted."""
 
-STRAY = 0.02
-"""Half widths by which the displacement of a cell at the mesh's edge may differ from that of cells around. An
-ear behind a cheek, or a temple seen aslant, is a cell or two wide there, and which of them a row hits is
-chance: what strays is continued from the cells around instead."""
-
-_AROUND = 2
-"""Cells on either side that such a cell is compared with."""
+RIM, STRAY = 0.02, 0.03
+"""Half widths beside the mesh's edge that are seen aslant, and by which a displacement there may differ from
+what continues it from further in. A temple or a cheek's side is a few of the portrait's pixels, with hair
+over them, and an ear behind it a cell or two, which a row hits by chance: what strays is continued."""
 
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
@@ -252,28 +249,25 @@ def _in_cells(grid: Tensor) -> Tensor:
 
 
 def _strays(displacement: Tensor, covered: Tensor) -> Tensor:
-    """``[F, R, R]`` bool: the cells by the mesh's edge that move unlike those around them.
+    """``[F, R, R]`` bool: the cells by the mesh's edge that move unlike what lies within, see :data:`STRAY`.
 
     Args:
         displacement: ``[F, 2, R, R]``, of what is covered, ``[F, R, R]``.
     """
-    weight = covered[:, None].to(displacement)
-    moved, count = _sums_around(torch.cat([displacement * weight, weight], dim=1)).split([2, 1], dim=1)
-    apart = (displacement - moved / count.clamp_min(1)).abs().amax(dim=1) > STRAY
-    return apart & (count[:, 0] < (2 * _AROUND + 1) ** 2)
+    within = _within_rim(covered)
+    continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
+    return (displacement - continued).abs().amax(dim=1) > STRAY
 
 
-def _sums_around(values: Tensor) -> Tensor:
-    """``[F, C, R, R]``: sums over the squares of cells around. Adding what is shifted is far faster on a
-    processor than pooling.
-    """
+def _within_rim(covered: Tensor) -> Tensor:
+    """``[F, R, R]`` bool: the covered cells that are not at the mesh's edge, see :data:`RIM`."""
+    reach = max(1, round(RIM * covered.shape[-1] / 2))
     for dim in (-1, -2):
-        length = values.shape[dim]
-        border = (_AROUND, _AROUND) if dim == -1 else (0, 0, _AROUND, _AROUND)
-        padded = F.pad(values, border)
-        shifted = [padded.narrow(dim, shift, length) for shift in range(2 * _AROUND + 1)]
-        values = reduce(torch.add, shifted)
-    return values
+        length = covered.shape[dim]
+        border = (reach, reach) if dim == -1 else (0, 0, reach, reach)
+        padded = F.pad(covered, border, value=True)  # a mesh that leaves the picture has no edge there
+        covered = reduce(torch.logical_and, (padded.narrow(dim, at, length) for at in range(2 * reach + 1)))
+    return covered
 
 
 def _enough_room(portrait: PortraitView, areas: Tensor) -> Tensor:
@@ -328,12 +322,14 @@ def _averaged(samples: Tensor, supersample: int) -> Tensor:
     return samples if supersample == 1 else F.avg_pool2d(samples, supersample)
 
 
-def _extend(displacement: Tensor, covered: Tensor) -> Tensor:
-    """Continue a displacement ``[F, 2, R, R]``, 0 where not covered, beyond the covered ``[F, R, R]``."""
+def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -> Tensor:
+    """Continue a displacement ``[F, 2, R, R]``, 0 where not covered, beyond the covered ``[F, R, R]``, on less
+    than twice ``size`` cells a side.
+    """
     resolution = covered.shape[-1]
     weight = covered[:, None].to(displacement)
     # a power of 2, so that halving pyramids of all sizes continue the rim alike
-    factor = 1 << max(0, (resolution // EXTENSION_SIZE).bit_length() - 1)
+    factor = 1 << max(0, (resolution // size).bit_length() - 1)
     coarse, coarse_weight = F.avg_pool2d(displacement, factor), F.avg_pool2d(weight, factor)
     # only the mesh's rim is continued, lest an opening mouth move the background
     rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
