@@ -69,6 +69,13 @@ EYE_OPENING = (0.06, 0.16)
 GAZE_SIGMA = 0.5
 """Of an eye's look about the landmarker's score, which tells gazes badly, where irises are known."""
 
+GAZE_PAIRS = (
+    ({"eyeLookOutLeft": 1, "eyeLookInLeft": -1, "eyeLookOutRight": 1, "eyeLookInRight": -1}, (2.0, 0.15)),
+    ({"eyeLookUpLeft": 1, "eyeLookDownLeft": -1, "eyeLookUpRight": -1, "eyeLookDownRight": 1}, (0.3, 0.3)),
+)
+"""What two eyes that look at one thing keep near 0, and its standard deviation below and above: eyes turn
+towards each other at what is near, and hardly ever apart, nor one up and one down."""
+
 REFINED_LANDMARK_SIGMA = 0.03
 """As LANDMARK_SIGMA, beside a photometric term: landmarks are placed less closely than pictures tell."""
 
@@ -241,6 +248,7 @@ class _Problem:
         size = (len(landmarks), face_model.expression_dim)
         self.prior = torch.zeros(size, dtype=torch.float64)
         self.prior_weight = torch.full(size[1:], EXPRESSION_SIGMA**-2, dtype=torch.float64)
+        self.gaze_pairs = torch.zeros(0, size[1], dtype=torch.float64)
         if scores is not None:
             self.prior = scores.double().cpu().clamp(0, 1).expand(size).clone()
             self.prior_weight[:] = EXPRESSION_SIGMA_SCORED**-2
@@ -249,6 +257,8 @@ class _Problem:
             weight = torch.cat([weight, IRIS_WEIGHT * _eyes_opened(landmarks)], dim=1)
             gaze = [name.startswith("eyeLook") for name in face_model.expression_names]
             self.prior_weight[torch.tensor(gaze)] = GAZE_SIGMA**-2
+            rows = [[signs.get(name, 0) for name in face_model.expression_names] for signs, _ in GAZE_PAIRS]
+            self.gaze_pairs = torch.tensor(rows, dtype=torch.float64)
         self.weight = (weight / LANDMARK_SIGMA**2).repeat_interleave(2, dim=1)
 
     def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
@@ -319,6 +329,11 @@ class _Problem:
         diagonal += DAMPING * diagonal
         diagonal[:, :size] += self.prior_weight
         right[:, :size] += self.prior_weight * (self.prior[frames] - expression)
+        for pair, (_, sigmas) in zip(self.gaze_pairs, GAZE_PAIRS, strict=False):
+            apart = expression @ pair
+            pull = torch.where(apart > 0, *(sigma**-2 for sigma in reversed(sigmas)))
+            normal[:, :size, :size] += pull[:, None, None] * torch.outer(pair, pair)
+            right[:, :size] -= (pull * apart)[:, None] * pair
         # a coefficient at an end of its range that is pushed outward is left out of the step
         held = ((expression <= 0) & (right[:, :size] < 0)) | ((expression >= 1) & (right[:, :size] > 0))
         free = torch.cat([~held, held.new_ones(len(held), 6)], dim=1).double()

@@ -78,9 +78,9 @@ TOOTH_CORNER = 0.013
 TOOTH_GAP = 0.15
 """Share of the light that is missing between two teeth."""
 
-LIP_SHADOW, LIP_SHADOW_REACH = 0.65, 40
-"""Share of the light that is left right behind a lip, and which part of the close-up's side its shadow
-measures."""
+LIP_SHADOW, LID_SHADOW = (0.65, 40), (0.6, 20)
+"""Share of the light that is left right behind a lip or a lid, and which part of the close-up's side its
+shadow measures."""
 
 TOOTH_ROUNDNESS = 0.16
 """Share of the light that a tooth loses from its middle to its sides, which turn away from the viewer."""
@@ -559,9 +559,10 @@ class CloseUps:
         share, seen, painted = _pool(layers.inside, box.size), layers.seen, None
         if sight.region.is_mouth:
             painted = _paint(layers.rest, layers.kinds, self.tones)
-            painted = painted * _lip_shadow(layers.inside).movedim(1, -1)
+            painted = painted * _shadow(layers.inside, *LIP_SHADOW).movedim(1, -1)
         elif sight.eye is not None:
             painted = sight.eye.colours_at(layers.rest)
+            painted = painted * _shadow(layers.inside, *LID_SHADOW).movedim(1, -1)
             past, lids = (_mean_over(layers.displacement, over) for over in (layers.inside, layers.edge))
             least, most = TURNED
             past = (past - lids).norm(dim=1) * (box.picture / 2)
@@ -664,7 +665,7 @@ class CloseUps:
             return None
         # they stand in the lips' shadow there, which will fall on what is painted as well; but teeth that are
         # as bright as the face's bright parts stand in the light
-        shadow = _lip_shadow(mouth.inner[None, None].to(colours))[0, 0]
+        shadow = _shadow(mouth.inner[None, None].to(colours), *LIP_SHADOW)[0, 0]
         light = (_light(self._rest(mouth), torch.ones_like(shadow)) * shadow)[mouth.inner][chosen].mean()
         face = self._face_colours()
         most = face.mean(dim=1).quantile(FACE_QUANTILE) / palest.mean()
@@ -784,9 +785,9 @@ def _pool(planes: Tensor, size: int) -> Tensor:
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _mean_around(planes: Tensor, reach: int) -> Tensor:
-    """``[F, C, s, s]``: means over so many pixels on either side."""
-    return F.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
+def _mean_around(planes: Tensor, reach: int, padded: bool = False) -> Tensor:
+    """``[F, C, s, s]``: means over so many pixels on either side; ``padded``: beyond the edge lie zeros."""
+    return F.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=padded)
 
 
 def _opened(mask: Tensor, reach: int) -> Tensor:
@@ -856,15 +857,18 @@ def _light(rest: Tensor, teeth: Tensor) -> Tensor:
     return deep * (1 - (1 - CHEEK_SHADOW) * aside * teeth)
 
 
-def _lip_shadow(inside: Tensor) -> Tensor:
-    """``[F, 1, n, n]``: how much light lips leave to what lies behind them ``[F, 1, n, n]``; it comes from
-    above.
+def _shadow(inside: Tensor, least: float, reach: int) -> Tensor:
+    """``[F, 1, n, n]``: how much light lips or lids leave to what lies behind them ``[F, 1, n, n]``; it comes
+    from above.
+
+    Args:
+        least: the share at their rim.
+        reach: which part of the side their shadow measures.
     """
     size = inside.shape[-1]
-    reach = max(1, size // LIP_SHADOW_REACH)
-    lowered = F.pad(inside, (0, 0, reach // 2, 0))[..., :size, :]
-    open_to_light = F.avg_pool2d(lowered, 2 * reach + 1, stride=1, padding=reach)
-    return LIP_SHADOW + (1 - LIP_SHADOW) * smoothstep((open_to_light - 0.3) / 0.6)
+    cells = max(1, size // reach)
+    lowered = F.pad(inside, (0, 0, cells // 2, 0))[..., :size, :]
+    return least + (1 - least) * smoothstep((_mean_around(lowered, cells, padded=True) - 0.3) / 0.6)
 
 
 def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:

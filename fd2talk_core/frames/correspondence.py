@@ -323,8 +323,8 @@ def _averaged(samples: Tensor, supersample: int) -> Tensor:
 
 
 def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -> Tensor:
-    """Continue a displacement ``[F, 2, R, R]``, 0 where not covered, beyond the covered ``[F, R, R]``, on less
-    than twice ``size`` cells a side.
+    """Continue a displacement ``[F, 2, R, R]``, 0 where not covered, beyond the covered ``[F, R, R]``, on
+    less than twice ``size`` cells a side.
     """
     resolution = covered.shape[-1]
     weight = covered[:, None].to(displacement)

@@ -86,12 +86,18 @@ def inside(mask: Tensor) -> Tensor:
         {"turned": 0.2, "eyeBlinkLeft": 1.0},
     ],
 )
-def test_parts_are_where_the_mesh_has_them(face: FaceModel, still: Reference, moved: dict) -> None:
-    """Lids that close take the skin's colour, and eyes that open the eyes'."""
+def test_parts_are_where_the_mesh_has_them(
+    face: FaceModel, still: Reference, moved: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lids that close take the skin's colour, and eyes that open the eyes', in their lids' shadow."""
     truth = flat(face, *motion(**moved))
     before = flat(face, *motion(turned=moved.get("turned", 0.0)))
+    shaded = draw(CloseUps(still, face), before[None], *motion(**moved))[0]
+    monkeypatch.setattr(f"{CloseUps.__module__}.LID_SHADOW", (1.0, 20))
     made = draw(CloseUps(still, face), before[None], *motion(**moved))[0]
     kind = parts(face, *motion(**moved))
+    opened = inside((truth != before).any(dim=-1)) & (kind == 1)
+    assert (shaded <= made + 1e-6).all() and (not opened.any() or (made - shaded)[opened].mean() > 0.02)
     changed = inside((truth != before).any(dim=-1)) & (kind != 2)
     assert changed.sum() > 10
     assert (made - truth)[changed].abs().mean() < 0.04 < 0.1 < (before - truth)[changed].abs().mean()
