@@ -98,3 +98,39 @@ def test_scores_and_identities_of_another_model_are_told() -> None:
 def test_bad_landmarks_are_told(points: torch.Tensor) -> None:
     with pytest.raises(FD2TalkError, match="[Ll]andmarks"):
         fit_landmarks(points, default_face_model())
+
+
+def eyes(**looks: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """β and the 478 landmarks of eyes that look so, the person's right iris placed first."""
+    model = default_face_model()
+    expression = torch.zeros(1, 52)
+    for name, value in looks.items():
+        expression[0, ARKIT_NAMES.index(f"eyeLook{name}")] = value
+    shape = model(torch.zeros(1, 80), expression)
+    points = project(model.landmarks(shape), model.camera)[..., :2]
+    for side in ("right", "left"):
+        iris = model.triangles[model.triangle_parts == model.part_names.index(f"{side}_iris")].unique()
+        centre = project(shape[:, iris].mean(dim=1, keepdim=True), model.camera)[..., :2]
+        points = torch.cat([points, centre.expand(-1, 5, -1)], dim=1)
+    return expression, points
+
+
+def look(expression: torch.Tensor, *names: str) -> float:
+    """The first coefficient less the second."""
+    first, second = (float(expression[0, ARKIT_NAMES.index(f"eyeLook{name}")]) for name in names)
+    return first - second
+
+
+def test_eyes_do_not_look_apart_because_an_iris_was_missed() -> None:
+    expression, points = eyes(OutLeft=0.5, InRight=0.5)
+    points[:, 473:, 0] += 0.015  # two pixels at 256, towards the person's left
+    found = fit_landmarks(points, default_face_model(), expression).expression
+    left, right = look(found, "OutLeft", "InLeft"), look(found, "InRight", "OutRight")
+    assert left - right < 0.12
+    assert 0.4 < (left + right) / 2 < 0.9
+
+
+def test_eyes_that_cross_are_found_crossed() -> None:
+    expression, points = eyes(InLeft=0.6, InRight=0.6)
+    found = fit_landmarks(points, default_face_model(), expression).expression
+    assert look(found, "InLeft", "OutLeft") > 0.5 and look(found, "InRight", "OutRight") > 0.5
