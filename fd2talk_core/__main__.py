@@ -128,6 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
         from tqdm import tqdm
 
         if stage not in bars:
+            for bar in bars.values():
+                if bar.n == bar.total:  # or it would count the seconds of all that follows as its own
+                    bar.close()
             bars[stage] = tqdm(total=total, desc=stage, unit="step")
         bars[stage].total = total
         bars[stage].update(done - bars[stage].n)
