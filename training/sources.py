@@ -30,6 +30,7 @@ from torch import Tensor
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import NATIVE_FPS, AudioFeatures
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
+from fd2talk_core.checks import check_number, check_type
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.files import check_input, reason_of, replacing
@@ -62,6 +63,8 @@ class SpeechClip:
         fps: of the motion.
         features: ``[F, D_a]`` float16, once an encoder has been run.
         encoder: its name.
+        style, style_strength: how it is said, such as ``"happy"``, and how much so, 0..1; empty where nothing
+            was stated.
     """
 
     name: str
@@ -73,6 +76,8 @@ class SpeechClip:
     fps: float
     features: Tensor | None = None
     encoder: str = ""
+    style: str = ""
+    style_strength: float = 0.0
 
     @property
     def num_frames(self) -> int:
@@ -395,7 +400,7 @@ def load_speech(data: Path, face_model: FaceModel) -> tuple[SpeechSet, SpeechSet
     Raises:
         FD2TalkError: when there is none, or it is of another face model.
     """
-    clips = [_speech_clip(key, members) for key, members in find_shards(data, "clips-*.tar")]
+    clips = [speech_clip(key, members) for key, members in find_shards(data, "clips-*.tar")]
     for clip in clips:
         _check_width(clip.name, clip.expression, clip.identity, face_model, data)
     parts = _parted(clips, _split([clip.name for clip in clips]), data)
@@ -403,7 +408,12 @@ def load_speech(data: Path, face_model: FaceModel) -> tuple[SpeechSet, SpeechSet
     return train, held_out, f"{train.seconds / 3600:.2f} h of speech in {len(train.clips)} recordings"
 
 
-def _speech_clip(key: str, members: dict[str, Stored]) -> SpeechClip:
+def speech_clip(key: str, members: dict[str, Stored]) -> SpeechClip:
+    """A sample of ``clips-*.tar``.
+
+    Raises:
+        FD2TalkError: naming it, when it is broken or lacks a part.
+    """
     try:
         about = json.loads(members["json"].read())
         arrays = load(members["safetensors"].read())
@@ -413,6 +423,10 @@ def _speech_clip(key: str, members: dict[str, Stored]) -> SpeechClip:
         identity = _identity_in(arrays)
         phonemes = tuple((str(n), float(a), float(b)) for n, a, b in about.get("phonemes", ()))
         _check_times(phonemes)
+        style = check_type(about.get("style", ""), "its style", str)
+        strength = check_number(
+            about.get("style_strength", 1.0 if style else 0.0), "its style_strength", 0, 1
+        )
         heard = frame_count(Fraction(sound.shape[0], sample_rate), fps)
         if abs(heard - len(expression)) > SPARE_FRAMES:
             raise FD2TalkError(f"its wav lasts {heard} frames, but its motion {len(expression)}")
@@ -427,7 +441,8 @@ def _speech_clip(key: str, members: dict[str, Stored]) -> SpeechClip:
             for kind, values in (("expression", expression), ("pose", pose))
         )
     mono = sound if sample_rate == SAMPLE_RATE else to_mono_16k(sound, sample_rate)
-    return SpeechClip(key, mono, phonemes, expression, pose, identity, NATIVE_FPS)
+    labels = {"style": style, "style_strength": float(strength)}
+    return SpeechClip(key, mono, phonemes, expression, pose, identity, NATIVE_FPS, **labels)
 
 
 _BROKEN_SAMPLE = (

@@ -221,7 +221,7 @@ def spectral_balance(waveform: np.ndarray, sample_rate: int, frames: int, fps: f
     speech = np.clip((level(60, 7500) - np.log(floor)) / 2, 0, 1)
     balance = level(*_OPEN_BAND) - level(*_ROUNDED_BAND)
     around = round(0.75 * fps)
-    usual = _smooth(speech * balance, around) / (_smooth(speech, around) + 1e-6)
+    usual = smooth(speech * balance, around) / (smooth(speech, around) + 1e-6)
     return gaussian_filter1d(speech * (balance - usual), 0.07 * fps)
 
 
@@ -277,6 +277,15 @@ def closures(phones: Sequence[Phone], times: np.ndarray) -> tuple[np.ndarray, np
         track = shut if phone.name in BILABIALS else bite
         np.maximum(track, _CLOSURES[phone.name] * ramp * ramp * (3 - 2 * ramp), out=track)
     return shut, bite
+
+
+def speaking(phones: Sequence[Phone], times: np.ndarray) -> np.ndarray:
+    """[F] 1 within a phrase, 0 in a pause that is heard as one."""
+    within = np.ones_like(times)
+    for phone in phones:
+        if phone.name == "sil" and phone.end - phone.start > 0.2:
+            within[(times >= phone.start) & (times < phone.end)] = 0
+    return within
 
 
 def _lasting(phones: Sequence[Phone], times: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -350,11 +359,11 @@ _SIBILANTS = ("s", "z", "sh", "zh", "ch", "jh")
 def _mouth(expression, phones, times, loud, balance, style: Style, rng) -> None:
     tracks = viseme_tracks(phones, times, style.spread)
     # a sibilant's noise arises at the teeth, and says nothing of the lips
-    heard = balance * (1 - _smooth(_lasting(phones, times, _SIBILANTS), 1))
+    heard = balance * (1 - smooth(_lasting(phones, times, _SIBILANTS), 1))
     for channel, amount in _HEARD.items():
         values = tracks[:, _CHANNELS.index(channel)]
         values[:] = np.maximum(values + amount * heard, 0)
-    energy = 1 + style.loudness * (_smooth(loud, 3) - 0.7)
+    energy = 1 + style.loudness * (smooth(loud, 3) - 0.7)
     for channel, values in zip(_CHANNELS, tracks.T, strict=True):
         gain = style.jaw * energy if channel == "jaw" else style.lips * (0.5 + 0.5 * energy)
         shapes = _SHAPES[channel]
@@ -362,7 +371,7 @@ def _mouth(expression, phones, times, loud, balance, style: Style, rng) -> None:
             tilt = 1 + style.asymmetry * (1 if side else -1) if len(shapes) == 2 else 1.0
             expression[:, _INDEX[name]] = values * gain * tilt
     expression[:, _INDEX["jawForward"]] = 0.15 * tracks[:, _CHANNELS.index("funnel")]
-    sideways = 0.08 * _wander(times, rng, 0.3)
+    sideways = 0.08 * wander(times, rng, 0.3)
     expression[:, _INDEX["jawLeft"]] = np.maximum(sideways, 0)
     expression[:, _INDEX["jawRight"]] = np.maximum(-sideways, 0)
 
@@ -393,7 +402,7 @@ def _feelings(expression, times, style: Style, rng) -> None:
             expression[:, _INDEX[name]] += amount * envelope
 
 
-_OPENERS = (
+OPENERS = (
     "mouthFunnel", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight",
     "tongueOut",
     "mouthShrugUpper", "mouthShrugLower", "jawForward", "jawLeft", "jawRight", "cheekPuff",
@@ -403,7 +412,7 @@ _OPENERS = (
 def _close_lips(expression, phones, times, style: Style) -> None:
     shut, bite = closures(phones, times)
     free, open_lips = 1 - shut, 1 - np.maximum(shut, bite)
-    for name in _OPENERS:
+    for name in OPENERS:
         expression[:, _INDEX[name]] *= free
     expression[:, _INDEX["mouthPucker"]] *= 1 - 0.6 * shut
     for name in ("mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"):
@@ -455,7 +464,7 @@ def _saccades(times, style: Style, rng) -> tuple[np.ndarray, np.ndarray]:
         later = times >= moment
         across[later], up[later] = target
         moment += rng.exponential(0.8 if away else 1.6) + 0.25
-    return _smooth(across, 1), _smooth(up, 1)
+    return smooth(across, 1), smooth(up, 1)
 
 
 def _blinks(times, style: Style, rng) -> np.ndarray:
@@ -471,8 +480,8 @@ def _blinks(times, style: Style, rng) -> np.ndarray:
 
 
 def _brows(expression, loud, pitch, style: Style, rng) -> None:
-    accent = _smooth(np.maximum(pitch, 0) * 1.5 + 0.5 * np.maximum(_smooth(loud, 2) - 0.8, 0), 3)
-    mood = 0.25 * _wander(np.arange(len(loud)) / FPS, rng, 0.2)
+    accent = smooth(np.maximum(pitch, 0) * 1.5 + 0.5 * np.maximum(smooth(loud, 2) - 0.8, 0), 3)
+    mood = 0.25 * wander(np.arange(len(loud)) / FPS, rng, 0.2)
     raised = style.brow * np.clip(accent, 0, 0.8) + np.maximum(mood, 0)
     for name in ("browDownLeft", "browDownRight"):
         expression[:, _INDEX[name]] += np.maximum(-mood, 0)
@@ -488,7 +497,7 @@ def _head(times, loud, pitch, phones, style: Style, rng) -> np.ndarray:
     degrees = np.pi / 180
     pose = np.zeros((len(times), 6))
     nods = np.zeros_like(times)
-    energy = _smooth(loud, 2)
+    energy = smooth(loud, 2)
     peaks, _ = signal.find_peaks(energy, distance=6, prominence=0.12)
     for peak in peaks:
         if rng.random() < 0.75:
@@ -500,18 +509,16 @@ def _head(times, loud, pitch, phones, style: Style, rng) -> np.ndarray:
                 * rng.uniform(0.6, 1.3)
             )
             nods += size * (np.exp(-((since / width) ** 2)) - 0.45 * np.exp(-(((since - 0.32) / 0.2) ** 2)))
-    lift = -style.nod * 6.0 * _smooth(pitch, 6)
-    pose[:, 0] = (nods + lift) * degrees + 2.5 * degrees * style.sway * _wander(times, rng, 0.25)
-    pose[:, 1] = 5.5 * degrees * style.sway * _wander(times, rng, 0.2) + _turns(times, phones, style, rng)
-    pose[:, 2] = 2.5 * degrees * style.sway * _wander(times, rng, 0.2) + 0.25 * pose[:, 1] * rng.normal(
-        0, 0.6
-    )
-    pose[:, 2] += 1.2 * degrees * style.nod * _smooth(pitch, 8) * 4 * rng.choice([-1, 1])
+    lift = -style.nod * 6.0 * smooth(pitch, 6)
+    pose[:, 0] = (nods + lift) * degrees + 2.5 * degrees * style.sway * wander(times, rng, 0.25)
+    pose[:, 1] = 5.5 * degrees * style.sway * wander(times, rng, 0.2) + _turns(times, phones, style, rng)
+    pose[:, 2] = 2.5 * degrees * style.sway * wander(times, rng, 0.2) + 0.25 * pose[:, 1] * rng.normal(0, 0.6)
+    pose[:, 2] += 1.2 * degrees * style.nod * smooth(pitch, 8) * 4 * rng.choice([-1, 1])
     pose[:, :3] += np.array(style.rest)
-    pose[:, 3] = 0.04 * style.sway * _wander(times, rng, 0.15) + 0.12 * pose[:, 1] + rng.normal(0, 0.03)
-    pose[:, 4] = 0.03 * style.sway * _wander(times, rng, 0.2) - 0.10 * pose[:, 0] + rng.normal(0, 0.03)
+    pose[:, 3] = 0.04 * style.sway * wander(times, rng, 0.15) + 0.12 * pose[:, 1] + rng.normal(0, 0.03)
+    pose[:, 4] = 0.03 * style.sway * wander(times, rng, 0.2) - 0.10 * pose[:, 0] + rng.normal(0, 0.03)
     pose[:, 5] = (
-        0.12 * style.sway * _wander(times, rng, 0.12) + rng.normal(0, 0.12) + 0.5 * np.abs(nods) * degrees
+        0.12 * style.sway * wander(times, rng, 0.12) + rng.normal(0, 0.12) + 0.5 * np.abs(nods) * degrees
     )
     # Soft limits, so that nothing runs into a wall.
     return _LIMITS * np.tanh(pose / _LIMITS)
@@ -527,7 +534,7 @@ def _turns(times, phones, style: Style, rng) -> np.ndarray:
     return turn - turn.mean()
 
 
-def _wander(times: np.ndarray, rng: np.random.Generator, frequency: float) -> np.ndarray:
+def wander(times: np.ndarray, rng: np.random.Generator, frequency: float) -> np.ndarray:
     """Smooth noise of about unit deviation around ``frequency`` Hz."""
     frequencies = frequency * np.exp(rng.normal(0, 0.6, 5))
     phases = rng.uniform(0, 2 * np.pi, 5)
@@ -535,7 +542,7 @@ def _wander(times: np.ndarray, rng: np.random.Generator, frequency: float) -> np
     return np.sin(2 * np.pi * times[:, None] * frequencies + phases) @ weights
 
 
-def _smooth(values: np.ndarray, frames: int) -> np.ndarray:
+def smooth(values: np.ndarray, frames: int) -> np.ndarray:
     """Hann-weighted mean over ``2 frames + 1`` frames, the ends held."""
     window = np.hanning(2 * frames + 3)[1:-1]
     padded = np.pad(values, frames, mode="edge")
