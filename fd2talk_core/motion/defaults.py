@@ -19,3 +19,7 @@ BETWEEN: tuple[str, ...] = get_args(Between)
 """What rules between two lip keys: the voice's own mouth, or a smooth curve from key to key."""
 REACH = 0.2
 """Seconds over which a lip key fades into the voice."""
+
+NEUTRAL = "neutral"
+STYLES: tuple[str, ...] = (NEUTRAL, "happy", "sad", "angry", "surprised")
+"""Moods that a face may speak in. A checkpoint says which of them it has learned; each moves neutrally."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..audio.features import AudioFeatures
-from ..checks import checked
+from ..checks import check_number, checked, shown
 from ..errors import FD2TalkError
 from ..face.names import ARKIT_NAMES, POSE_NAMES
 from ..face.rotations import (
@@ -25,6 +25,7 @@ from ..networks.motion_transformer import MotionTransformer
 from ..networks.pose_blink import BLINK_NAMES, PoseBlinkNetwork
 from ..progress import Callback
 from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
+from .defaults import NEUTRAL
 
 
 @checked
@@ -39,6 +40,8 @@ def sample_motion(
     guidance: float = 1.0,
     intensity: float = 1.0,
     portrait: FaceState | None = None,
+    style: str = NEUTRAL,
+    style_strength: float = 1.0,
     first_frame: int = 0,
     mouth_alone: bool = False,
     callback: Callback | None = None,
@@ -59,6 +62,9 @@ def sample_motion(
             holds the head still).
         portrait: the face to start from: a pose begins where it looks, an expression plays over its upper
             face.
+        style: the mood that the face speaks in, one of the checkpoint's own; ``"neutral"`` is what every
+            checkpoint does.
+        style_strength: 0 is neutral, 1 the whole style.
         first_frame: number of the first feature's frame, where the audio is a part of something longer: noise
             goes by the frame's number.
         mouth_alone: take no further steps for what the sound leaves free, where only the mouth is wanted.
@@ -68,8 +74,8 @@ def sample_motion(
         F frames at ``audio.fps``. Blendshape weights lie in [0, 1].
 
     Raises:
-        FD2TalkError: for a network of another kind, a value out of range, features of another encoder or
-            frame rate, or a portrait of another face model.
+        FD2TalkError: for a network of another kind, a style that it has not learned, a value out of range,
+            features of another encoder or frame rate, or a portrait of another face model.
     """
     if kind is not None and model.config.kind == "joint":
         both = sample_joint_motion(
@@ -80,6 +86,8 @@ def sample_motion(
             guidance=guidance,
             intensity=intensity,
             portrait=portrait,
+            style=style,
+            style_strength=style_strength,
             first_frame=first_frame,
             callback=callback,
         )
@@ -105,7 +113,17 @@ def sample_motion(
             first_frame=first_frame,
             callback=callback,
         )[0]
-    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback, mouth_alone)
+    values = _sample_native(
+        model,
+        audio,
+        seed,
+        steps,
+        guidance,
+        first_frame,
+        callback,
+        mouth_alone,
+        style=style_amounts(model, style, style_strength),
+    )
     return _finish(model, model.config.kind, values, audio, intensity, portrait)
 
 
@@ -179,18 +197,42 @@ def sample_joint_motion(
     guidance: float = 1.0,
     intensity: float = 1.0,
     portrait: FaceState | None = None,
+    style: str = NEUTRAL,
+    style_strength: float = 1.0,
     first_frame: int = 0,
     callback: Callback | None = None,
 ) -> tuple[CoefficientSequence, CoefficientSequence]:
     """Expression and pose from the one network of the paper's ablation; see :func:`sample_motion`."""
     if model.config.kind != "joint":
         raise FD2TalkError(f"This checkpoint predicts the {model.config.kind} alone: use sample_motion.")
-    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback)
+    amounts = style_amounts(model, style, style_strength)
+    values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback, style=amounts)
     expression, pose = values[:, : -len(POSE_NAMES)], values[:, -len(POSE_NAMES) :]
     return (
         _finish(model, "expression", expression, audio, intensity, portrait),
         _finish(model, "pose", pose, audio, intensity, portrait),
     )
+
+
+def style_amounts(model: MotionTransformer, style: str, strength: float) -> Tensor | None:
+    """``[1, S]``, the strength of each style of a network; None for neutral, which takes no part of it.
+
+    Raises:
+        FD2TalkError: for a style that the network has not learned, or a strength outside 0..1.
+    """
+    check_number(strength, "style_strength", 0, 1)
+    if style == NEUTRAL:
+        return None
+    learned = list(model.config.styles)
+    if style not in learned:
+        known = ", ".join([NEUTRAL, *learned])
+        raise FD2TalkError(
+            f"This {model.config.kind} checkpoint has not learned the style {shown(style)}: choose one of "
+            f"{known}, or other weights."
+        )
+    amounts = torch.zeros(1, len(learned))
+    amounts[0, learned.index(style)] = strength
+    return amounts if strength else None
 
 
 def _check_audio(model: MotionTransformer | PoseBlinkNetwork, audio: AudioFeatures) -> None:
@@ -219,6 +261,7 @@ def _sample_native(
     first_frame: int,
     callback: Callback | None,
     mouth_alone: bool = False,
+    style: Tensor | None = None,
 ) -> Tensor:
     """Coefficients ``[F_native, D]`` in their units, on the CPU."""
     config = model.config
@@ -230,14 +273,16 @@ def _sample_native(
     noise = frame_noise(seed, numbers, shape, "per_frame")
     heard = model.project_audio(audio.features[None].to(model.device, model.dtype))
     unheard = model.project_audio(model.null_audio.expand(1, 1, -1))
+    if style is not None:
+        style = style.to(heard)
 
     def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
         if guidance == 1:
-            return model(sample, timestep, projected_audio=heard)
-        unconditional = model(sample, timestep, projected_audio=unheard)
+            return model(sample, timestep, projected_audio=heard, style=style)
+        unconditional = model(sample, timestep, projected_audio=unheard, style=style)
         if guidance == 0:
             return unconditional
-        conditional = model(sample, timestep, projected_audio=heard)
+        conditional = model(sample, timestep, projected_audio=heard, style=style)
         return guidance * conditional + (1 - guidance) * unconditional
 
     steps = config.recommended_steps if steps is None else steps

@@ -6,6 +6,7 @@ predicts, and ``"joint"`` is the paper's ablation in which one network predicts 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..checks import shown
 from ..errors import FD2TalkError
 from .attention import apply_rotary, banded_attention, local_attention, rotary_positions
 
@@ -30,6 +32,71 @@ SEGMENT = 512
 
 SMALLEST_STD = 1e-4
 """A coefficient that never moves in training (std 0) must not divide by zero; float16 still holds this."""
+
+
+NORMS = 3
+"""Of a layer, each of which a style scales and shifts."""
+
+
+def modulated(states: Tensor, film: Tensor | None) -> Tensor:
+    """States ``[B, F, D]``, scaled by 1 + γ and shifted by β (FiLM, Perez et al. 2018), which stand in
+    ``[B, 2, D]``; without any, as they are.
+    """
+    if film is None:
+        return states
+    scale, shift = film[:, :, None].unbind(1)
+    return states * (1 + scale) + shift
+
+
+class LayerStyle(nn.Module):
+    """What styles do to a layer: scales and shifts of its norms, and a small feed-forward of each style's own
+    beside the layer's.
+
+    All of it goes with the style's strength and begins at zero.
+
+    Args:
+        num_styles: S.
+        rank: width of a style's feed-forward.
+    """
+
+    def __init__(self, num_styles: int, hidden_size: int, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.film = nn.Linear(num_styles, NORMS * 2 * hidden_size, bias=False)
+        self.down = nn.Linear(hidden_size, num_styles * rank, bias=False)
+        self.up = nn.Linear(num_styles * rank, hidden_size, bias=False)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.up.weight)
+
+    def films(self, style: Tensor) -> Tensor:
+        """``[B, S]`` to ``[B, 3, 2, D]``."""
+        return self.film(style).unflatten(1, (NORMS, 2, -1))
+
+    def forward(self, states: Tensor, style: Tensor) -> Tensor:
+        """What is added to ``[B, F, D]`` for ``[B, S]``."""
+        strength = style.repeat_interleave(self.rank, dim=1)[:, None]
+        return self.up(strength * functional.gelu(self.down(states), approximate="tanh"))
+
+
+class StyleModulation(nn.Module):
+    """What styles do to a motion transformer, in proportion to their strength: a face that is hardly happy is
+    hardly another than a neutral one.
+
+    Args:
+        num_styles: S.
+        condition_dim, hidden_size, num_layers: of the transformer.
+        rank: see :class:`LayerStyle`.
+    """
+
+    def __init__(
+        self, num_styles: int, condition_dim: int, hidden_size: int, num_layers: int, rank: int
+    ) -> None:
+        super().__init__()
+        self.of_condition = nn.Linear(num_styles, 2 * condition_dim, bias=False)
+        self.layers = nn.ModuleList(LayerStyle(num_styles, hidden_size, rank) for _ in range(num_layers))
+        self.of_output = nn.Linear(num_styles, 2 * hidden_size, bias=False)
+        nn.init.zeros_(self.of_condition.weight)
+        nn.init.zeros_(self.of_output.weight)
 
 
 class LocalSelfAttention(nn.Module):
@@ -111,8 +178,14 @@ class MotionLayer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden_states: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """``[B, F, D]`` and τ(c) ``[B, F, D_τ]`` to ``[B, F, D]``.
+    def forward(
+        self,
+        hidden_states: Tensor,
+        condition: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        style: tuple[LayerStyle, Tensor] | None = None,
+    ) -> Tensor:
+        """``[B, F, D]`` and τ(c) ``[B, F, D_τ]`` to ``[B, F, D]``, in a style ``[B, S]`` if there is one.
 
         Outside training, long clips are taken a segment at a time. That changes nothing but the memory held
         at once: a segment's frames see no further than the two windows reach.
@@ -121,31 +194,40 @@ class MotionLayer(nn.Module):
         unbounded = self.self_attention.window is None or self.cross_attention.k is None
         step = frames if unbounded or torch.is_grad_enabled() else SEGMENT
         parts = [
-            self._segment(hidden_states, condition, rotary, start, min(start + step, frames))
+            self._segment(hidden_states, condition, rotary, style, start, min(start + step, frames))
             for start in range(0, frames, step)
         ]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _segment(
-        self, everything: Tensor, condition: Tensor, rotary: tuple[Tensor, Tensor], start: int, stop: int
+        self,
+        everything: Tensor,
+        condition: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        style: tuple[LayerStyle, Tensor] | None,
+        start: int,
+        stop: int,
     ) -> Tensor:
         frames = everything.shape[1]
+        films = (None,) * NORMS if style is None else style[0].films(style[1]).unbind(1)
         near = _reach(start, stop, self.self_attention.window, frames)
         attended = self.self_attention(
-            self.norm_self(everything[:, near]),
+            modulated(self.norm_self(everything[:, near]), films[0]),
             (rotary[0][near], rotary[1][near]),
             slice(start - near.start, stop - near.start),
         )
         hidden_states = everything[:, start:stop] + self.dropout(attended)
         heard = _reach(start, stop, self.cross_attention.k, frames)
         attended = self.cross_attention(
-            self.norm_cross(hidden_states),
+            modulated(self.norm_cross(hidden_states), films[1]),
             condition[:, heard],
             (rotary[0][heard], rotary[1][heard]),
             start - heard.start,
         )
         hidden_states = hidden_states + self.dropout(attended)
-        return hidden_states + self.dropout(self.feed_forward(self.norm_feed_forward(hidden_states)))
+        normed = modulated(self.norm_feed_forward(hidden_states), films[2])
+        added = self.dropout(self.feed_forward(normed))
+        return hidden_states + (added if style is None else added + style[0](normed, style[1]))
 
 
 def _reach(start: int, stop: int, window: int | None, frames: int) -> slice:
@@ -211,6 +293,8 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
             should do that has to fit the sound; but a blink either is or is not, and the mean of both is a
             staring face.
         audio_positions: False leaves out the rotary positions of cross-attention, as the paper does.
+        styles: names of the styles that it can move in; none for one that has a single way.
+        style_rank: width of the feed-forward that each style has in a layer.
     """
 
     @register_to_config
@@ -234,9 +318,12 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
         recommended_steps: int = 50,
         free_steps: int = 0,
         audio_positions: bool = True,
+        styles: tuple[str, ...] | list[str] = (),
+        style_rank: int = 16,
     ) -> None:
         super().__init__()
         _check_config(kind, coefficient_dim, hidden_size, num_heads, coefficient_names)
+        _check_styles(styles)
         self.time_proj = Timesteps(time_embed_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(time_embed_dim, time_embed_dim)
         self.null_audio = nn.Parameter(torch.randn(audio_dim) * 0.02)
@@ -257,6 +344,8 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
         )
         self.norm_out = nn.LayerNorm(hidden_size)
         self.proj_out = nn.Linear(hidden_size, coefficient_dim)
+        if styles:
+            self.style = StyleModulation(len(styles), condition_dim, hidden_size, num_layers, style_rank)
         self.register_normalization(coefficient_dim)
 
     def project_audio(self, audio: Tensor) -> Tensor:
@@ -277,6 +366,7 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
         audio: Tensor | None = None,
         drop_audio: Tensor | None = None,
         projected_audio: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> Tensor:
         """Predict x̃₀.
 
@@ -287,6 +377,8 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
             drop_audio: ``[B]`` bool, the clips whose audio is replaced by the learned null embedding
                 (training for classifier-free guidance, FaceTalk Sec. 3.3).
             projected_audio: ``[B, F, D_τ]`` from :meth:`project_audio` in place of ``audio``.
+            style: ``[B, S]``, the strength of each of the configuration's styles, 0..1; None is neutral, as
+                is a network that knows none.
 
         Returns:
             ``[B, F, D]`` clean coefficients, normalised.
@@ -300,13 +392,21 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
             projected_audio = self.project_audio(audio)
         condition = projected_audio + self.project_time(timestep.expand(sample.shape[0]))
         condition = condition.expand(-1, sample.shape[1], -1)
+        of_layers: Sequence[LayerStyle | None] = [None] * len(self.layers)
+        of_output = None
+        if style is not None:
+            style = style.to(sample.dtype)
+            condition = modulated(condition, self.style.of_condition(style).unflatten(1, (2, -1)))
+            of_layers = list(self.style.layers)
+            of_output = self.style.of_output(style).unflatten(1, (2, -1))
         head_dim = self.config.hidden_size // self.config.num_heads
         rotary = rotary_positions(sample.shape[1], head_dim, sample.device)
 
         hidden_states = self.proj_in(sample)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, condition, rotary)
-        return self.proj_out(self.norm_out(hidden_states))
+        for layer, own in zip(self.layers, of_layers, strict=True):
+            in_style = None if own is None or style is None else (own, style)
+            hidden_states = layer(hidden_states, condition, rotary, in_style)
+        return self.proj_out(modulated(self.norm_out(hidden_states), of_output))
 
 
 def check_heads(hidden_size: int, num_heads: int) -> None:
@@ -326,3 +426,9 @@ def _check_config(kind: str, coefficient_dim: int, hidden_size: int, num_heads: 
     expression_dim = coefficient_dim - (POSE_DIM if kind == "joint" else 0)
     if kind != "pose" and names and len(names) != expression_dim:
         raise FD2TalkError(f"{len(names)} coefficient names were given for {expression_dim} coefficients.")
+
+
+def _check_styles(styles: Sequence[str]) -> None:
+    named = isinstance(styles, tuple | list) and all(isinstance(name, str) and name for name in styles)
+    if not named or len(set(styles)) != len(styles):
+        raise FD2TalkError(f"styles is {shown(styles)}, but a list of different names is needed.")

@@ -433,3 +433,89 @@ def test_sizes_run_forward_and_backward(size, most, network):
     model(sample, torch.tensor([5]), torch.randn(1, 30, config.audio_dim)).square().mean().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == ["null_audio"]
+
+
+# --- styles ----------------------------------------------------------------------------------------
+
+
+def styled_pair(**changes) -> tuple[MotionTransformer, MotionTransformer]:
+    """A network, and the same one with two styles that have been learned."""
+    plain, styled = small(**changes), small(**changes, styles=["happy", "sad"])
+    styled.load_state_dict({**styled.state_dict(), **plain.state_dict()})
+    generator = torch.Generator().manual_seed(1)
+    for weight in styled.style.parameters():
+        weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+    return plain, styled
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_without_a_style_the_motion_is_that_of_a_network_that_knows_none(guidance):
+    plain, styled = styled_pair()
+    options = {"seed": 3, "guidance": guidance}
+    wanted = sample_motion(plain, clip(), **options).values
+    for given in ({}, {"style": "neutral"}, {"style": "happy", "style_strength": 0.0}):
+        assert torch.equal(sample_motion(styled, clip(), **options, **given).values, wanted)
+    happy, sad = (sample_motion(styled, clip(), **options, style=name).values for name in ("happy", "sad"))
+    assert (happy - wanted).abs().max() > 1e-2 and (happy - sad).abs().max() > 1e-2
+
+
+def test_a_style_sets_in_with_its_strength():
+    _, styled = styled_pair()
+    strengths = (0.0, 1e-3, 0.5, 1.0)
+    made = [sample_motion(styled, clip(), seed=0, style="sad", style_strength=s).values for s in strengths]
+    little, half, full = (float((values - made[0]).abs().mean()) for values in made[1:])
+    assert 0 < little < 0.01 * full and little < half < full
+
+
+def test_a_style_does_not_depend_on_the_segments_of_a_long_clip(monkeypatch):
+    _, styled = styled_pair()
+    whole = sample_motion(styled, clip(4), seed=0, style="happy").values
+    monkeypatch.setattr(motion, "SEGMENT", 16)
+    torch.testing.assert_close(sample_motion(styled, clip(4), seed=0, style="happy").values, whole)
+
+
+def test_untrained_styles_change_nothing_and_a_file_keeps_them(tmp_path):
+    plain, fresh = small(), small(styles=["happy", "sad"])
+    fresh.load_state_dict({**fresh.state_dict(), **plain.state_dict()})
+    wanted = sample_motion(plain, clip(), seed=0).values
+    torch.testing.assert_close(sample_motion(fresh, clip(), seed=0, style="happy").values, wanted)
+    _, styled = styled_pair()
+    save_checkpoint(styled, tmp_path / "expression.safetensors", CheckpointInfo(), dtype=None)
+    loaded = load_checkpoint(tmp_path / "expression.safetensors", MotionTransformer)
+    assert list(loaded.config.styles) == ["happy", "sad"]
+    made = [sample_motion(one, clip(), seed=0, style="sad").values for one in (styled, loaded)]
+    assert torch.equal(*made)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"style": "angry"}, "has not learned the style 'angry': choose one of neutral, happy, sad"),
+        ({"style": "happy", "style_strength": 1.5}, "style_strength is 1.5"),
+        ({"style": "neutral", "style_strength": float("nan")}, "style_strength is nan"),
+    ],
+)
+def test_styles_that_cannot_be_are_refused(given, told):
+    with pytest.raises(FD2TalkError, match=told):
+        sample_motion(styled_pair()[1], clip(), seed=0, **given)
+
+
+def test_a_network_without_styles_says_so():
+    with pytest.raises(FD2TalkError, match="has not learned the style 'happy': choose one of neutral, or"):
+        sample_motion(small(), clip(), seed=0, style="happy")
+
+
+def test_both_halves_of_a_joint_network_take_a_style():
+    plain, styled = styled_pair(kind="joint")
+    both = sample_joint_motion(styled, clip(), seed=0, style="happy")
+    neutral = sample_joint_motion(styled, clip(), seed=0)
+    for made, still, kind in zip(both, neutral, ("expression", "pose"), strict=True):
+        assert (made.values - still.values).abs().max() > 1e-3
+        one = sample_motion(styled, clip(), seed=0, kind=kind, style="happy")
+        assert torch.equal(one.values, made.values)
+
+
+def test_styles_are_names(tmp_path):
+    for wrong in (["happy", "happy"], [""], [3], "happy"):
+        with pytest.raises(FD2TalkError, match="a list of different names"):
+            small(styles=wrong)
