@@ -26,6 +26,8 @@ from .stages import STAGES
 from .trainer import has_section, load_section
 
 ROOT = Path(__file__).parent.parent
+STYLE = "style"
+"""The stage that adds styles to a trained expression network."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class Run:
     @property
     def folder(self) -> Path:
         return self.runs / self.name
+
+    @property
+    def styled_data(self) -> Path:
+        """The corpus's recordings, said in styles."""
+        return self.folder / "styled"
 
 
 def command(*arguments: object) -> None:
@@ -96,8 +103,10 @@ def make_corpus(run: Run, section: Mapping[str, Any]) -> None:
         )
 
 
-def train_stage(run: Run, stage: str, minutes: float | None) -> dict[str, Any]:
-    """Train a stage and return its report; a finished one is only read."""
+def train_stage(run: Run, stage: str, minutes: float | None, data: Path | None = None) -> dict[str, Any]:
+    """Train a stage, on other data than the run's if some is given, and return its report; a finished one is
+    only read.
+    """
     report = run.folder / stage / "report.json"
     if not report.exists():
         launcher = ()
@@ -109,7 +118,7 @@ def train_stage(run: Run, stage: str, minutes: float | None) -> dict[str, Any]:
             *launcher,
             f"training.{stage}",
             *("--config", run.config),
-            *("--data", run.data),
+            *("--data", data or run.data),
             *("--weights", run.weights),
             *("--runs", run.runs),
             *("--run", run.name),
@@ -165,6 +174,10 @@ def everything(run: Run, minutes: Mapping[str, float], portrait: Path, speech: P
             f"{run.weights} lacks {missing[0]}.safetensors although its stage has a report in {run.folder}; "
             "delete that report, or choose another --run name."
         )
+    # a joint network learns no styles
+    if has_section(run.config, STYLE) and (run.weights / "expression.safetensors").is_file():
+        command("training.corpus.styled", run.data, "--out", run.styled_data, "--seed", run.seed)
+        reports[STYLE] = train_stage(run, STYLE, minutes.get(STYLE), run.styled_data)
     video = speak(run, portrait, speech)
     command("training.scorecard", "--weights", run.weights, "--data", run.data, "--takes", run.takes)
     write_card(run, reports)
@@ -219,11 +232,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _budget(text: str) -> tuple[str, float]:
     stage, _, value = text.partition("=")
     try:
-        if stage in STAGES:
+        if stage in (*STAGES, STYLE):
             return stage, float(value)
     except ValueError:
         pass
-    raise FD2TalkError(f"--minutes takes STAGE=MINUTES with a stage of {', '.join(STAGES)}, not {text!r}.")
+    raise FD2TalkError(
+        f"--minutes takes STAGE=MINUTES with a stage of {', '.join([*STAGES, STYLE])}, not {text!r}."
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ ablation).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import AudioFeatures
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.motion.defaults import NEUTRAL
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from fd2talk_core.networks.diffusion import diffusion_loss, make_scheduler, sampling_timesteps
@@ -29,7 +30,7 @@ from fd2talk_core.networks.motion_transformer import MotionTransformer
 from ..drawing import draw_motion
 from ..measures import pose_range
 from ..mouths import compare_mouths, mouth_basis
-from ..sources import SpeechSet, face_model_of, load_speech, need_weights
+from ..sources import SpeechClip, SpeechSet, face_model_of, load_speech, need_weights
 from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
 
 
@@ -101,6 +102,7 @@ class MotionStage(Stage):
         weights = 1 + (options.mouth_weight - 1) * mouth_mask(names, self.mouth_basis.shape[0]).float()
         self.register_buffer("weights", weights / weights.mean(), persistent=False)
         self.windows = speech.windows(options.frames)
+        self.styles = next(iter(networks.values())).config.styles
         self.visited = {
             kind: torch.tensor(sampling_timesteps(network.config.recommended_steps)[:-1])
             for kind, network in networks.items()
@@ -117,13 +119,17 @@ class MotionStage(Stage):
             network.set_normalization(values.mean(dim=0), torch.maximum(std, floor))
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        clip, start = self.windows.draw(generator)
+        return self.window(*self.windows.draw(generator), generator)
+
+    def window(self, clip: SpeechClip, start: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The sample of a clip from a frame on."""
         part = slice(start, start + self.options.frames)
         sample = {
             "expression": clip.expression[part],
             "pose": clip.pose[part],
             "audio": clip.features[part].float(),
             "drop": torch.rand((), generator=generator) < self.options.drop_audio,
+            "style": style_of(clip, self.styles),
         }
         for kind, network in self.networks.items():
             shape = (self.options.frames, network.config.coefficient_dim)
@@ -135,7 +141,8 @@ class MotionStage(Stage):
         self, network: MotionTransformer, batch: dict[str, Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``(x_t, t) -> x0`` by a network, with a batch's sound."""
-        return lambda noisy, t: network(noisy, t, batch["audio"], batch["drop"])
+        style = batch["style"] if network.config.styles else None
+        return lambda noisy, t: network(noisy, t, batch["audio"], batch["drop"], style=style)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, losses = self.options, {}
@@ -206,6 +213,23 @@ class MotionStage(Stage):
                 trained_on=trained_on,
             )
             save_checkpoint(network, weights / f"{kind}.safetensors", info)
+
+
+def style_of(clip: SpeechClip, styles: Sequence[str]) -> Tensor:
+    """``[S]``: how far a recording is said in each of the styles; zeros for one without a label.
+
+    Raises:
+        FD2TalkError: when it is said in another one.
+    """
+    amounts = torch.zeros(len(styles))
+    if styles and clip.style not in ("", NEUTRAL):
+        if clip.style not in styles:
+            raise FD2TalkError(
+                f"The recording {clip.name} is said {clip.style!r}, but the network has the styles "
+                f"{', '.join(styles)}."
+            )
+        amounts[list(styles).index(clip.style)] = clip.style_strength
+    return amounts
 
 
 def sample_clip(networks: Any, features: AudioFeatures, seed: int) -> tuple[Tensor, Tensor]:
