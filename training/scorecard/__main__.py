@@ -3,6 +3,7 @@
 Set A is held out of the corpus; set B is portraits; set C is real speech with its words. None of them is
 trained on. A row is left out, with its reason, when what it is measured on is not at hand.
 
+With ``--styles`` the styles of the expression network are measured, see :mod:`training.scorecard.styles`.
 With ``--real``, ``--driven`` or ``--dubbed`` real people are measured instead, see
 :mod:`training.scorecard.real`, :mod:`training.scorecard.driven` and :mod:`training.scorecard.dubbed`.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
+from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker
 from fd2talk_core.files import writing
 from fd2talk_core.frames.decoding import DEFAULT_DETAIL
@@ -32,6 +34,7 @@ from .motion import score_motion
 from .portraits import EXAMPLES, portraits
 from .real import RealOptions, score_real
 from .speech import TEST_SPEECH, read_spoken_texts, real_speech_rows
+from .styles import score_styles
 from .table import Row, table
 from .talking import Describe, score_portraits
 from .weights import Weights
@@ -98,6 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help=f"get what the identity row needs (npm's {PACKAGE}, MIT) into {FOLDER}; once is enough",
     )
+    parser.add_argument(
+        "--styles",
+        action="store_true",
+        help="say the held-out recordings of --data in each style, and measure faces and lips, in place of "
+        "the sets",
+    )
     real = parser.add_argument_group("real people, in place of the sets")
     real.add_argument(
         "--real",
@@ -143,6 +152,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _score(given: argparse.Namespace, out: Path) -> str:
     tries = tuple(MotionSettings.parse(text) for text in given.tries)
     weights = Weights.load(given.weights, given.detail)
+    if given.styles:
+        if given.data is None:
+            raise FD2TalkError("--styles measures on held-out recordings: give their folder with --data.")
+        return score_styles(weights, load_speech(given.data, weights.face_model)[1], out)
     if given.driven is not None:
         return score_driven(weights, given.driven, given.seconds, out)
     if given.dubbed is not None:
