@@ -13,7 +13,15 @@ from .files import check_output
 from .formats.defaults import MESH_FILES, VMC_PORT
 from .frames.defaults import DEFAULT_DETAIL
 from .marks.defaults import CORNERS, LABEL_SIZE
-from .motion.defaults import BETWEEN, LONGER_POLICIES, MISSING_POLICIES, REACH, SHORTER_POLICIES
+from .motion.defaults import (
+    BETWEEN,
+    LONGER_POLICIES,
+    MISSING_POLICIES,
+    NEUTRAL,
+    REACH,
+    SHORTER_POLICIES,
+    STYLES,
+)
 from .terminal import run_command, say
 
 if TYPE_CHECKING:
@@ -48,6 +56,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, default=1.0, help="strength of the audio on the motion")
     parser.add_argument("--expression-intensity", type=float, default=1.0)
     parser.add_argument("--pose-intensity", type=float, default=1.0)
+    parser.add_argument(
+        "--style", default=NEUTRAL, metavar="MOOD", help=f"that the face speaks in: {', '.join(STYLES)}"
+    )
+    parser.add_argument("--style-strength", type=float, default=1.0, help="of that mood, 0 to 1")
     parser.add_argument("--motion-mode", choices=("relative", "absolute"), default="relative")
     parser.add_argument("--crop", dest="paste_back", action="store_false", help="give the square face crop")
     parser.add_argument("--detail", type=float, default=DEFAULT_DETAIL, help="of the portrait, 0 to 1")
@@ -209,7 +221,7 @@ _HEAD = ("mesh", "mesh_files", "smoothing", "vmc")
 _LABEL = ("label", "label_corner", "label_size")
 _OF_THE_WORDS = (
     "image", "audio", "motion", "lip_keys", "between_keys", "key_reach", "seed", "motion_steps", "guidance",
-    "expression_intensity", "face_index",
+    "expression_intensity", "style", "style_strength", "face_index",
 )  # fmt: skip
 _OF_A_HEAD = (*_OF_THE_WORDS, "driving", "missing_faces", "fps", "pose_intensity")
 

@@ -20,7 +20,7 @@ from . import configs
 from .audio.encoder import AudioEncoder
 from .audio.mixing import dubbed_sound
 from .audio.reading import has_sound, read_audio
-from .checks import check_device, checked
+from .checks import check_device, checked, shown
 from .errors import FD2TalkError
 from .face.landmarks import FaceLandmarker
 from .face.model import FaceModel, default_face_model
@@ -45,7 +45,7 @@ from .imaging import read_image
 from .marks.clip import ClipMarks
 from .marks.defaults import CORNERS, LABEL_SIZE
 from .motion.coefficients import CoefficientSequence, MotionMode
-from .motion.defaults import REACH, Between, LongerPolicy, ShorterPolicy
+from .motion.defaults import NEUTRAL, REACH, Between, LongerPolicy, ShorterPolicy
 from .motion.dubbing import dub_mouths
 from .motion.filming import film_face
 from .motion.lip_keys import LipKeys, apply_lip_keys, lip_keys_of_track
@@ -277,6 +277,8 @@ class FD2TalkPipeline:
         label_corner: str = CORNERS[0],
         label_size: float = LABEL_SIZE,
         segment: tuple[int, int] | None = None,
+        style: str = NEUTRAL,
+        style_strength: float = 1.0,
         progress: Progress | None = None,
     ) -> TalkingVideo:
         """A portrait speaks.
@@ -311,6 +313,8 @@ class FD2TalkPipeline:
             label_size: height of the label's letters as a share of the picture's shorter side.
             segment: (2, 4) makes the second of four parts of the clip, whose files
                 :func:`~fd2talk_core.join.join` joins to what one process makes: the same frames and sound.
+            style, style_strength: the mood that the face speaks in, where a voice moves it, and how much of
+                it, 0..1; see :func:`~fd2talk_core.motion.sampling.sample_motion`.
             progress: called with (stage, done, total).
 
         Returns:
@@ -335,6 +339,8 @@ class FD2TalkPipeline:
             guidance=guidance,
             expression_intensity=expression_intensity,
             pose_intensity=pose_intensity,
+            style=style,
+            style_strength=style_strength,
         )
         expression, told = self._keyed(expression, lip_keys, between_keys, key_reach, report)
         fps = expression.fps
@@ -422,6 +428,8 @@ class FD2TalkPipeline:
         expression_intensity: float = 1.0,
         pose_intensity: float = 1.0,
         face_index: int = 0,
+        style: str = NEUTRAL,
+        style_strength: float = 1.0,
         progress: Progress | None = None,
     ) -> MovingHead:
         """A voice moves a head (FaceTalk): the motion alone, to be written as meshes.
@@ -429,7 +437,8 @@ class FD2TalkPipeline:
         Args:
             image: a portrait whose face shape the head has; without one it is the mean face.
             audio, driving, motion, missing_faces, lip_keys, between_keys, key_reach, fps, seed, motion_steps,
-                guidance, expression_intensity, pose_intensity, face_index, progress: as :meth:`__call__`.
+                guidance, expression_intensity, pose_intensity, face_index, style, style_strength,
+                progress: as :meth:`__call__`.
 
         Raises:
             FD2TalkError: one sentence naming the input that cannot be used.
@@ -453,6 +462,8 @@ class FD2TalkPipeline:
             guidance=guidance,
             expression_intensity=expression_intensity,
             pose_intensity=pose_intensity,
+            style=style,
+            style_strength=style_strength,
         )
         expression, told = self._keyed(expression, lip_keys, between_keys, key_reach, report)
         inputs = _files_of(image, audio, driving, lip_keys)
@@ -479,6 +490,8 @@ class FD2TalkPipeline:
         label: str = "",
         label_corner: str = CORNERS[0],
         label_size: float = LABEL_SIZE,
+        style: str = NEUTRAL,
+        style_strength: float = 1.0,
         progress: Progress | None = None,
     ) -> TalkingVideo:
         """A filmed person says something else; all but the lower face stays as it was filmed.
@@ -488,7 +501,8 @@ class FD2TalkPipeline:
             audio: the new voice, a file or ``(waveform [C, N], sample_rate)``.
             motion: an expression whose mouth is taken in place of the voice's.
             lip_keys, between_keys, key_reach, seed, motion_steps, guidance, expression_intensity, label,
-                label_corner, label_size, progress: as :meth:`__call__`.
+                label_corner, label_size, style, style_strength, progress: as :meth:`__call__`; of a style,
+                the mouth alone is taken.
             longer_speech, shorter_speech: what happens where voice and video differ in length, see
                 :func:`~fd2talk_core.motion.dubbing.dub_mouths`.
             original_sound: how loudly the video's own sound stays underneath, 0..1.
@@ -501,6 +515,7 @@ class FD2TalkPipeline:
             FD2TalkError: one sentence naming the input that cannot be used.
         """
 
+        _check_unstyled(style, motion)
         report = _reporter(progress)
         footage = VideoFrames(video)
         sound = read_audio(audio) if isinstance(audio, Path | str) else audio
@@ -515,6 +530,8 @@ class FD2TalkPipeline:
                 steps=motion_steps,
                 guidance=guidance,
                 intensity=expression_intensity,
+                style=style,
+                style_strength=style_strength,
                 callback=report("expression"),
             )
         motion, told = self._keyed(motion, lip_keys, between_keys, key_reach, report)
@@ -560,12 +577,15 @@ class FD2TalkPipeline:
         guidance: float,
         expression_intensity: float,
         pose_intensity: float,
+        style: str,
+        style_strength: float,
     ) -> tuple[CoefficientSequence, CoefficientSequence, tuple[Tensor, int] | None]:
         """Expression and pose from whichever moves the face, and the sound that goes with them."""
         if audio is None and driving is None and motion is None:
             raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")
         if driving is not None and motion is not None:
             raise FD2TalkError("A driving video and a motion were given, but one of them is needed.")
+        _check_unstyled(style, driving, motion)
         # all inputs are read before anything long is done with one
         sound = audio if isinstance(audio, tuple) else None
         if isinstance(audio, Path | str):
@@ -590,10 +610,16 @@ class FD2TalkPipeline:
                 guidance=guidance,
                 intensity=intensity,
                 callback=report(kind),
+                **mood,
             )
-            for network, kind, intensity in (
-                (self.expression, "expression", expression_intensity),
-                (self.pose, "pose", pose_intensity),
+            for network, kind, intensity, mood in (
+                (
+                    self.expression,
+                    "expression",
+                    expression_intensity,
+                    {"style": style, "style_strength": style_strength},
+                ),
+                (self.pose, "pose", pose_intensity, {}),
             )
         )
         return take_blinks(expression, self.pose, features, seed), pose, sound
@@ -634,6 +660,15 @@ class FD2TalkPipeline:
             track, frames.fps, self.face_model, missing=missing, callback=report("driving motion")
         )
         return read.expression, read.pose
+
+
+def _check_unstyled(style: str, *given: object) -> None:
+    """Refuse a style where the motion is not made from the voice."""
+    if style != NEUTRAL and any(one is not None for one in given):
+        raise FD2TalkError(
+            f"The style {shown(style)} is for motion that is made from a voice, but the motion was given: "
+            "leave one of them out."
+        )
 
 
 def _files_of(*given: object) -> tuple[Path | str, ...]:

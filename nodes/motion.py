@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
+from ..fd2talk_core.motion.defaults import NEUTRAL, STYLES
 from . import host
 from .checkpoints import CheckpointNode
 from .types import Expression, Features, PortraitReference, Pose, schema
@@ -64,7 +65,18 @@ class _MotionNode(CheckpointNode):
         ]
 
     @classmethod
-    def execute(cls, features, checkpoint, seed, steps, guidance, intensity, reference=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        features,
+        checkpoint,
+        seed,
+        steps,
+        guidance,
+        intensity,
+        reference=None,
+        style=NEUTRAL,
+        style_strength=1.0,
+    ) -> io.NodeOutput:
         from ..fd2talk_core.motion.sampling import sample_motion
 
         return io.NodeOutput(
@@ -77,6 +89,8 @@ class _MotionNode(CheckpointNode):
                 guidance=guidance,
                 intensity=intensity,
                 portrait=None if reference is None else reference.face,
+                style=style,
+                style_strength=style_strength,
                 callback=host.Progress(),
             )
         )
@@ -96,7 +110,26 @@ class ExpDiT(_MotionNode):
             category="FD2Talk/motion",
             description="A diffusion transformer that hears the recording and moves the face: 52 named ARKit "
             "coefficients a frame.",
-            inputs=cls.motion_inputs(),
+            inputs=[
+                *cls.motion_inputs(),
+                io.Combo.Input(
+                    "style",
+                    options=list(STYLES),
+                    default=NEUTRAL,
+                    optional=True,
+                    tooltip="The mood that the face speaks in. neutral: the network's own; the others need "
+                    "weights that have learned them, as 'tiny' has.",
+                ),
+                io.Float.Input(
+                    "style_strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="How much of that mood: 0 is neutral, 1 all of it.",
+                ),
+            ],
             outputs=[
                 Expression.Output(
                     "expression",

@@ -12,6 +12,7 @@ from ..errors import FD2TalkError
 from ..files import check_input
 from ..frames.defaults import DEFAULT_DETAIL
 from ..marks.defaults import CORNERS, LABEL_SIZE
+from ..motion.defaults import NEUTRAL, STYLES
 from ..terminal import run_command
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fps", type=float, default=25.0, help="frames per second; fewer for a slow machine")
     parser.add_argument("--look-ahead", type=float, default=0.2, metavar="SECONDS", help="0.2 to 0.6")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--style", default=NEUTRAL, metavar="MOOD", help=f"that the face speaks in: {', '.join(STYLES)}"
+    )
+    parser.add_argument("--style-strength", type=float, default=1.0, help="of that mood, 0 to 1")
     parser.add_argument("--frame-steps", type=int, help="sampling steps of the frames")
     parser.add_argument("--crop", dest="paste_back", action="store_false", help="give the square face crop")
     parser.add_argument("--detail", type=float, default=DEFAULT_DETAIL, help="of the portrait, 0 to 1")

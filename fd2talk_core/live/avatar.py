@@ -30,6 +30,7 @@ from ..imaging import read_image
 from ..marks.clip import ClipMarks
 from ..marks.defaults import CORNERS, LABEL_SIZE
 from ..motion.coefficients import mouth_mask
+from ..motion.defaults import NEUTRAL
 from ..pipeline import FD2TalkPipeline
 from ..timing import check_fps
 from ..waveforms import as_float, check_sample_rate, check_waveform
@@ -398,6 +399,8 @@ class LiveAvatar(LiveEngine):
         paste_back, detail, margin, size, face_index, label, label_corner, label_size: as
             :meth:`~fd2talk_core.pipeline.FD2TalkPipeline.__call__` takes them.
         device: that networks run on; of a pipeline that is loaded, they stay where they are.
+        style, style_strength: the mood that the face speaks in, as
+            :meth:`~fd2talk_core.pipeline.FD2TalkPipeline.__call__` takes it; while it waits, it is neutral.
 
     Raises:
         FD2TalkError: one sentence naming the input that cannot be used.
@@ -424,6 +427,8 @@ class LiveAvatar(LiveEngine):
         label_corner: str = CORNERS[0],
         label_size: float = LABEL_SIZE,
         device: str = "cpu",
+        style: str = NEUTRAL,
+        style_strength: float = 1.0,
     ) -> None:
         check_fps(fps)
         check_sample_rate(sample_rate)
@@ -459,10 +464,20 @@ class LiveAvatar(LiveEngine):
         names, level = tuple(pipeline.expression.config.coefficient_names), VoiceLevel()
         size_of = len(reference.expression)
         names = names if len(names) == size_of else ()
-        SpeechMotion(networks, level, seed, fps, look_ahead)  # says at once what it cannot use
 
         def listen(number: int) -> Moves:
-            return SpeechMotion(networks, level, seed + number, fps, look_ahead, expression_intensity)
+            return SpeechMotion(
+                networks,
+                level,
+                seed + number,
+                fps,
+                look_ahead,
+                expression_intensity,
+                style,
+                style_strength,
+            )
+
+        listen(0)  # says at once what it cannot use
 
         timeline = Timeline(
             fps,

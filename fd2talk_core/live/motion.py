@@ -21,8 +21,9 @@ from ..face.rotations import interpolate_pose
 from ..face.state import FaceState
 from ..imaging import smoothstep
 from ..motion.coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
+from ..motion.defaults import NEUTRAL
 from ..motion.editing import BLINK_OPEN, add_blinks, idle_motion, natural_blink_times
-from ..motion.sampling import sample_motion
+from ..motion.sampling import sample_motion, style_amounts
 from ..networks.motion_transformer import MotionTransformer
 from ..timing import check_fps, frame_count
 from .hearing import SpeechFeatures, VoiceLevel
@@ -92,6 +93,7 @@ class SpeechMotion:
         look_ahead: seconds of sound after a frame that must have come before it is made; see
             :data:`LOOK_AHEADS`.
         intensity: scale of the expression.
+        style, style_strength: as :func:`~fd2talk_core.motion.sampling.sample_motion` takes them.
     """
 
     def __init__(
@@ -102,7 +104,11 @@ class SpeechMotion:
         fps: float,
         look_ahead: float,
         intensity: float = 1.0,
+        style: str = NEUTRAL,
+        style_strength: float = 1.0,
     ) -> None:
+        style_amounts(networks.expression, style, style_strength)  # says at once what it cannot do
+        self.style, self.style_strength = style, style_strength
         self.networks, self.seed, self.fps, self.intensity = networks, seed, check_fps(fps), intensity
         self.look_ahead = round(check_number(look_ahead, "The look-ahead", *LOOK_AHEADS) * NATIVE_FPS)
         self.features = SpeechFeatures(networks.audio_encoder, level)
@@ -170,6 +176,8 @@ class SpeechMotion:
             heard,
             kind="expression",
             intensity=self.intensity,
+            style=self.style,
+            style_strength=self.style_strength,
             mouth_alone=held,
             **options,
         )

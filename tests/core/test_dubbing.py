@@ -350,6 +350,10 @@ def test_the_pipeline_writes_a_video_as_long_as_the_new_voice(tmp_path: Path) ->
     assert video.marks is not None and read_tags(made.source)["fd2talk_id"] == str(video.marks.payload)
     with pytest.raises(FD2TalkError, match="one of its own inputs|is one of the inputs|input"):
         pipeline.dub(film, voice, motion=words(15)).save(film)
+    with pytest.raises(FD2TalkError, match="'sad' is for motion that is made from a voice"):
+        pipeline.dub(film, voice, motion=words(15), style="sad")
+    with pytest.raises(FD2TalkError, match="has not learned the style 'sad'"):
+        pipeline.dub(film, voice, style="sad")
 
 
 def test_a_film_of_a_high_frame_rate_keeps_it(tmp_path: Path) -> None:

@@ -169,6 +169,8 @@ VALUES = {
     "driving": [3, "nowhere.mp4", "a\0b"],
     "motion": [5, (POSE,), (None, None), (POSE, POSE)],
     "missing_faces": [3],
+    "style": [3, None, "bored", ["happy"]],
+    "style_strength": ["1", None, float("nan"), 1.5, -0.1],
 }
 
 

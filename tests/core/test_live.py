@@ -435,6 +435,8 @@ def test_a_small_avatar_lives() -> None:
         iter(avatar)
     with pytest.raises(FD2TalkError, match="look-ahead"):
         LiveAvatar(PORTRAIT, small_pipeline(), look_ahead=3.0)
+    with pytest.raises(FD2TalkError, match="has not learned the style 'happy'"):
+        LiveAvatar(PORTRAIT, small_pipeline(), style="happy")
 
 
 def test_who_pushes_too_much_has_to_wait() -> None:

@@ -246,6 +246,8 @@ def test_motion_from_a_video_or_a_file_needs_no_voice(pipeline: FD2TalkPipeline,
         pipeline(PORTRAIT)
     with pytest.raises(FD2TalkError, match="one of them"):
         pipeline(PORTRAIT, driving=tmp_path / "driving.mp4", motion=driven.motion)
+    with pytest.raises(FD2TalkError, match="'happy' is for motion that is made from a voice"):
+        pipeline(PORTRAIT, motion=driven.motion, style="happy")
     with pytest.raises(FD2TalkError, match="is the input"):
         driven.save(tmp_path / "driving.mp4")
 
