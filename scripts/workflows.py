@@ -540,7 +540,12 @@ def blueprint(object_info: dict[str, dict]) -> dict:
     heard = graph.node("LoadAudioWav2Vec", recording=Open("audio"), fps=Open("fps"), audio_file="")
     reference = graph.node("EncodeReference", image=Open("portrait"), face_index=Open("face_index"))
     expression = graph.node(
-        "ExpDiT", features=heard["features"], seed=Open("seed"), intensity=Open("expression_intensity")
+        "ExpDiT",
+        features=heard["features"],
+        seed=Open("seed"),
+        intensity=Open("expression_intensity"),
+        style=Open("style"),
+        style_strength=Open("style_strength"),
     )
     pose = graph.node("PoseDiT", features=heard["features"], seed=Open("seed"), intensity=Open("head_motion"))
     latents = graph.node(

@@ -221,6 +221,8 @@ def test_the_blueprint_is_one_node_to_drop_in(page: Any, comfyui: ComfyUIServer)
         "face_index",
         "seed",
         "expression_intensity",
+        "style",
+        "style_strength",
         "head_motion",
         "steps",
         "paste_back",
