@@ -392,19 +392,17 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
             projected_audio = self.project_audio(audio)
         condition = projected_audio + self.project_time(timestep.expand(sample.shape[0]))
         condition = condition.expand(-1, sample.shape[1], -1)
-        of_layers: Sequence[LayerStyle | None] = [None] * len(self.layers)
         of_output = None
         if style is not None:
             style = style.to(sample.dtype)
             condition = modulated(condition, self.style.of_condition(style).unflatten(1, (2, -1)))
-            of_layers = list(self.style.layers)
             of_output = self.style.of_output(style).unflatten(1, (2, -1))
         head_dim = self.config.hidden_size // self.config.num_heads
         rotary = rotary_positions(sample.shape[1], head_dim, sample.device)
 
         hidden_states = self.proj_in(sample)
-        for layer, own in zip(self.layers, of_layers, strict=True):
-            in_style = None if own is None or style is None else (own, style)
+        for number, layer in enumerate(self.layers):
+            in_style = None if style is None else (self.style.layers[number], style)
             hidden_states = layer(hidden_states, condition, rotary, in_style)
         return self.proj_out(modulated(self.norm_out(hidden_states), of_output))
 

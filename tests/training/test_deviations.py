@@ -40,7 +40,7 @@ STAGES = {
 
 def values_of(config: str) -> dict[str, Any]:
     """Every value of a configuration, those that it leaves to their defaults included."""
-    values: dict[str, Any] = {"blend": has_section(config, "blend")}
+    values: dict[str, Any] = {stage: has_section(config, stage) for stage in ("blend", "style")}
     for stage, (defaults, networks) in STAGES.items():
         section = load_section(config, stage)
         options = {stage: asdict(stage_options(section, defaults))}

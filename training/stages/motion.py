@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fd2talk_core import configs
 from fd2talk_core.audio.encoder import AudioEncoder
@@ -179,6 +179,13 @@ class MotionStage(Stage):
         if not heard.any():
             return mouth.sum() * 0
         return sync_loss_over_clip(self.expert, mouth[heard], audio[heard])
+
+    def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
+        """Styles are taught after this stage: what an earlier network knows of them does not fit another."""
+        given = earlier.state_dict()
+        if network.config.styles:
+            return given
+        return {name: value for name, value in given.items() if not name.startswith("style.")}
 
     def validate(self, folder: Path | None) -> dict[str, float]:
         options = self.options
