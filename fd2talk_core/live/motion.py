@@ -22,7 +22,7 @@ from ..face.state import FaceState
 from ..imaging import smoothstep
 from ..motion.coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
 from ..motion.defaults import NEUTRAL
-from ..motion.editing import BLINK_OPEN, add_blinks, idle_motion, natural_blink_times
+from ..motion.editing import BLINK_OPEN, add_blinks, idle_gaze, idle_motion, natural_blink_times
 from ..motion.sampling import sample_motion, style_amounts
 from ..networks.motion_transformer import MotionTransformer
 from ..timing import check_fps, frame_count
@@ -239,7 +239,8 @@ class SpeechMotion:
 
 
 class IdleMotion:
-    """A face that waits: it blinks, and its head sways a little. A function of time and the seed.
+    """A face that waits: it blinks, looks here and there, and its head sways a little. A function of time and
+    the seed.
 
     Args:
         names: of the expression's coefficients; without lids among them nothing blinks.
@@ -261,16 +262,17 @@ class IdleMotion:
         return self._block[1][place : place + 1]
 
     def _made(self, number: int) -> Rows:
+        start = number * self._length / self.fps
+        sway = idle_motion(
+            self._length, self.fps, self.seed, IDLE_AMOUNT, face_model=self.face_model, start=start
+        )
         rest = torch.zeros(self._length, self.size)
         expression = CoefficientSequence("expression", rest, self.fps, self.face_model, self.names)
         if set(ARKIT_NAMES) <= set(self.names):
             # one that is not over at the end would be cut
             times = natural_blink_times(IDLE_SECONDS - 2 * BLINK_OPEN, self.seed + number, 17.0)
             expression = add_blinks(expression, times=[time for time in times if time < expression.duration])
-        start = number * self._length / self.fps
-        sway = idle_motion(
-            self._length, self.fps, self.seed, IDLE_AMOUNT, face_model=self.face_model, start=start
-        )
+            expression = idle_gaze(expression, sway, self.seed + number, IDLE_AMOUNT)
         return Rows(expression.values, sway.values)
 
 

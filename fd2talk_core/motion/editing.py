@@ -42,6 +42,14 @@ BLINK_CLOSE, BLINK_SHUT, BLINK_OPEN = 0.09, 0.05, 0.17
 """Seconds: lids fall about twice as fast as they rise."""
 BLINK_REFRACTORY = 0.8
 """Seconds after a blink in which no other begins."""
+FIXATION = (0.4, 1.6)
+"""Seconds: least, and mean of what comes on top, that eyes at rest look at one spot."""
+SACCADE = 0.05
+"""Seconds that a small shift of gaze takes."""
+GAZE_DEVIATION = (0.05, 0.03)
+"""Standard deviation of idle gaze in radians, sideways and up or down."""
+STEADY_GAZE = 0.8
+"""Of the head's turn that eyes take back."""
 IDLE_DEVIATION = (0.025, 0.035, 0.018, 0.03, 0.02, 0.03)
 """Standard deviation of idle motion along each pose coefficient: radians and face-model units."""
 IDLE_BAND = (0.04, 0.7)
@@ -378,11 +386,49 @@ def look_at(expression: CoefficientSequence, yaw: float, pitch: float) -> Coeffi
     """
     yaw = math.radians(_between(math.degrees(yaw), -_SIDEWAYS, _SIDEWAYS, "The yaw of the eyes in degrees"))
     pitch = math.radians(_between(math.degrees(pitch), -_UP, _DOWN, "The pitch of the eyes in degrees"))
+    return _turn_eyes(expression, torch.tensor([yaw]), torch.tensor([pitch]))
+
+
+def _turn_eyes(expression: CoefficientSequence, yaw: Tensor, pitch: Tensor) -> CoefficientSequence:
+    """Both eyes by ``[F]`` radians, or ``[1]`` for all frames."""
     values = expression.values.clone()
     for side, outward in (("Left", yaw), ("Right", -yaw)):
         for way, turn in (("Out", outward), ("In", -outward), ("Down", pitch), ("Up", -pitch)):
-            values[:, _column(expression, f"eyeLook{way}{side}")] = max(turn, 0.0) / GAZE[way]
+            values[:, _column(expression, f"eyeLook{way}{side}")] = (turn / GAZE[way]).clamp(0, 1).float()
     return expression.replace(values=values)
+
+
+@checked
+def idle_gaze(
+    expression: CoefficientSequence, pose: CoefficientSequence, seed: int = 0, amount: float = 1.0
+) -> CoefficientSequence:
+    """Eyes that rest on one spot, then on another: quick small shifts, and held on it while the head sways.
+
+    The clip begins and ends with eyes that look where a still head would.
+
+    Args:
+        pose: of the same frames; the eyes turn against it (vestibulo-ocular reflex).
+        seed: of the spots and of how long each is looked at.
+        amount: 1 looks about 3° aside and 2° up and down (standard deviation).
+
+    Raises:
+        FD2TalkError: when the expression has no named eyes, or a number is out of range.
+    """
+    amount, generator = _between(amount, 0, 5, "The amount"), _generator(seed)
+    instants = (torch.arange(expression.num_frames, dtype=torch.float64) + 0.5) / expression.fps
+    spots = torch.zeros(len(instants), 2, dtype=torch.float64)
+    spot, moment = torch.zeros(2, dtype=torch.float64), 0.0
+    last = expression.duration - FIXATION[0]
+    while moment < last:
+        wait = torch.empty((), dtype=torch.float64).exponential_(1 / FIXATION[1], generator=generator)
+        moment += FIXATION[0] + float(wait)
+        draw = torch.randn(2, generator=generator, dtype=torch.float64).clamp(-2, 2)
+        shifted = amount * draw * torch.tensor(GAZE_DEVIATION) if moment < last else 0 * draw
+        passed = ((instants - min(moment, last)) / SACCADE).clamp(0, 1)[:, None]
+        spots = spots + smoothstep(passed) * (shifted - spot)
+        spot = shifted
+    turned = pose.values[:, :2].double() * STEADY_GAZE
+    return _turn_eyes(expression, spots[:, 0] - turned[:, 1], spots[:, 1] - turned[:, 0])
 
 
 # Poses from nothing

@@ -33,6 +33,7 @@ from tests.core.test_pipeline import PORTRAIT, ROOT, small_pipeline
 
 JAW = ARKIT_NAMES.index("jawOpen")
 BLINK = ARKIT_NAMES.index("eyeBlinkLeft")
+LOOK_OUT, LOOK_IN = (ARKIT_NAMES.index(f"eyeLook{way}Left") for way in ("Out", "In"))
 RATE = 16_000
 
 
@@ -330,6 +331,10 @@ def test_who_waits_blinks_and_sways_for_ever() -> None:
     shut = rows.expression[:, BLINK]
     assert 5 < int(((shut[1:] > 0.9) & (shut[:-1] <= 0.9)).sum()) < 40
     assert rows.expression.sum() > 0 and rows.expression[:, JAW].max() == 0
+    gaze = rows.expression[:, LOOK_OUT] - rows.expression[:, LOOK_IN]
+    quick = gaze.diff().abs() > 0.05
+    assert 10 < int((quick[1:] & ~quick[:-1]).sum()) < 90, "eyes shift now and then within a minute"
+    assert gaze.abs().max() < 0.9
     assert rows.pose.std(dim=0).min() > 0.005
     assert rows.pose.diff(dim=0).abs().max() < 0.02, "no jump where one stretch ends"
     late = idle.rows(25 * 3600 * 24)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
-from fd2talk_core.face.names import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES
+from fd2talk_core.face.names import ARKIT_NAMES, GAZE, MOUTH_NAMES, POSE_NAMES
 from fd2talk_core.face.rotations import rotation_matrix
 from fd2talk_core.motion import editing as edit
 from fd2talk_core.motion.coefficients import CoefficientSequence
@@ -453,3 +453,24 @@ def test_idle_motion_drifts_as_far_as_it_says_and_never_jumps() -> None:
     drift = edit.idle_motion(60_000, 25, 5).values
     assert torch.allclose(drift.std(0), torch.tensor(edit.IDLE_DEVIATION), rtol=0.1)
     assert math.degrees(float(drift[:, :3].diff(dim=0).abs().max())) < 1.0
+
+
+def test_idle_eyes_stay_on_their_spot_while_the_head_turns() -> None:
+    """Between two shifts the eyes turn against the head; the clip begins and ends with a straight look."""
+    still = edit.constant_pose(500, 25.0)
+    rest = face(500).replace(values=torch.zeros(500, 52))
+
+    def yaw(expression: CoefficientSequence) -> Tensor:
+        out, inward = (expression.names.index(f"eyeLook{way}Left") for way in ("Out", "In"))
+        return (expression.values[:, out] - expression.values[:, inward]) * GAZE["Out"]
+
+    one, again, other = (yaw(edit.idle_gaze(rest, still, seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert one[0] == 0 and one[-1].abs() < 1e-6
+    shifts = (one.diff().abs() > 1e-6).float().mean()
+    assert 0.01 < shifts < 0.3, "it rests most of the time"
+    assert 0.01 < one.std() < 0.1
+    swaying = edit.idle_motion(500, 25.0)
+    apart = yaw(edit.idle_gaze(rest, swaying, 0)) - one
+    assert torch.allclose(apart, -0.8 * swaying.values[:, 1], atol=1e-4)
+    assert not yaw(edit.idle_gaze(rest, still, 0, amount=0.0)).any()

@@ -28,8 +28,11 @@ from training.corpus.emotions import EMOTIONS, with_emotion  # noqa: E402
 from training.corpus.motion import FPS, Style, closures, frame_instants, speaking, synthesise  # noqa: E402
 from training.corpus.phonemes import Phone  # noqa: E402
 from training.corpus.shards import read_samples  # noqa: E402
+from training.corpus.styled import emotional  # noqa: E402
 from training.corpus.styled import main as styled_command  # noqa: E402
 from training.mouths import mouth_opening  # noqa: E402
+from training.scorecard.__main__ import main as scorecard  # noqa: E402
+from training.scorecard.styles import score_faces, styles_table  # noqa: E402
 from training.sources import load_speech  # noqa: E402
 from training.stages.motion import MotionStage  # noqa: E402
 
@@ -172,3 +175,36 @@ def test_what_teaches_no_style_is_told(world: Path, capsys) -> None:
     assert "holds no recordings with a style" in capsys.readouterr().err
     assert style.main([*line, "--data", str(world / "styled"), "--start", str(world / "weights")]) == 2
     assert "leave --start out" in capsys.readouterr().err
+
+
+# --- the scorecard ---------------------------------------------------------------------------------
+
+
+def test_the_scorecard_knows_a_copy_of_the_truth_from_a_face_that_stays_neutral(world: Path) -> None:
+    clips = load_speech(world / "data", default_face_model())[0].clips[:4]
+    rng = [np.random.default_rng(number) for number in range(len(clips))]
+    truth = {NEUTRAL: [clip.expression for clip in clips]}
+    for name in EMOTIONS:
+        truth[name] = [emotional(clip, name, 1.0, one) for clip, one in zip(clips, rng, strict=True)]
+    copied = score_faces(default_face_model(), clips, truth, truth)
+    for score in copied:
+        assert score.likeness == pytest.approx(1) and score.taken_for[score.style] == 1 == score.truth_known
+        assert all(made == true and moves == sways for _, made, true, moves, sways in score.raised.values())
+        assert score.follows > 0.9 and abs(score.gap) < 1.5
+    still = score_faces(default_face_model(), clips, dict.fromkeys(truth, truth[NEUTRAL]), truth)
+    for score in still:
+        assert score.taken_for[NEUTRAL] == 1 and score.gap == 0 and score.follows == pytest.approx(1)
+        assert score.likeness == pytest.approx(0 if score.style != NEUTRAL else 1)
+    assert "taken for what they are: 0.20 (chance 0.20)" in styles_table(still)
+    # a mouth that stands open by a tenth of jawOpen is seen at p, b, m
+    open_mouth = [clip.expression.clone() for clip in clips]
+    for one in open_mouth:
+        one[:, ARKIT_NAMES.index("jawOpen")] += 0.1
+    gaping = score_faces(default_face_model(), clips, {**truth, "sad": open_mouth}, truth)
+    assert next(score for score in gaping if score.style == "sad").gap > 2
+
+
+def test_what_the_scorecard_cannot_measure_is_told(world: Path, capsys) -> None:
+    weights = str(SHIPPED / "tiny")
+    assert scorecard(["--weights", weights, "--styles", "--out", str(world / "card")]) == 2
+    assert "give their folder with --data" in capsys.readouterr().err
