@@ -421,6 +421,23 @@ def test_motion_made_while_it_is_heard_is_that_of_the_whole(
             assert torch.corrcoef(jaws)[0, 1] > least
 
 
+def test_speech_in_a_style_is_that_of_the_whole(networks: MotionNetworks) -> None:
+    waveform, rate = read_audio(ROOT / "example_inputs" / "speech.wav")
+    waveform = waveform[:, rate : rate + round(0.36 * rate)]
+    heard = to_mono_16k(waveform, rate)
+    motion = SpeechMotion(networks, WholeLevel(heard), 3, 25.0, 0.2, 1.0, "happy", 0.7)
+    motion.push(heard)
+    motion.finish(Fraction(waveform.shape[1], rate))
+    rows = motion.advance()
+    features = networks.audio_encoder.encode(waveform, rate, 25.0)
+    mood = {"style": "happy", "style_strength": 0.7}
+    whole = sample_motion(networks.expression, features, seed=3, kind="expression", **mood).values
+    assert rows is not None and torch.allclose(rows.expression, whole, atol=1e-4)
+    smile = whole[:, ARKIT_NAMES.index("mouthSmileLeft")].mean()
+    plain = sample_motion(networks.expression, features, seed=3, kind="expression").values
+    assert smile > 0.1 + plain[:, ARKIT_NAMES.index("mouthSmileLeft")].mean()
+
+
 def test_a_small_avatar_lives() -> None:
     """Threads, networks and the machine's clock: slowly, yet all sound comes out, and nobody is stuck."""
     pcm = speech(0.8)

@@ -11,6 +11,7 @@ import torch
 import trimesh
 
 from fd2talk_core.__main__ import main
+from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES
@@ -21,6 +22,7 @@ from fd2talk_core.formats.gltf import METRES
 from fd2talk_core.formats.mesh_sequence import write_mesh_sequence
 from fd2talk_core.formats.sequences import load_motion
 from fd2talk_core.motion.coefficients import CoefficientSequence
+from fd2talk_core.motion.defaults import STYLES
 from fd2talk_core.motion.editing import idle_motion
 from fd2talk_core.motion.preview import preview_motion
 from fd2talk_core.pipeline import FD2TalkPipeline, MovingHead
@@ -185,6 +187,28 @@ def test_the_head_wears_the_face_of_a_portrait() -> None:
     head = pipeline.animate(image=portrait, motion=(face(2), idle_motion(2, 25.0)))
     assert head.identity is not None and head.identity.abs().max() > 0.1
     assert pipeline.animate(motion=(face(2), idle_motion(2, 25.0))).identity is None
+
+
+def test_a_head_speaks_in_the_mood_that_it_is_asked_for() -> None:
+    """With the weights that ship: each mood does what it is known by, and the head's motion stays."""
+    pipeline = FD2TalkPipeline.from_pretrained("tiny")
+    waveform, rate = read_audio(Path(__file__).parents[2] / "example_inputs" / "speech.wav")
+    heads = {style: pipeline.animate((waveform[:, : 2 * rate], rate), style=style) for style in STYLES}
+
+    def mean(style: str, name: str) -> float:
+        return float(heads[style].expression.values[:, ARKIT_NAMES.index(name)].mean())
+
+    for style, name in (
+        ("happy", "mouthSmileLeft"),
+        ("happy", "cheekSquintRight"),
+        ("sad", "mouthFrownLeft"),
+        ("sad", "browInnerUp"),
+        ("angry", "browDownRight"),
+        ("surprised", "eyeWideLeft"),
+        ("surprised", "browOuterUpRight"),
+    ):
+        assert mean(style, name) > 0.2 + mean("neutral", name), (style, name)
+    assert all(torch.equal(head.pose.values, heads["neutral"].pose.values) for head in heads.values())
 
 
 @pytest.mark.parametrize(
