@@ -245,6 +245,7 @@ BAD_FILES = [
     ("LoadImage", {"image": "tiny.png"}, r"32.*64"),
     ("EncodeReference", {"face_index": 5}, r"Face 5 was asked for, but the portrait has 1"),
     ("EncodeReference", {"face_box": "1, 2, three"}, r"four numbers are needed: left, top, right, bottom"),
+    ("ExpDiT", {"style": "sad"}, r"has not learned the style 'sad': choose one of neutral, or other weights"),
     ("FD2TalkUNetSampler", {"checkpoint": "truncated.safetensors"}, r"truncated\.safetensors"),
     ("FD2TalkUNetSampler", {"checkpoint": "pickle.safetensors"}, r"pickle\.safetensors is not a readable"),
     (
@@ -371,7 +372,7 @@ def test_the_set_that_ships_is_used_or_named_with_every_folder_searched(
     comfyui: ComfyUIServer, graph: dict
 ) -> None:
     part = heard(graph)
-    node_of(part, "ExpDiT")["checkpoint"] = "tiny"
+    node_of(part, "ExpDiT").update(checkpoint="tiny", style="happy", style_strength=0.7)
     shipped = ROOT / "fd2talk_core" / "weights" / "tiny" / "expression.safetensors"
     if shipped.exists():
         node_of(part, "LoadAudioWav2Vec")["encoder"] = "tiny"
