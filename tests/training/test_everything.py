@@ -60,7 +60,7 @@ def test_from_nothing_to_a_talking_video(tmp_path: Path) -> None:
     assert worked < 500
 
     run = tmp_path / "smoke"
-    for stage in everything.STAGES:
+    for stage in (*everything.STAGES, everything.STYLE):
         lines = (run / stage / "losses.jsonl").read_text().splitlines()
         losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
         third = len(losses) // 3
@@ -83,7 +83,7 @@ def test_from_nothing_to_a_talking_video(tmp_path: Path) -> None:
             continue  # Debian's recordings are not installed here; the row says so
         assert any(name.startswith(wanted) for name in names), wanted
     text = (run / "weights" / "README.md").read_text()
-    assert "## Scorecard" in text and all(stage in text for stage in everything.STAGES)
+    assert "## Scorecard" in text and all(f"| {stage} |" in text for stage in (*everything.STAGES, "style"))
 
     # done already: the second call keeps all of it and only speaks and scores again
     assert everything.train_stage(as_run(tmp_path), "unet", None)["stage"] == "unet"
