@@ -43,6 +43,7 @@ class Run:
         processes: training processes, one a GPU.
         workers: processes that make the corpus.
         takes: recordings that each portrait of the scorecard speaks.
+        seconds: of each of them; None is the scorecard's own.
     """
 
     config: str
@@ -54,6 +55,7 @@ class Run:
     processes: int
     workers: int
     takes: int = 3
+    seconds: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -179,7 +181,8 @@ def everything(run: Run, minutes: Mapping[str, float], portrait: Path, speech: P
         command("training.corpus.styled", run.data, "--out", run.styled_data, "--seed", run.seed)
         reports[STYLE] = train_stage(run, STYLE, minutes.get(STYLE), run.styled_data)
     video = speak(run, portrait, speech)
-    command("training.scorecard", "--weights", run.weights, "--data", run.data, "--takes", run.takes)
+    spoken = ("--takes", run.takes, *(() if run.seconds is None else ("--seconds", run.seconds)))
+    command("training.scorecard", "--weights", run.weights, "--data", run.data, *spoken)
     write_card(run, reports)
     print(f"{video} after {(time.monotonic() - started) / 60:.1f} min; weights in {run.weights}", flush=True)
 
@@ -205,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--takes", type=int, default=3, help="recordings that each portrait of the scorecard speaks"
     )
+    parser.add_argument("--seconds", type=float, help="of each of these recordings that is spoken")
     parser.add_argument("--portrait", type=Path, default=ROOT / "example_inputs" / "portrait.png")
     parser.add_argument("--speech", type=Path, default=ROOT / "example_inputs" / "speech.wav")
     given = parser.parse_args(arguments)
@@ -223,6 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
             processes=given.processes,
             workers=given.workers,
             takes=given.takes,
+            seconds=given.seconds,
         )
         everything(run, minutes, given.portrait, given.speech)
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import toy_stage  # noqa: E402
 from toy_stage import ToyStage  # noqa: E402
 
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
@@ -51,7 +52,7 @@ def run_toy(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> st
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    run_toy(folder)
+    toy_stage.main([str(folder)])
     return folder
 
 
@@ -83,7 +84,7 @@ def test_kill_and_resume_give_the_same_run(uninterrupted: Path, tmp_path: Path) 
     with safe_open(state, framework="pt") as file:
         saved = json.loads(file.metadata()["state"])["step"]
     assert 0 < saved < 60
-    run_toy(tmp_path)
+    toy_stage.main([str(tmp_path)])
     assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=1e-4)
     expected = load_file(uninterrupted / "weights" / "net.safetensors")
     for name, value in load_file(tmp_path / "weights" / "net.safetensors").items():
@@ -95,12 +96,12 @@ def test_two_processes_train_as_one_and_one_goes_on_for_them(tmp_path: Path) -> 
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617")
     two = ("--dropout", "0", "--steps", "30", "--accumulate", "2")
     assert "2 × " in run_toy(tmp_path / "two", *two, launcher=launcher)
-    run_toy(tmp_path / "one", "--dropout", "0", "--steps", "30")
+    toy_stage.main([str(tmp_path / "one"), "--dropout", "0", "--steps", "30"])
     expected = load_file(tmp_path / "one" / "weights" / "net.safetensors")
     for name, value in load_file(tmp_path / "two" / "weights" / "net.safetensors").items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
     for folder in ("one", "two"):
-        run_toy(tmp_path / folder, "--dropout", "0", "--steps", "40")
+        toy_stage.main([str(tmp_path / folder), "--dropout", "0", "--steps", "40"])
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-3)
     expected = load_file(tmp_path / "one" / "weights" / "net.safetensors")
     for name, value in load_file(tmp_path / "two" / "weights" / "net.safetensors").items():
@@ -108,7 +109,7 @@ def test_two_processes_train_as_one_and_one_goes_on_for_them(tmp_path: Path) -> 
 
 
 def test_data_workers_change_nothing(uninterrupted: Path, tmp_path: Path) -> None:
-    run_toy(tmp_path, "--workers", "1")
+    toy_stage.main([str(tmp_path), "--workers", "1"])
     assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=1e-6)
 
 

@@ -46,7 +46,7 @@ class ToyStage(Stage):
         save_file(state, weights / "net.safetensors", {"trained_on": trained_on})
 
 
-if __name__ == "__main__":
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=60)
@@ -54,8 +54,7 @@ if __name__ == "__main__":
     parser.add_argument("--dropout", type=float, default=0.02)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--accumulate", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
+    given = parser.parse_args(arguments)
     settings = TrainSettings(
         steps=given.steps,
         batch_size=8,
@@ -72,3 +71,8 @@ if __name__ == "__main__":
         given.folder / "weights",
         "a sine",
     )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

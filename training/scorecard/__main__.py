@@ -36,7 +36,7 @@ from .real import RealOptions, score_real
 from .speech import TEST_SPEECH, read_spoken_texts, real_speech_rows
 from .styles import score_styles
 from .table import Row, table
-from .talking import Describe, score_portraits
+from .talking import TAKE_SECONDS, Describe, score_portraits
 from .weights import Weights
 
 
@@ -48,6 +48,7 @@ def score(
     faces: Path | None = None,
     describe: Describe | None = None,
     takes: int = 3,
+    seconds: float = TAKE_SECONDS,
 ) -> list[Row]:
     """All rows that can be measured with what is at hand; pictures go to ``out``.
 
@@ -55,7 +56,7 @@ def score(
         data: folder with held-out shards.
         speech_folder: transcribed recordings.
         faces: folder of portraits beside those of :func:`~training.scorecard.portraits.portraits`.
-        describe, takes: as in :func:`~training.scorecard.talking.score_portraits`.
+        describe, takes, seconds: as in :func:`~training.scorecard.talking.score_portraits`.
     """
     shown = portraits(faces)
     out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def score(
     rows += real_speech_rows(weights, texts, speech_folder, out)
     voices = [text.waveform for text in texts if len(text.waveform) > 2 * SAMPLE_RATE]
     voices = voices or [to_mono_16k(*read_audio(EXAMPLES / "speech.wav"))]
-    rows += score_portraits(weights, shown, voices, out, takes=takes, describe=describe)
+    rows += score_portraits(weights, shown, voices, out, takes=takes, seconds=seconds, describe=describe)
     reference = encode_reference(shown[0][1], weights.autoencoder, FaceLandmarker(), weights.face_model)
     rows += score_flicker(weights, reference)
     rows += score_cost(weights, reference)
@@ -87,6 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--portraits", type=Path, help="folder of further portraits (set B)")
     parser.add_argument("--takes", type=int, default=3, help="recordings that each portrait speaks (set B)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"taken of each recording that a portrait speaks ({TAKE_SECONDS:g}), or of each clip (all of it)",
+    )
     parser.add_argument(
         "--out", type=Path, help="for scorecard.json, scorecard.txt and pictures; WEIGHTS/scorecard"
     )
@@ -130,7 +136,6 @@ def main(arguments: list[str] | None = None) -> int:
         help="give each talking clip in a folder the sound of the next, and measure whether the mouth "
         "follows and all else stays",
     )
-    real.add_argument("--seconds", type=float, help="taken of each clip (all of it)")
     real.add_argument("--seeds", type=int, default=4, help="motions sampled for each clip")
     real.add_argument(
         "--render",
@@ -174,7 +179,8 @@ def _score(given: argparse.Namespace, out: Path) -> str:
     if given.fetch_descriptor:
         fetch()
     describe = FaceDescriptor.load() if FOLDER.is_dir() else None
-    rows = score(weights, given.data, given.speech, out, given.portraits, describe, given.takes)
+    seconds = given.seconds or TAKE_SECONDS
+    rows = score(weights, given.data, given.speech, out, given.portraits, describe, given.takes, seconds)
     text = table(rows)
     content = [{**vars(row), "met": row.met} for row in rows]
     with writing(out):

@@ -37,12 +37,16 @@ Describe = Callable[[Tensor, Tensor], Tensor]
 """Pictures ``[n, 3, H, W]`` in 0..1 and landmarks ``[n, 478, 2]`` in pixels to descriptors ``[n, E]``."""
 
 
+TAKE_SECONDS = 4.0
+"""What a portrait speaks of a recording, where nothing else is asked for."""
+
+
 def score_portraits(
     weights: Weights,
     portraits: Sequence[tuple[str, Tensor]],
     speech: Sequence[Tensor],
     pictures_folder: Path,
-    seconds: float = 4.0,
+    seconds: float = TAKE_SECONDS,
     takes: int = 3,
     describe: Describe | None = None,
 ) -> list[Row]:
