@@ -17,8 +17,8 @@ import torch
 
 from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.networks.checkpoint import NETWORKS, read_header
-from training import everything
 from tests.host.media import write_wav
+from training import everything
 from training.scorecard.portraits import EXAMPLES
 
 ROOT = Path(__file__).parents[2]

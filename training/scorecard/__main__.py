@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        help=f"taken of each recording that a portrait speaks ({TAKE_SECONDS:g}), or of each clip (all of it)",
+        help=f"of each recording that a portrait speaks ({TAKE_SECONDS:g}), or of each clip (all of it)",
     )
     parser.add_argument(
         "--out", type=Path, help="for scorecard.json, scorecard.txt and pictures; WEIGHTS/scorecard"
