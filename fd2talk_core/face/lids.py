@@ -25,6 +25,9 @@ LOWER_RIMS = ((33, 7, 163, 144, 145, 153, 154, 155, 133), (263, 249, 390, 373, 3
 OVERLAP = 0.012
 """Face-model units (1.2 mm) by which the lids of a shut eye overlap, so that no slit is left."""
 
+_LEAST_FALL = 1e-3
+"""Face-model units, of a blink that moves a lid at all: another face model's may not."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Eye:
@@ -60,7 +63,7 @@ class _Eye:
         return cls(
             corners=face_model.triangles[face_model.mediapipe_triangles[points]],
             weights=by_corner.flatten(1),
-            falls=-(gap @ moved[points, 1]),
+            falls=-(gap @ moved[points, 1]).clamp(max=-_LEAST_FALL),
             vertices=vertices,
             blink=blink[vertices],
             columns=_between(face_model.mean[vertices, 0], at_rest[upper, 0]),

@@ -115,7 +115,14 @@ def test_every_edit_takes_or_refuses_any_value(name: str) -> None:
     function = getattr(editing, name)
     defaults = {"factors": 1.0, "amounts": {}, "weights": 0.5, "num_frames": 5, "fps": 25, "seed": 0}
     defaults |= {"per_minute": 10.0, "duration": 2.0, "seconds": 0.1, "yaw": 0.1, "pitch": 0.1, "text": "1 2"}
-    defaults |= {"times": None, "first": POSE, "second": POSE, "expression": EXPRESSION, "sequence": POSE}
+    defaults |= {
+        "times": None,
+        "first": POSE,
+        "second": POSE,
+        "expression": EXPRESSION,
+        "sequence": POSE,
+        "pose": POSE,
+    }
     parameters = inspect.signature(function).parameters
     for parameter in parameters:
         for value in ODD:

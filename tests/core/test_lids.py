@@ -72,3 +72,16 @@ def test_a_face_model_without_arkit_s_names_is_left_alone(face: FaceModel) -> No
     other.expression_names = ()
     shut = shapes(face, torch.zeros(1, face.identity_dim), eyeBlinkLeft=1.0)
     assert torch.equal(stop_lids(other, shut), shut)
+
+
+def test_a_blink_that_moves_nothing_breaks_nothing(face: FaceModel) -> None:
+    other = FaceModel(
+        {name: value.clone() for name, value in face.named_buffers()},
+        name="still lids",
+        expression_names=face.expression_names,
+        part_names=face.part_names,
+        camera=face.camera,
+    )
+    other.expression_basis[ARKIT_NAMES.index("eyeBlinkLeft")] = 0
+    shut = shapes(other, torch.zeros(1, face.identity_dim), eyeBlinkLeft=1.0, eyeBlinkRight=1.0)
+    assert torch.isfinite(stop_lids(other, shut)).all()
