@@ -248,7 +248,7 @@ class _Problem:
         size = (len(landmarks), face_model.expression_dim)
         self.prior = torch.zeros(size, dtype=torch.float64)
         self.prior_weight = torch.full(size[1:], EXPRESSION_SIGMA**-2, dtype=torch.float64)
-        self.gaze_pairs = torch.zeros(0, size[1], dtype=torch.float64)
+        self.gaze_pairs: list[tuple[Tensor, tuple[float, float]]] = []
         if scores is not None:
             self.prior = scores.double().cpu().clamp(0, 1).expand(size).clone()
             self.prior_weight[:] = EXPRESSION_SIGMA_SCORED**-2
@@ -257,8 +257,9 @@ class _Problem:
             weight = torch.cat([weight, IRIS_WEIGHT * _eyes_opened(landmarks)], dim=1)
             gaze = [name.startswith("eyeLook") for name in face_model.expression_names]
             self.prior_weight[torch.tensor(gaze)] = GAZE_SIGMA**-2
-            rows = [[signs.get(name, 0) for name in face_model.expression_names] for signs, _ in GAZE_PAIRS]
-            self.gaze_pairs = torch.tensor(rows, dtype=torch.float64)
+            for signs, sigmas in GAZE_PAIRS:
+                row = [signs.get(name, 0) for name in face_model.expression_names]
+                self.gaze_pairs.append((torch.tensor(row, dtype=torch.float64), sigmas))
         self.weight = (weight / LANDMARK_SIGMA**2).repeat_interleave(2, dim=1)
 
     def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
@@ -329,9 +330,9 @@ class _Problem:
         diagonal += DAMPING * diagonal
         diagonal[:, :size] += self.prior_weight
         right[:, :size] += self.prior_weight * (self.prior[frames] - expression)
-        for pair, (_, sigmas) in zip(self.gaze_pairs, GAZE_PAIRS, strict=False):
+        for pair, (below, above) in self.gaze_pairs:
             apart = expression @ pair
-            pull = torch.where(apart > 0, *(sigma**-2 for sigma in reversed(sigmas)))
+            pull = torch.where(apart > 0, above**-2, below**-2)
             normal[:, :size, :size] += pull[:, None, None] * torch.outer(pair, pair)
             right[:, :size] -= (pull * apart)[:, None] * pair
         # a coefficient at an end of its range that is pushed outward is left out of the step

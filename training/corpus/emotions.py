@@ -145,7 +145,7 @@ def with_emotion(
     values = expression.astype(np.float64)
     allowed = _room(values, phones, times)
     for name, gain in shown.scales.items():
-        for side in _sides(name):
+        for side in columns_of(name):
             values[:, side] *= 1 + strength * (gain - 1)
     for name in _GAZE:
         values[:, _INDEX[name]] *= 1 + strength * (shown.gaze - 1)
@@ -158,14 +158,14 @@ def with_emotion(
         level = np.clip((1 - beat) * lasting + beat * 2 * accents, 0, 1.3)
         added = strength * amount * float(np.exp(rng.normal(0, 0.12))) * most * level
         tilt = rng.normal(0, 0.08)
-        for side, sign in zip(_sides(name), (1, -1), strict=False):
+        for side, sign in zip(columns_of(name), (1, -1), strict=False):
             column = values[:, side]
             column += added * (1 + sign * tilt) * allowed.get(name, 1.0) * (1 - column.clip(0, 1)) ** 0.5
     return np.clip(values, 0, 1).astype(np.float32)
 
 
-def _sides(name: str) -> list[int]:
-    """Columns of a coefficient: one, or left and right."""
+def columns_of(name: str) -> list[int]:
+    """Columns of a coefficient that is named without a side: one, or left and right."""
     if name in _INDEX:
         return [_INDEX[name]]
     return [_INDEX[name + "Left"], _INDEX[name + "Right"]]
@@ -177,7 +177,7 @@ def _room(values: np.ndarray, phones: Sequence[Phone], times: np.ndarray) -> dic
     rounded = np.clip(values[:, _INDEX["mouthPucker"]] + values[:, _INDEX["mouthFunnel"]], 0, 1)
     corners = (1 - 0.4 * shut) * (1 - 0.6 * rounded)
     open_lips = (1 - shut) * (1 - bite)
-    lids = 1 - values[:, _sides("eyeBlink")].max(axis=1)
+    lids = 1 - values[:, columns_of("eyeBlink")].max(axis=1)
     room = dict.fromkeys(_MOUTH_CORNERS, corners)
     room |= dict.fromkeys({name.removesuffix("Left") for name in OPENERS}, 1 - shut)
     room |= {

@@ -20,14 +20,13 @@ from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
-from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.files import writing
 from fd2talk_core.motion.defaults import NEUTRAL
 from fd2talk_core.motion.sampling import sample_motion
 
-from ..corpus.emotions import EMOTIONS
+from ..corpus.emotions import EMOTIONS, columns_of
 from ..corpus.styled import emotional
-from ..measures import MILLIMETRES, correlation, lip_closure
+from ..measures import BILABIALS, MILLIMETRES, correlation, lip_closure
 from ..mouths import mouth_opening
 from ..sources import SpeechClip, SpeechSet
 from .table import aligned
@@ -68,7 +67,7 @@ def closure_gap(opening: Tensor, clip: SpeechClip) -> float:
     """Mean of the smallest opening ``[F]`` within each p, b, m, in face-model units; NaN without any."""
     smallest = []
     for name, start, end in clip.phonemes:
-        if name in ("p", "b", "m"):
+        if name in BILABIALS:
             first, last = (round(time * clip.fps - 0.5) for time in (start, end))
             around = opening[max(first, 0) : last + 1]
             smallest += [float(around.min())] if len(around) else []
@@ -140,7 +139,7 @@ def _raised(
     for name, (most, _) in EMOTIONS[style].raises.items() if style in EMOTIONS else ():
         if most < SHOWN:
             continue
-        columns = [i for i, other in enumerate(ARKIT_NAMES) if other in (name, name + "Left", name + "Right")]
+        columns = columns_of(name)
 
         def mean(motions: Sequence[Tensor], columns: list[int] = columns) -> float:
             return fmean(float(one[:, columns].mean()) for one in motions)
