@@ -201,10 +201,12 @@ def reference_flow(
         reference_expression, reference_pose = (
             part.expand(frames, -1) for part in (reference_expression, reference_pose)
         )
-    points = apply_pose(face_model(identity, reference_expression), reference_pose)
+    shape = stop_lids(face_model, face_model(identity, reference_expression))
+    points = apply_pose(shape, reference_pose)
     view = PortraitView.of_mesh(face_model, points, view_resolution(size * supersample))
     # a head that turns does not take the shoulders along: they stay where the portrait has them
-    mesh = pose_on_body(face_model, face_model(identity, expression), pose, reference_pose)
+    shape = stop_lids(face_model, face_model(identity, expression))
+    mesh = pose_on_body(face_model, shape, pose, reference_pose)
     return correspond(face_model, view, mesh, size, supersample=supersample)
 
 

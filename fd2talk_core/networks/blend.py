@@ -3,7 +3,8 @@
 A latent of a small autoencoder keeps no hair, lashes or pores; the portrait has them. So the decoder says
 beside its colours how far the portrait may be believed: at each pixel it mixes the portrait moved with the
 head, the portrait as it stands, and what the latents show (the occlusion map of DAWN, Eq. 3 and 4, with a
-third source). Its maps are of the latents' picture; the portrait is taken at its own resolution.
+third source); and beside the face, where there is no mesh, it may correct by how far the portrait is moved.
+Its maps are of the latents' picture; the portrait is taken at its own resolution.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..imaging import displace, resize
+from ..imaging import displace, resize, soften
 
 SOURCES = ("moved", "still", "made")
 """The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
@@ -38,10 +39,13 @@ class Blend:
     Attributes:
         weights: ``[F, 3, S, S]`` in 0..1, of :data:`SOURCES`; their sum is 1.
         colours: ``[F, 3, S, S]``, what the latents show.
+        shift: ``[F, 2, s, s]``, half widths of the picture that are added to the mesh's displacement; None
+            for a blend that adds nothing.
     """
 
     weights: Tensor
     colours: Tensor
+    shift: Tensor | None = None
 
     def picture(self, portrait: Tensor, displacement: Tensor) -> Tensor:
         """The frames.
@@ -61,6 +65,8 @@ class Blend:
         ``[F, 3, N, N]``, and the share that is left to it, ``[F, 1, N, N]``.
         """
         size = portrait.shape[-1]
+        if self.shift is not None:
+            displacement = displacement + resize(self.shift, displacement.shape[-1])
         moved = displace(portrait.expand(len(displacement), -1, -1, -1), displacement)
         of_moved, of_still, of_made = resize(self.weights, size).split(1, dim=1)
         return of_moved * moved + of_made * resize(self.colours, size), of_still
@@ -72,10 +78,21 @@ class PortraitBlend(nn.Module):
     Args:
         channels: by level, from fine to coarse; the finest has a quarter of the picture's side.
         blocks: residual blocks by level, on the way down and again on the way up.
+        paints: whether it also changes the colours that the latents show; without, what is painted is the
+            diffusion's alone.
+        shift: half widths of the picture by which it may move the portrait further beside the face, where
+            hair and collars follow the head as their distance from the camera has it, which no mesh tells.
     """
 
-    def __init__(self, channels: Sequence[int] = (48, 96, 128), blocks: Sequence[int] = (1, 1, 2)) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (48, 96, 128),
+        blocks: Sequence[int] = (1, 1, 2),
+        paints: bool = True,
+        shift: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.paints, self.reach = paints, shift
         self.down, self.up, self.joins = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.first = nn.Conv2d(_CHANNELS_IN * _PATCH**2, channels[0], 3, padding=1)
         for level, width in enumerate(channels):
@@ -90,9 +107,12 @@ class PortraitBlend(nn.Module):
             self.up.append(
                 nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level])))
             )
-        self.last = nn.Conv2d(channels[0], (len(SOURCES) + 3) * _PATCH**2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = nn.Conv2d(channels[0], (len(SOURCES) + 3 * paints) * _PATCH**2, 3, padding=1)
+        self.move = nn.Conv2d(channels[0], 2, 3, padding=1) if shift else None
+        for layer in (self.last, self.move):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(
         self, portrait: Tensor, matte: Tensor, made: Tensor, displacement: Tensor, masks: Tensor
@@ -118,9 +138,17 @@ class PortraitBlend(nn.Module):
         for join, layer, skip in zip(self.joins, self.up, reversed(skips[:-1]), strict=True):
             hidden = layer(skip + F.interpolate(join(hidden), size=skip.shape[-2:], mode="nearest"))
         maps = F.pixel_shuffle(self.last(hidden).float(), _PATCH)
-        logits, change = maps.split([len(SOURCES), 3], dim=1)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
-        return Blend((logits + _prior(masks)).softmax(dim=1), made + change)
+        weights = (maps[:, : len(SOURCES)] + _prior(masks)).softmax(dim=1)
+        colours = made + maps[:, len(SOURCES) :] if self.paints else made
+        return Blend(weights, colours, self._shift(hidden, masks[:, :1]))
+
+    def _shift(self, hidden: Tensor, coverage: Tensor) -> Tensor | None:
+        """``[F, 2, s, s]``, smooth, and none where the mesh is, ``[F, 1, S, S]``."""
+        if self.move is None:
+            return None
+        covered = F.max_pool2d(F.avg_pool2d(coverage, _PATCH), 5, stride=1, padding=2)
+        return soften(self.reach * self.move(hidden).float().tanh() * soften(1 - covered))
 
 
 def _patches(planes: Tensor) -> Tensor:

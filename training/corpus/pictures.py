@@ -10,7 +10,7 @@ from safetensors.numpy import load
 
 from fd2talk_core.face.names import ARKIT_NAMES
 
-from .appearance import anatomy, random_look
+from .appearance import Look, anatomy, random_look
 from .clips import random_identity, stream
 from .finish import develop
 from .motion import FPS, Style, synthesise
@@ -18,6 +18,7 @@ from .phonemes import PHONEMES, Phone
 from .render import Person, draw
 from .scenery import Place, random_place
 from .shards import ShardWriter, encode_arrays, encode_json, encode_picture, read_samples
+from .wardrobe import Wardrobe
 
 IDENTITIES_PER_SHARD = 32
 _JAW = ARKIT_NAMES.index("jawOpen")
@@ -78,8 +79,13 @@ def photograph(
     return develop(draw(person, place, expression, pose, size), place, rng)
 
 
+def _look(dressed: float, rng: np.random.Generator) -> Look:
+    """Of one of whom the share ``dressed`` wears hair and clothes out of the wardrobe."""
+    return random_look(rng, Wardrobe() if dressed and rng.random() < dressed else None)
+
+
 def write_frame_shard(
-    path: Path, first: int, count: int, frames: int, size: int, seed: int, split: str
+    path: Path, first: int, count: int, frames: int, size: int, seed: int, split: str, dressed: float = 0.0
 ) -> int:
     """Write ``frames`` pictures of each of ``count`` people; returns how many pictures that is.
 
@@ -90,7 +96,7 @@ def write_frame_shard(
     with ShardWriter(path) as shard:
         for index in range(first, first + count):
             rng = stream(seed, split, 2, index)
-            look, place, identity = random_look(rng), random_place(size, rng), random_identity(rng)
+            look, place, identity = _look(dressed, rng), random_place(size, rng), random_identity(rng)
             person = Person(look, identity)
             from_clip = bool(clips) and rng.random() < 0.67
             key, expression, pose = clips[index % len(clips)] if from_clip else ("", *random_motion(rng))
@@ -108,13 +114,13 @@ def write_frame_shard(
     return count * frames
 
 
-def write_video_shard(path: Path, number: int, size: int, seed: int, split: str) -> int:
+def write_video_shard(path: Path, number: int, size: int, seed: int, split: str, dressed: float = 0.0) -> int:
     """Write every frame of one clip of the same folder, with its sound; returns the number of frames."""
     clips = [sample for shard in sorted(path.parent.glob("clips-*.tar")) for sample in read_samples(shard)]
     key, speech = clips[number % len(clips)]
     arrays = load(speech["safetensors"])
     rng = stream(seed, split, 3, number)
-    person, place = Person(random_look(rng), arrays["alpha"]), random_place(size, rng)
+    person, place = Person(_look(dressed, rng), arrays["alpha"]), random_place(size, rng)
     motion = list(zip(arrays["expression"], arrays["pose"], strict=True))
     members = {
         f"{n}.jpg": encode_picture(photograph(person, place, e, p, size, rng))

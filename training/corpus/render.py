@@ -11,19 +11,36 @@ import numpy as np
 from scipy import sparse
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.lids import stop_lids
+from fd2talk_core.frames.close_ups import LOWER_TEETH as LOWER_SIDES
+from fd2talk_core.frames.close_ups import UPPER_TEETH as UPPER_SIDES
 
 from . import geometry
-from .appearance import MAP_SHAPE, Look, anatomy, map_coordinates
+from .appearance import MAP_SHAPE, Anatomy, Look, anatomy, map_coordinates
 from .noise import smoothstep
 from .scenery import Place
+from .wardrobe import Piece
 
-SKIN, LEFT_EYE, RIGHT_EYE, MOUTH, UPPER_TEETH, LOWER_TEETH, TONGUE, HAIR, GLASSES, CLOTH = range(10)
+(
+    SKIN, LEFT_EYE, RIGHT_EYE, MOUTH, UPPER_TEETH, LOWER_TEETH, TONGUE, HAIR, GLASSES, CLOTH, HAIR_PIECE,
+    GARMENT,
+) = range(12)  # fmt: skip
 _NOTHING = -1
 _PART_MATERIALS = {
     "left_eye": LEFT_EYE, "left_iris": LEFT_EYE, "left_pupil": LEFT_EYE, "right_eye": RIGHT_EYE,
     "right_iris": RIGHT_EYE, "right_pupil": RIGHT_EYE, "mouth_interior": MOUTH, "upper_teeth": UPPER_TEETH,
     "lower_teeth": LOWER_TEETH, "tongue": TONGUE,
 }  # fmt: skip
+_LAYERS = 8
+"""Surfaces that a ray passes at most: the last one counts as solid."""
+_GAP = 0.004
+"""Face-model units around a tooth's side that are dark."""
+_LID_SHADOW = 0.4
+"""Share of the light that an upper lid keeps from the eye right under it."""
+_BEYOND = 2e-3
+"""Lengths of a ray after which it goes on behind what it has passed."""
+_PASSED = 0.02
+"""Share of a ray's light that is not followed further."""
 _EDGE_OFFSETS = np.array([(-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375)], np.float32)
 
 
@@ -39,11 +56,14 @@ class Person:
         self._neutral = body.mean + np.tensordot(identity, basis, 1)
         self._expression_basis = model.expression_basis.numpy().reshape(model.expression_dim, -1)
         keep = ~body.part("eyelashes")
+        if look.clothes is not None:
+            keep &= ~look.clothes.hidden[body.triangles].all(1)
         materials = np.full(len(body.triangles), SKIN, np.int8)
         for name, material in _PART_MATERIALS.items():
             materials[body.part(name)] = material
-        middle = body.mean[body.triangles].mean(1)
-        materials[(np.hypot(middle[:, 0], middle[:, 2]) > look.collar) & (middle[:, 1] < -0.95)] = CLOTH
+        if look.clothes is None:
+            middle = body.mean[body.triangles].mean(1)
+            materials[(np.hypot(middle[:, 0], middle[:, 2]) > look.collar) & (middle[:, 1] < -0.95)] = CLOTH
         extras = self._extras(body)
         head = geometry.Mesh(
             self._neutral,
@@ -58,6 +78,7 @@ class Person:
         )
         self._worn = whole.vertices[len(body.mean) :].astype(np.float32)
         self._follows = whole.follows[:, None]
+        self.transparent = bool((self.materials == HAIR_PIECE).any())
         # Per vertex: place on the mean head and share of lips; for what is worn, surface coordinates instead.
         self.attributes = np.zeros((len(whole.vertices), 4), np.float32)
         self.attributes[: len(body.mean), :3] = body.mean
@@ -68,9 +89,18 @@ class Person:
         ones = np.ones(len(corners), np.float32)
         self._gather = sparse.csr_matrix((ones, (corners, which)), (len(whole.vertices), len(self.triangles)))
 
-    def _extras(self, body) -> list[tuple[geometry.Mesh, int]]:
+    def _extras(self, body: Anatomy) -> list[tuple[geometry.Mesh, int]]:
         look = self.look
-        extras = [(geometry.shoulders(), CLOTH)]
+        extras = []
+        if look.clothes is None:
+            extras.append((geometry.shoulders(), CLOTH))
+        else:
+            vertices = look.clothes.on(self._neutral)
+            extras.append((_worn(look.clothes, vertices, np.zeros(len(vertices))), GARMENT))
+        if look.hair is not None:
+            vertices = look.hair.on(self._neutral)
+            follows = geometry.hair_follows(vertices[:, 1])
+            extras.append((_worn(look.hair, vertices, follows), HAIR_PIECE))
         if look.long_hair:
             extras.append((geometry.long_hair(look.long_hair, self._neutral + look.displacement), HAIR))
         if look.glasses:
@@ -85,7 +115,8 @@ class Person:
     def vertices(self, expression: np.ndarray, pose: np.ndarray) -> np.ndarray:
         """[V, 3] in the world, for β [D_β] and p [6]; the head's vertices come first."""
         moved = (expression @ self._expression_basis).reshape(-1, 3)
-        head = self._neutral + moved + self.look.displacement
+        shape = stop_lids(anatomy().model, _tensor((self._neutral + moved)[None]))[0].numpy()
+        head = shape + self.look.displacement
         rest = np.concatenate([head, self._worn])
         rotation = rotation_matrix(pose[:3])
         turned = rest @ rotation.T + pose[3:]
@@ -97,6 +128,10 @@ class Person:
         """[V, 3] smooth unit normals."""
         a, b, c = (vertices[self.triangles[:, i]] for i in range(3))
         return _unit(self._gather @ np.cross(b - a, c - a))
+
+
+def _worn(piece: Piece, vertices: np.ndarray, follows: np.ndarray) -> geometry.Mesh:
+    return geometry.Mesh(vertices, piece.triangles, piece.surface, follows)
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -186,40 +221,76 @@ class _Shot:
         u = ((2 * columns + 1) / self.size - 1) / self.camera.focal
         v = ((2 * rows + 1) / self.size - 1) / self.camera.focal
         directions = np.stack([u, -v, -np.ones_like(u)], -1).astype(np.float32)
-        origins = np.zeros_like(directions)
-        origins[:, 2] = self.camera.distance
-        seen = self.scene.run(origins, directions, output=1)
-        hit = np.flatnonzero(seen["primID"] >= 0)
         row, column = (np.clip(np.rint(x), 0, self.size - 1).astype(np.int32) for x in (rows, columns))
-        colours = self.place.background.reshape(-1, 3).take(row * self.size + column, axis=0)
+        background = self.place.background.reshape(-1, 3).take(row * self.size + column, axis=0)
+        colours = np.zeros((len(rows), 3), np.float32)
         kind = np.full(len(rows), _NOTHING, np.int16)
         depth = np.full(len(rows), 30.0, np.float32)
-        if not len(hit):
-            return colours, kind, depth
-        primitive = seen["primID"][hit]
-        corners = self.person.triangles.take(primitive, axis=0)
-        b, c = seen["u"][hit, None], seen["v"][hit, None]
-        a = 1 - b - c
+        passed = np.ones(len(rows), np.float32)
+        starts, rays = np.zeros_like(directions), np.arange(len(rows))
+        starts[:, 2] = self.camera.distance
+        for layer in range(_LAYERS):
+            hit, surface, colour, alpha, distance = self._first(starts, directions[rays])
+            rest = np.setdiff1d(np.arange(len(rays)), hit, assume_unique=True)
+            colours[rays[rest]] += passed[rays[rest], None] * background[rays[rest]]
+            if not len(hit):
+                break
+            rays, starts = rays[hit], starts[hit]
+            if layer == _LAYERS - 1:
+                colour, alpha = colour / np.maximum(alpha, _PASSED)[:, None], np.ones_like(alpha)
+            colours[rays] += passed[rays, None] * colour
+            share = passed[rays] * alpha
+            new = (kind[rays] == _NOTHING) & (share > 0.3)
+            kind[rays[new]] = surface[new]
+            depth[rays[new]] = self.camera.distance - starts[new, 2] + distance[new]
+            passed[rays] -= share
+            on = np.flatnonzero(passed[rays] > _PASSED)
+            starts = starts[on] + directions[rays[on]] * (distance[on] + _BEYOND)[:, None]
+            rays = rays[on]
+        return colours, kind, depth
 
-        values = self.values
-        mixed = a * values.take(corners[:, 0], axis=0)
-        mixed += b * values.take(corners[:, 1], axis=0)
-        mixed += c * values.take(corners[:, 2], axis=0)
+    def _first(self, starts: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What rays [N, 3] meet first: which do [n], its material [n], its colour times its alpha [n, 3], its
+        alpha [n], its distance in lengths of the ray [n].
+        """
+        seen = self.scene.run(starts, directions, output=1)
+        hit = np.flatnonzero(seen["primID"] >= 0)
+        primitive = seen["primID"][hit]
+        mixed = self._mixed(primitive, seen["u"][hit, None], seen["v"][hit, None])
         attributes, normals = mixed[:, :4], _unit(mixed[:, 4:])
         towards = directions.take(hit, axis=0)
         view = -_unit(towards)
         normals *= np.where(_dot(normals, view) < 0, np.float32(-1), np.float32(1))[:, None]
         material = self.person.materials[primitive]
-        albedo, gloss, shine = _surface(self.person.look, material, attributes)
-        points = towards * seen["tfar"][hit, None]
-        points[:, 2] += self.camera.distance
-        lit = self._light(points, normals, view, albedo, gloss, shine, material)
+        albedo, gloss, shine, alpha = _surface(self.person.look, material, attributes)
+        points = towards * seen["tfar"][hit, None] + starts[hit]
+        lit = self._light(points, normals, view, albedo, gloss * alpha, shine, material)
         # Little light gets far into the mouth.
         inner = (material >= MOUTH) & (material <= TONGUE)
         depth_in = smoothstep((attributes[:, 2] - 0.45) / 0.5)
         lit[inner] *= (0.12 + 0.88 * depth_in[inner])[:, None]
-        colours[hit], kind[hit], depth[hit] = lit, material, seen["tfar"][hit]
-        return colours, kind, depth
+        return hit, material, lit, alpha, seen["tfar"][hit]
+
+    def _mixed(self, primitive: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+        """[N, 7] attributes and normals at places in triangles."""
+        corners = self.person.triangles.take(primitive, axis=0)
+        mixed = (1 - b - c) * self.values.take(corners[:, 0], axis=0)
+        mixed += b * self.values.take(corners[:, 1], axis=0)
+        mixed += c * self.values.take(corners[:, 2], axis=0)
+        return mixed
+
+    def _shade(self, starts: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """[N] how much of a light's way to places something stands in, 0 to 1."""
+        towards = np.broadcast_to(direction, starts.shape).astype(np.float32)
+        if not self.person.transparent:
+            return (self.scene.run(starts, towards, query="OCCLUDED") == 0).astype(np.float32)
+        seen = self.scene.run(starts, towards, output=1)
+        shade = (seen["primID"] >= 0).astype(np.float32)
+        hit = np.flatnonzero(shade)
+        thin = hit[self.person.materials[seen["primID"][hit]] == HAIR_PIECE]
+        mixed = self._mixed(seen["primID"][thin], seen["u"][thin, None], seen["v"][thin, None])
+        shade[thin] = _sample(self.person.look.hair.texture, mixed)[:, 3]
+        return shade
 
     def _light(self, points, normals, view, albedo, gloss, shine, material) -> np.ndarray:
         place, look = self.place, self.person.look
@@ -238,10 +309,9 @@ class _Shot:
             shining[front] = gloss.take(front) * angle ** shine.take(front)
             if number == 0 and place.shadow > 0:
                 starts = points.take(front, axis=0) + np.float32(0.02) * normals.take(front, axis=0)
-                towards = np.broadcast_to(direction, starts.shape).astype(np.float32)
-                shaded = front[self.scene.run(starts, towards, query="OCCLUDED") == 0]
-                diffuse[shaded] *= np.float32(1 - place.shadow)
-                shining[shaded] *= np.float32(1 - place.shadow)
+                open_share = 1 - np.float32(place.shadow) * self._shade(starts, direction)
+                diffuse[front] *= open_share[:, None]
+                shining[front] *= open_share
             light += diffuse * colour
             highlight += shining[:, None] * colour
         return albedo * light + highlight
@@ -268,8 +338,9 @@ def _bilinear(field: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
 
 def _surface(
     look: Look, material: np.ndarray, attributes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Albedo [N, 3], specular strength [N] and exponent [N] of what the rays hit."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Albedo times alpha [N, 3], specular strength [N] and exponent [N], and alpha [N] of what rays hit."""
+    alpha = np.ones(len(material), np.float32)
     albedo = np.zeros((len(material), 3), np.float32)
     gloss = np.full(len(material), 0.02, np.float32)
     shine = np.full(len(material), 12.0, np.float32)
@@ -293,7 +364,9 @@ def _surface(
         x, y = rest[of_teeth, 0], rest[of_teeth, 1]
         edge = -0.19 if gum_side > 0 else -0.345
         gum = smoothstep(gum_side * (y - edge) / 0.02 + 0.3 * np.cos(x * 75))[:, None]
-        gaps = (1 - 0.35 * np.exp(-((np.sin(x * 37.5) / 0.12) ** 2)))[:, None]
+        sides = UPPER_SIDES if gum_side > 0 else LOWER_SIDES
+        beside = np.abs(np.abs(x)[:, None] - np.array(sides, np.float32)).min(1)
+        gaps = (1 - 0.35 * np.exp(-((beside / _GAP) ** 2)))[:, None]
         albedo[of_teeth] = look.teeth * gaps * (1 - gum) + look.gums * gum
         gloss[of_teeth], shine[of_teeth] = 0.25, 40.0
     albedo[material == TONGUE] = look.tongue
@@ -310,7 +383,19 @@ def _surface(
         gloss[material == GLASSES], shine[material == GLASSES] = 0.4, 60.0
     cloth = np.flatnonzero(material == CLOTH)
     albedo[cloth] = _bilinear(look.cloth, (attributes[cloth, 1] * 48) % 62, attributes[cloth, 0] * 48)
-    return albedo, gloss, shine
+    for worn, piece in ((HAIR_PIECE, look.hair), (GARMENT, look.clothes)):
+        of_piece = np.flatnonzero(material == worn)
+        if piece is not None and len(of_piece):
+            texel = _sample(piece.texture, attributes[of_piece])
+            albedo[of_piece], alpha[of_piece] = texel[:, :3], texel[:, 3]
+            gloss[of_piece] = 0.03
+    return albedo, gloss, shine, alpha
+
+
+def _sample(texture: np.ndarray, surface: np.ndarray) -> np.ndarray:
+    """[N, 4] of a worn piece's texture at its surface coordinates, ``[N, 2 or more]``."""
+    rows, columns = texture.shape[:2]
+    return _bilinear(texture, surface[:, 1] * rows - 0.5, surface[:, 0] * columns - 0.5)
 
 
 def _eye(look: Look, offset: np.ndarray) -> np.ndarray:
@@ -322,7 +407,9 @@ def _eye(look: Look, offset: np.ndarray) -> np.ndarray:
     white = look.sclera * (1 - 0.12 * np.clip(radius - 1, 0, 1.5))[:, None]
     rim = smoothstep((radius - 0.95) / 0.12)[:, None]
     front = (offset[:, 2] > -0.2)[:, None]
-    return np.where(front, iris * (1 - rim) + white * rim, white)
+    # brow and lid stand over the eye
+    light = 1 - _LID_SHADOW * smoothstep((offset[:, 1:2] / anatomy().iris_radius + 0.3) / 1.3)
+    return np.where(front, iris * (1 - rim) + white * rim, white) * light
 
 
 def _tensor(array: np.ndarray):

@@ -212,6 +212,17 @@ class BlendStage(Stage):
         """The blend is a part of the autoencoder's file."""
         return {"autoencoder": self.autoencoder}
 
+    def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
+        """An earlier blend may have painted, which this one leaves to the diffusion, and had no shift."""
+        given, own = earlier.state_dict(), network.state_dict()
+        for name in ("weight", "bias"):
+            last, move = f"portrait_blend.last.{name}", f"portrait_blend.move.{name}"
+            if last in given and len(given[last]) > len(own[last]):
+                given[last] = given[last][: len(own[last])]
+            if move in own:
+                given.setdefault(move, own[move])
+        return given
+
     def export(self, weights: Path, trained_on: str) -> None:
         info = self.autoencoder.info
         rest = info.trained_on.partition(_BLEND_WORDS)[0]
