@@ -29,13 +29,12 @@ from ..face.state import FaceState
 from ..imaging import displace, distance_to, pixel_centers, push_pull, smoothstep, soften
 from ..networks.unet import MASK_NAMES
 
-HEAD_MARGIN = 0.15
-"""Hair and ears' surroundings move as the mesh's edge does up to this far from it."""
+HEAD_MARGIN = 0.5
+"""Half widths from the mesh up to which its surroundings move as its edge does: hair goes with the head as far
+as hair reaches. What is behind it does not, and which is which the decoder's blend says."""
 
-FALLOFF = 0.45
-"""Over this further distance the displacement fades to none. A shift d of the head neither folds the picture
-nor shows a second copy of the head's edge as long as d < FALLOFF / 1.5, the steepest slope of the fading
-being 1.5."""
+FALLOFF = 0.6
+"""Over this further distance the displacement fades to none."""
 
 DEPTH_TOLERANCE = 0.08
 """Face-model units (8 mm) by which a surface point may lie behind the portrait's nearest surface and count as

@@ -108,6 +108,43 @@ def test_an_untrained_blend_believes_the_mesh(autoencoder: FrameAutoencoder, ref
         torch.testing.assert_close(blend.colours, made)
 
 
+def test_a_blend_that_does_not_paint_shows_what_the_latents_show() -> None:
+    torch.manual_seed(1)
+    portrait, made, matte = (
+        torch.rand(1, 3, SIZE, SIZE),
+        torch.rand(1, 3, SIZE, SIZE),
+        torch.ones(1, 1, SIZE, SIZE),
+    )
+    for paints in (True, False):
+        blend = PortraitBlend(**BLEND, paints=paints)
+        torch.nn.init.normal_(blend.last.weight)
+        with torch.no_grad():
+            shown = blend(portrait, matte, made, displaced(), flow(covered=1.0).masks)
+        assert torch.equal(shown.colours, made) is not paints
+        assert shown.shift is None
+
+
+def test_a_shift_moves_what_lies_beside_the_mesh_and_nothing_of_the_mesh() -> None:
+    size, reach = 64, 0.1
+    blend = PortraitBlend(**BLEND, shift=reach)
+    portrait, matte = torch.rand(1, 3, size, size), torch.ones(1, 1, size, size)
+    masks = flow(visible=1.0, size=size).masks
+    masks[..., : size // 2] = 1.0  # the mesh is on the left
+    masks[:, 2:] = 0
+    with torch.no_grad():
+        still = blend(portrait, matte, portrait, displaced(size=size), masks)
+        assert not still.shift.any()  # untrained
+        blend.move.bias[:] = torch.tensor([100.0, 0.0])
+        moved = blend(portrait, matte, portrait, displaced(size=size), masks)
+    shift = F.interpolate(moved.shift, size=size, mode="bilinear")[0, 0]
+    assert not shift[:, : size // 2].any()
+    assert shift[:, -8:] == pytest.approx(reach)
+    only_moved = replace(moved, weights=only("moved", size).weights)
+    shown = only_moved.picture(portrait, displaced(size=size))
+    torch.testing.assert_close(shown[..., : size // 2], portrait[..., : size // 2])
+    assert (shown - portrait)[..., size // 2 + 12 :].abs().mean() > 0.1
+
+
 def test_the_portrait_is_taken_as_finely_as_the_picture_is(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:

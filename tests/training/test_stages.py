@@ -280,6 +280,19 @@ def test_a_stage_can_start_from_weights(world: Path, stage: str, networks: list[
             torch.testing.assert_close(made[key], value, atol=1e-5, rtol=2e-3)
 
 
+def test_a_blend_that_no_longer_paints_goes_on_from_one_that_did() -> None:
+    form = {"channels": (8, 8), "blocks": (1, 1)}
+    earlier, network = (
+        FrameAutoencoder(4, (8, 8), (1, 1), (1, 1), patch_size=1, blend={**form, **more})
+        for more in ({}, {"paints": False, "shift": 0.05})
+    )
+    torch.nn.init.normal_(earlier.portrait_blend.last.weight)
+    network.load_state_dict(BlendStage.grown(BlendStage, earlier, network))
+    kept = network.portrait_blend.last.weight
+    assert torch.equal(kept, earlier.portrait_blend.last.weight[: len(kept)])
+    assert not network.portrait_blend.move.weight.any()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_training_draws_the_timesteps_that_sampling_visits(share: float) -> None:
     generator = torch.Generator().manual_seed(1)
