@@ -31,7 +31,15 @@ from ..timing import check_fps, frame_count
 from ..waveforms import check_waveform
 from .bands import band_levels
 from .features import NATIVE_FPS, AudioFeatures
-from .front import ConvolutionFront, feature_count, receptive_field_of, stride_of
+from .front import (
+    ConvolutionFront,
+    block_powers,
+    feature_count,
+    noise_floor,
+    receptive_field_of,
+    stride_of,
+)
+from .pauses import spoken_frames
 from .resampling import SAMPLE_RATE, to_mono_16k
 
 if TYPE_CHECKING:
@@ -202,11 +210,15 @@ class AudioEncoder(nn.Module):
         return feature_count(self.model.config, num_samples)
 
     def normalize(self, waveform: Tensor) -> Tensor:
-        """Zero mean and unit variance over the last axis, if this model wants it."""
+        """Zero mean and unit variance over the last axis, if this model wants it; mere noise stays quieter
+        (:func:`~fd2talk_core.audio.front.noise_floor`).
+        """
         if not self.do_normalize:
             return waveform
         mean = waveform.mean(dim=-1, keepdim=True)
-        return (waveform - mean) / (waveform.var(dim=-1, unbiased=False, keepdim=True) + 1e-7).sqrt()
+        floor = noise_floor(block_powers(waveform))[..., None]
+        variance = torch.maximum(waveform.var(dim=-1, unbiased=False, keepdim=True), floor)
+        return (waveform - mean) / (variance + 1e-7).sqrt()
 
     def forward(self, waveform: Tensor) -> Tensor:
         """wav2vec 2.0's features of whole clips at once: ``[B, N]`` at 16 kHz to ``[B, num_features(N),
@@ -257,9 +269,11 @@ class AudioEncoder(nn.Module):
         check_fps(fps)
         waveform = check_waveform(waveform, sample_rate)
         duration = Fraction(waveform.shape[1], int(sample_rate))
-        features = self.encode_16k(to_mono_16k(waveform, sample_rate), callback)
-        frames = self.to_frames(features, max(1, frame_count(duration, NATIVE_FPS)))
-        return AudioFeatures(frames, duration, float(fps), self.name)
+        heard = to_mono_16k(waveform, sample_rate)
+        count = max(1, frame_count(duration, NATIVE_FPS))
+        frames = self.to_frames(self.encode_16k(heard, callback), count)
+        spoken = spoken_frames(heard, count, NATIVE_FPS)
+        return AudioFeatures(frames, duration, float(fps), self.name, spoken=spoken)
 
     @torch.no_grad()
     def encode_16k(

@@ -26,6 +26,8 @@ class AudioFeatures:
         fps: frame rate of the video to be made.
         encoder: name of the network that made them.
         native_fps: frame grid of the motion networks.
+        spoken: ``[F_native]`` bool, in which frames somebody speaks
+            (:func:`~fd2talk_core.audio.pauses.spoken_frames`); None where that is not known.
     """
 
     features: Tensor
@@ -33,6 +35,7 @@ class AudioFeatures:
     fps: float
     encoder: str
     native_fps: float = NATIVE_FPS
+    spoken: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_fps(self.fps)
@@ -47,6 +50,12 @@ class AudioFeatures:
             raise FD2TalkError(
                 f"{self.num_native_frames} audio features were given for {float(self.duration):.3f} s at "
                 f"{self.native_fps:g} a second."
+            )
+
+        if self.spoken is not None and self.spoken.shape != self.features.shape[:1]:
+            raise FD2TalkError(
+                f"{tuple(self.spoken.shape)} frames are said to be spoken or not, but there are "
+                f"{self.num_native_frames} audio features."
             )
 
     @property

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 FRONT_SECONDS = 4
 """Audio that goes through the convolutions at a time: base-size activations stay under 100 MB."""
 
+BLOCK = SAMPLE_RATE // 50
+"""Samples whose power is taken together."""
+QUIET_SHARE = 0.05
+"""Of the blocks: so many are a recording's quietest moments."""
+HEADROOM = 32.0
+"""A voice has at least so many times (15 dB) the power of those, or it is noise."""
+LEAST_BLOCKS = 50
+"""In a second or more somebody who speaks is quiet once."""
+DIGITAL_SILENCE = 1e-9
+"""Power under which a block is no room's noise: 16-bit steps have as much."""
+
 
 def stride_of(config: Wav2Vec2Config) -> int:
     """Samples from one feature to the next."""
@@ -65,7 +76,7 @@ class ConvolutionFront:
         self.waveform = waveform
         self.mean, self.scale = 0.0, 1.0
         if do_normalize:
-            self.mean, variance = _level_of(waveform) if level is None else level
+            self.mean, variance = level_of(waveform) if level is None else level
             self.scale = (variance + 1e-7) ** -0.5
         first = self.extractor.conv_layers[0]
         self.group_statistics = (
@@ -128,8 +139,37 @@ class ConvolutionFront:
         return self.projection(hidden.transpose(1, 2))[0][0]
 
 
-def _level_of(waveform: Tensor) -> tuple[float, float]:
-    """Mean and variance of ``[N]``."""
-    double = [piece.double() for piece in waveform.split(FRONT_SECONDS * SAMPLE_RATE)]
-    mean = sum(float(piece.sum()) for piece in double) / waveform.shape[0]
-    return mean, sum(float((piece - mean).square().sum()) for piece in double) / waveform.shape[0]
+def level_of(waveform: Tensor) -> tuple[float, float]:
+    """Mean and variance that ``[N]`` is normalised by; the latter not under :func:`noise_floor`."""
+    pieces = [piece.double() for piece in waveform.split(FRONT_SECONDS * SAMPLE_RATE)]
+    mean = sum(float(piece.sum()) for piece in pieces) / waveform.shape[0]
+    variance = sum(float((piece - mean).square().sum()) for piece in pieces) / waveform.shape[0]
+    return mean, max(variance, float(noise_floor(torch.cat([block_powers(piece) for piece in pieces]))))
+
+
+def block_powers(waveform: Tensor) -> Tensor:
+    """``[..., N // 320]``: the variance of each 20 ms of ``[..., N]`` at 16 kHz."""
+    count = waveform.shape[-1] // BLOCK
+    blocks = waveform[..., : count * BLOCK].unflatten(-1, (count, BLOCK))
+    return (blocks - blocks.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+
+
+def noise_floor(powers: Tensor) -> Tensor:
+    """The least variance by which a recording is normalised; 0 where less than a second of it sounds.
+
+    A voice swells and pauses, so its quietest moments lie 15 dB or more under its mean, while the noise of a
+    room hardly changes. Normalised to unit variance such noise would be as loud as any voice, and a mouth
+    that hears it hangs open; 10 dB lower an encoder takes it for the silence that it is.
+
+    Args:
+        powers: ``[..., n]`` of :func:`block_powers`.
+
+    Returns:
+        ``[...]``.
+    """
+    sounding = powers > DIGITAL_SILENCE
+    enough = sounding.sum(dim=-1) >= LEAST_BLOCKS
+    if not enough.any():
+        return torch.zeros_like(enough, dtype=powers.dtype)
+    quietest = powers.masked_fill(~sounding, math.nan).nanquantile(QUIET_SHARE, dim=-1)
+    return torch.where(enough, HEADROOM * quietest, 0.0)

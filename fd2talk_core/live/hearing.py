@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..audio.encoder import AudioEncoder
 from ..audio.features import NATIVE_FPS, AudioFeatures
+from ..audio.front import BLOCK, block_powers, noise_floor
 from ..audio.resampling import SAMPLE_RATE, BandlimitedResampler
 from ..timing import frame_count
 
@@ -82,10 +83,12 @@ class StreamResampler:
 
 class VoiceLevel:
     """Mean and variance of a voice, as far as it has been heard: an encoder was trained on recordings that
-    were normalised as a whole."""
+    were normalised as a whole. Noise that nobody speaks in is not taken for a quiet voice
+    (:func:`~fd2talk_core.audio.front.noise_floor`)."""
 
     def __init__(self) -> None:
         self._count = self._sum = self._squares = 0.0
+        self._rest, self._powers = torch.empty(0), torch.empty(0)  # samples of no whole block yet; of blocks
 
     def add(self, samples: Tensor) -> None:
         """``[n]`` samples at 16 kHz."""
@@ -93,6 +96,10 @@ class VoiceLevel:
         self._count += len(samples)
         self._sum += float(double.sum())
         self._squares += float(double.square().sum())
+        waiting = torch.cat([self._rest, samples])
+        self._rest = waiting[len(waiting) // BLOCK * BLOCK :]
+        remembered = LEVEL_SECONDS * SAMPLE_RATE // BLOCK
+        self._powers = torch.cat([self._powers, block_powers(waiting)])[-remembered:]
         if (fade := LEVEL_SECONDS * SAMPLE_RATE / max(self._count, 1)) < 1:
             self._count, self._sum, self._squares = (
                 fade * total for total in (self._count, self._sum, self._squares)
@@ -108,7 +115,8 @@ class VoiceLevel:
         variance = max(self._squares / self._count - mean**2, 1e-10)
         typical = TYPICAL_SECONDS * SAMPLE_RATE
         share = self._count / (self._count + typical)
-        return mean * share, math.exp(share * math.log(variance) + (1 - share) * math.log(TYPICAL_LEVEL**2))
+        level = math.exp(share * math.log(variance) + (1 - share) * math.log(TYPICAL_LEVEL**2))
+        return mean * share, max(level, float(noise_floor(self._powers)))
 
 
 class SpeechFeatures:
