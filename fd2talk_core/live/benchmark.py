@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -142,7 +142,8 @@ def look_ahead_cost(
     pipeline: FD2TalkPipeline, speech: tuple[Tensor, int], look_ahead: float, seed: int = 0
 ) -> LookAheadCost:
     """Make the motion of a recording at once and while it comes in, and compare the mouths."""
-    features = pipeline.audio_encoder.encode(*speech, 25.0)
+    # breath is left out: who hears a pause while it lasts does not know how long it will
+    features = replace(pipeline.audio_encoder.encode(*speech, 25.0), spoken=None)
     whole = sample_motion(pipeline.expression, features, kind="expression", seed=seed)
     heard = streamed_motion(pipeline, speech, look_ahead, seed)
     face_model: FaceModel = pipeline.face_model

@@ -20,6 +20,7 @@ from ..face.names import ARKIT_NAMES, POSE_NAMES
 from ..face.rotations import interpolate_pose
 from ..face.state import FaceState
 from ..imaging import smoothstep
+from ..motion.breathing import add_breath, add_brows, brow_lift, quiet_breath
 from ..motion.coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
 from ..motion.defaults import NEUTRAL
 from ..motion.editing import BLINK_OPEN, add_blinks, idle_gaze, idle_motion, natural_blink_times
@@ -239,8 +240,8 @@ class SpeechMotion:
 
 
 class IdleMotion:
-    """A face that waits: it blinks, looks here and there, and its head sways a little. A function of time and
-    the seed.
+    """A face that waits: it breathes, blinks, looks here and there, its brows move now and then, and its head
+    sways a little. A function of time and the seed.
 
     Args:
         names: of the expression's coefficients; without lids among them nothing blinks.
@@ -273,7 +274,11 @@ class IdleMotion:
             times = natural_blink_times(IDLE_SECONDS - 2 * BLINK_OPEN, self.seed + number, 17.0)
             expression = add_blinks(expression, times=[time for time in times if time < expression.duration])
             expression = idle_gaze(expression, sway, self.seed + number, IDLE_AMOUNT)
-        return Rows(expression.values, sway.values)
+        times = (torch.arange(self._length, dtype=torch.float64) + 0.5) / self.fps + start
+        breath, shut = quiet_breath(times, self.seed), torch.zeros(self._length)
+        face = add_breath("expression", expression.values, self.names, breath, shut)
+        face = add_brows(face, self.names, brow_lift(times, self.seed))
+        return Rows(face, add_breath("pose", sway.values, (), breath, shut))
 
 
 def on_portrait(rows: Rows, face: FaceState, names: tuple[str, ...], anchor: Tensor) -> Rows:

@@ -24,6 +24,7 @@ from ..networks.diffusion import ddim_sample, frame_noise
 from ..networks.motion_transformer import MotionTransformer
 from ..networks.pose_blink import BLINK_NAMES, PoseBlinkNetwork
 from ..progress import Callback
+from .breathing import add_breath, add_brows, breath_between, brow_lift
 from .coefficients import CoefficientSequence, blend_over_rest, mouth_mask, start_at_pose
 from .defaults import NEUTRAL
 
@@ -47,6 +48,8 @@ def sample_motion(
     callback: Callback | None = None,
 ) -> CoefficientSequence:
     """Expression or pose for a clip, by DDIM from noise that depends on the seed and the frame index alone.
+    Where the audio says that nobody speaks, the face breathes and its brows move
+    (:mod:`fd2talk_core.motion.breathing`).
 
     Args:
         model: of kind ``"expression"`` or ``"pose"``, or ``"joint"`` where ``kind`` is given. Of a
@@ -124,7 +127,7 @@ def sample_motion(
         mouth_alone,
         style=style_amounts(model, style, style_strength),
     )
-    return _finish(model, model.config.kind, values, audio, intensity, portrait)
+    return _finish(model, model.config.kind, values, audio, seed, intensity, portrait)
 
 
 @checked
@@ -164,7 +167,7 @@ def sample_pose_and_blinks(
     states = states[0].float().cpu()
     if callback is not None:
         callback(1, 1, None)
-    pose = _finish(model, "pose", states[:, : len(POSE_NAMES)], audio, intensity, portrait)
+    pose = _finish(model, "pose", states[:, : len(POSE_NAMES)], audio, seed, intensity, portrait)
     blinks = CoefficientSequence(
         "expression", states[:, len(POSE_NAMES) :].clamp(0, 1), audio.native_fps, model.config.face_model
     )
@@ -209,8 +212,8 @@ def sample_joint_motion(
     values = _sample_native(model, audio, seed, steps, guidance, first_frame, callback, style=amounts)
     expression, pose = values[:, : -len(POSE_NAMES)], values[:, -len(POSE_NAMES) :]
     return (
-        _finish(model, "expression", expression, audio, intensity, portrait),
-        _finish(model, "pose", pose, audio, intensity, portrait),
+        _finish(model, "expression", expression, audio, seed, intensity, portrait),
+        _finish(model, "pose", pose, audio, seed, intensity, portrait),
     )
 
 
@@ -324,10 +327,11 @@ def _finish(
     kind: Literal["expression", "pose"],
     values: Tensor,
     audio: AudioFeatures,
+    seed: int,
     intensity: float,
     portrait: FaceState | None,
 ) -> CoefficientSequence:
-    """Intensity, the video's frame rate, and the portrait's own rest, in that order."""
+    """Breath, intensity, the video's frame rate, and the portrait's own rest, in that order."""
     if not 0 <= intensity <= 10:
         raise FD2TalkError(f"intensity is {intensity}, but a number from 0 to 10 is needed.")
     face_model = model.config.face_model
@@ -337,6 +341,12 @@ def _finish(
             f"checkpoint was trained for {face_model!r}."
         )
     names = POSE_NAMES if kind == "pose" else tuple(model.config.coefficient_names)
+    if audio.spoken is not None:
+        breath, lips, rest = breath_between(audio.spoken, audio.native_fps, seed)
+        values = add_breath(kind, values, names, breath, lips)
+        if kind == "expression":
+            times = (torch.arange(len(values), dtype=torch.float64) + 0.5) / audio.native_fps
+            values = add_brows(values, names, rest * brow_lift(times, seed))
     if kind == "pose":
         values = scale_head_motion(values, intensity)
     else:
