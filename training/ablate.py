@@ -78,6 +78,24 @@ MOTION = (
     Variant("no_sync", "w/o L_sync (Table 3)", "motion", ("sync_weight=0",)),
     Variant("guided", "full, sampled with guidance 2", "motion", of="full", guidance=2.0, ours=True),
     Variant("all_audio", "w/o audio dropout", "motion", ("drop_audio=0",), ours=True),
+    Variant("film", "timestep by FiLM (FaceTalk)", "motion", ("network.time_conditioning=film",), ours=True),
+    Variant(
+        "amplified", "expressions amplified by 0.7 to 1.3 (FaceTalk)", "motion", ("amplitude=0.3",), ours=True
+    ),
+    Variant(
+        "longer",
+        "clips of 50 to 75 frames in the second half (DAWN)",
+        "motion",
+        ("longer_from=50", "longer_to=75", "longer_after=4800"),
+        ours=True,
+    ),
+    Variant(
+        "smoothed",
+        "audio smoothed by learned weights (DiffTalk)",
+        "motion",
+        ("network.audio_smoothing=8",),
+        ours=True,
+    ),
 )
 FRAMES = (
     Variant("decoupled", "full: φ₁ for motion, φ₂ for the portrait", "unet"),
@@ -381,8 +399,7 @@ _CAVEATS = (
     "- P_sync (Eq. 10) is the lip expert's that L_sync trains against, so it favours rows that are trained "
     "with it; the mouth's r and LVE do not.",
     "- Diversity is also high for a network that has learned nothing: read it beside Beat Align.",
-    "- FaceTalk's FiLM and expression augmentation, DAWN's curriculum and the learned blend have no row: the "
-    "first three are no values of the configuration, and the blend needs a UNet that is trained further.",
+    "- The learned blend has no row, since it needs a UNet that is trained further.",
 )
 
 

@@ -7,7 +7,7 @@ predicts, and ``"joint"`` is the paper's ablation in which one network predicts 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -18,11 +18,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..checks import shown
+from ..checks import check_whole, shown
 from ..errors import FD2TalkError
 from .attention import apply_rotary, banded_attention, local_attention, rotary_positions
 
 Kind = Literal["expression", "pose", "joint"]
+TimeConditioning = Literal["condition", "film"]
 
 POSE_DIM = 6
 """D_p: three angles and three shifts."""
@@ -33,6 +34,9 @@ SEGMENT = 512
 SMALLEST_STD = 1e-4
 """A coefficient that never moves in training (std 0) must not divide by zero; float16 still holds this."""
 
+
+MOST_SMOOTHING = 64
+"""Frames either way: two and a half seconds at 25 fps."""
 
 NORMS = 3
 """Of a layer, each of which a style scales and shifts."""
@@ -99,6 +103,39 @@ class StyleModulation(nn.Module):
         nn.init.zeros_(self.of_output.weight)
 
 
+class AudioFilter(nn.Module):
+    """Learned smoothing of audio features (DiffTalk's learnable temporal filtering): each frame hears a
+    weighted mean of those around it, by weights that hang on what sounds there. It begins near none at all.
+
+    Args:
+        audio_dim: D_a.
+        reach: w, frames on either side.
+        width: of the layer that weighs them.
+    """
+
+    def __init__(self, audio_dim: int, reach: int, width: int = 32) -> None:
+        super().__init__()
+        self.reach = reach
+        self.weigh = nn.Sequential(
+            nn.Conv1d(audio_dim, width, 3, padding=1),
+            nn.LeakyReLU(0.02),
+            nn.Conv1d(width, 2 * reach + 1, 3, padding=1),
+        )
+        nn.init.zeros_(self.weigh[2].weight)
+        nn.init.zeros_(self.weigh[2].bias)
+        nn.init.constant_(self.weigh[2].bias[reach : reach + 1], 6.0)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """``[B, F, D_a]`` to the same; what is constant stays as it is."""
+        features, frames = audio.mT, audio.shape[1]
+        weights = self.weigh(features).softmax(dim=1)
+        around = functional.pad(features, (self.reach, self.reach), mode="replicate")
+        # tap by tap: all at once would hold every frame 2w + 1 times
+        taps = range(2 * self.reach + 1)
+        mean = sum(weights[:, tap, None] * around[:, :, tap : tap + frames] for tap in taps)
+        return mean.mT
+
+
 class LocalSelfAttention(nn.Module):
     """Self-attention over ``window`` frames on either side with rotary positions (DAWN Sec. 3.6)."""
 
@@ -152,7 +189,11 @@ class AlignedCrossAttention(nn.Module):
 
 
 class MotionLayer(nn.Module):
-    """One of the L layers: self-attention, aligned cross-attention, feed-forward; pre-normed, residual."""
+    """One of the L layers: self-attention, aligned cross-attention, feed-forward; pre-normed, residual.
+
+    With ``time_dim`` what each of the three adds is scaled and shifted by the timestep's embedding of that
+    size (FaceTalk's FiLM layers, Fig. 10c).
+    """
 
     def __init__(
         self,
@@ -164,6 +205,7 @@ class MotionLayer(nn.Module):
         feed_forward_mult: int,
         dropout: float,
         audio_positions: bool = True,
+        time_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.norm_self = nn.LayerNorm(hidden_size)
@@ -177,6 +219,11 @@ class MotionLayer(nn.Module):
             hidden_size, mult=feed_forward_mult, activation_fn="gelu-approximate", dropout=dropout
         )
         self.dropout = nn.Dropout(dropout)
+        self.time_film = None
+        if time_dim is not None:
+            self.time_film = nn.Sequential(nn.Mish(), nn.Linear(time_dim, NORMS * 2 * hidden_size))
+            nn.init.zeros_(self.time_film[1].weight)
+            nn.init.zeros_(self.time_film[1].bias)
 
     def forward(
         self,
@@ -184,8 +231,10 @@ class MotionLayer(nn.Module):
         condition: Tensor,
         rotary: tuple[Tensor, Tensor],
         style: tuple[LayerStyle, Tensor] | None = None,
+        time: Tensor | None = None,
     ) -> Tensor:
-        """``[B, F, D]`` and τ(c) ``[B, F, D_τ]`` to ``[B, F, D]``, in a style ``[B, S]`` if there is one.
+        """``[B, F, D]`` and τ(c) ``[B, F, D_τ]`` to ``[B, F, D]``, in a style ``[B, S]`` if there is one, and
+        at a time ``[B, T]`` if the layer is told it.
 
         Outside training, long clips are taken a segment at a time. That changes nothing but the memory held
         at once: a segment's frames see no further than the two windows reach.
@@ -194,7 +243,7 @@ class MotionLayer(nn.Module):
         unbounded = self.self_attention.window is None or self.cross_attention.k is None
         step = frames if unbounded or torch.is_grad_enabled() else SEGMENT
         parts = [
-            self._segment(hidden_states, condition, rotary, style, start, min(start + step, frames))
+            self._segment(hidden_states, condition, rotary, style, time, start, min(start + step, frames))
             for start in range(0, frames, step)
         ]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
@@ -205,18 +254,22 @@ class MotionLayer(nn.Module):
         condition: Tensor,
         rotary: tuple[Tensor, Tensor],
         style: tuple[LayerStyle, Tensor] | None,
+        time: Tensor | None,
         start: int,
         stop: int,
     ) -> Tensor:
         frames = everything.shape[1]
         films = (None,) * NORMS if style is None else style[0].films(style[1]).unbind(1)
+        timed = (None,) * NORMS
+        if self.time_film is not None:
+            timed = self.time_film(time).unflatten(1, (NORMS, 2, -1)).unbind(1)
         near = _reach(start, stop, self.self_attention.window, frames)
         attended = self.self_attention(
             modulated(self.norm_self(everything[:, near]), films[0]),
             (rotary[0][near], rotary[1][near]),
             slice(start - near.start, stop - near.start),
         )
-        hidden_states = everything[:, start:stop] + self.dropout(attended)
+        hidden_states = everything[:, start:stop] + modulated(self.dropout(attended), timed[0])
         heard = _reach(start, stop, self.cross_attention.k, frames)
         attended = self.cross_attention(
             modulated(self.norm_cross(hidden_states), films[1]),
@@ -224,9 +277,9 @@ class MotionLayer(nn.Module):
             (rotary[0][heard], rotary[1][heard]),
             start - heard.start,
         )
-        hidden_states = hidden_states + self.dropout(attended)
+        hidden_states = hidden_states + modulated(self.dropout(attended), timed[1])
         normed = modulated(self.norm_feed_forward(hidden_states), films[2])
-        added = self.dropout(self.feed_forward(normed))
+        added = modulated(self.dropout(self.feed_forward(normed)), timed[2])
         return hidden_states + (added if style is None else added + style[0](normed, style[1]))
 
 
@@ -295,6 +348,11 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
         audio_positions: False leaves out the rotary positions of cross-attention, as the paper does.
         styles: names of the styles that it can move in; none for one that has a single way.
         style_rank: width of the feed-forward that each style has in a layer.
+        time_conditioning: ``"condition"`` tells the timestep in c beside the audio, as the paper does;
+            ``"film"`` in place of that scales and shifts what each part of a layer adds by it (FaceTalk
+            Sec. 3.2).
+        audio_smoothing: w, frames on either side over which the audio is smoothed by learned weights
+            (DiffTalk has 8, :class:`AudioFilter`); 0 for none.
     """
 
     @register_to_config
@@ -320,14 +378,22 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
         audio_positions: bool = True,
         styles: tuple[str, ...] | list[str] = (),
         style_rank: int = 16,
+        time_conditioning: TimeConditioning = "condition",
+        audio_smoothing: int = 0,
     ) -> None:
         super().__init__()
         _check_config(kind, coefficient_dim, hidden_size, num_heads, coefficient_names)
         _check_styles(styles)
+        _check_ideas(time_conditioning, audio_smoothing)
+        by_film = time_conditioning == "film"
         self.time_proj = Timesteps(time_embed_dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(time_embed_dim, time_embed_dim)
         self.null_audio = nn.Parameter(torch.randn(audio_dim) * 0.02)
-        self.condition_projection = nn.Linear(time_embed_dim + audio_dim, condition_dim)
+        # the timestep's share comes first, if there is one
+        self.time_share = 0 if by_film else time_embed_dim
+        self.condition_projection = nn.Linear(self.time_share + audio_dim, condition_dim)
+        if audio_smoothing:
+            self.audio_filter = AudioFilter(audio_dim, audio_smoothing)
         self.proj_in = nn.Linear(coefficient_dim, hidden_size)
         self.layers = nn.ModuleList(
             MotionLayer(
@@ -339,6 +405,7 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
                 feed_forward_mult,
                 dropout,
                 audio_positions,
+                time_embed_dim if by_film else None,
             )
             for _ in range(num_layers)
         )
@@ -350,14 +417,10 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
 
     def project_audio(self, audio: Tensor) -> Tensor:
         """The audio's share of τ(c) = W [t; a] + b, the same at every step: ``[B, F, D_τ]``."""
-        weight = self.condition_projection.weight[:, self.config.time_embed_dim :]
+        if self.config.audio_smoothing:
+            audio = self.audio_filter(audio)
+        weight = self.condition_projection.weight[:, self.time_share :]
         return functional.linear(audio, weight, self.condition_projection.bias)
-
-    def project_time(self, timestep: Tensor) -> Tensor:
-        """The timestep's share of τ(c): ``[B]`` to ``[B, 1, D_τ]``."""
-        embedding = self.time_embedding(self.time_proj(timestep).to(self.dtype))
-        weight = self.condition_projection.weight[:, : self.config.time_embed_dim]
-        return functional.linear(embedding, weight)[:, None]
 
     def forward(
         self,
@@ -390,8 +453,12 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
             elif drop_audio is not None:
                 audio = torch.where(drop_audio[:, None, None], null, audio)
             projected_audio = self.project_audio(audio)
-        condition = projected_audio + self.project_time(timestep.expand(sample.shape[0]))
-        condition = condition.expand(-1, sample.shape[1], -1)
+        time = self.time_embedding(self.time_proj(timestep.expand(sample.shape[0])).to(self.dtype))
+        condition = projected_audio
+        if self.time_share:
+            weight = self.condition_projection.weight[:, : self.time_share]
+            condition = condition + functional.linear(time, weight)[:, None]
+        condition = condition.expand(len(sample), sample.shape[1], -1)
         of_output = None
         if style is not None:
             style = style.to(sample.dtype)
@@ -403,7 +470,7 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
         hidden_states = self.proj_in(sample)
         for number, layer in enumerate(self.layers):
             in_style = None if style is None else (self.style.layers[number], style)
-            hidden_states = layer(hidden_states, condition, rotary, in_style)
+            hidden_states = layer(hidden_states, condition, rotary, in_style, time)
         return self.proj_out(modulated(self.norm_out(hidden_states), of_output))
 
 
@@ -430,3 +497,10 @@ def _check_styles(styles: Sequence[str]) -> None:
     named = isinstance(styles, tuple | list) and all(isinstance(name, str) and name for name in styles)
     if not named or len(set(styles)) != len(styles):
         raise FD2TalkError(f"styles is {shown(styles)}, but a list of different names is needed.")
+
+
+def _check_ideas(time_conditioning: str, audio_smoothing: int) -> None:
+    if time_conditioning not in get_args(TimeConditioning):
+        known = " or ".join(map(repr, get_args(TimeConditioning)))
+        raise FD2TalkError(f"time_conditioning is {shown(time_conditioning)}, but {known} is needed.")
+    check_whole(audio_smoothing, "audio_smoothing", 0, MOST_SMOOTHING)

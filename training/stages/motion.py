@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fd2talk_core import configs
 from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.audio.features import AudioFeatures
+from fd2talk_core.checks import check_whole
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.motion.defaults import NEUTRAL
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion
 from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -32,6 +34,9 @@ from ..measures import pose_range
 from ..mouths import compare_mouths, mouth_basis
 from ..sources import SpeechClip, SpeechSet, face_model_of, load_speech, need_weights
 from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
+
+STYLES_TOLD = "; styles: "
+"""In the words of a checkpoint, before what its styles were trained on."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,12 @@ class MotionOptions:
         smallest_std: coefficients that move less than this over the data are normalised as if they moved this
             much, so that Eq. 8 does not spend itself on a cheek that never moves.
         joint: one network for both.
+        amplitude: each training clip's expression is scaled by a factor drawn from 1 - amplitude to
+            1 + amplitude, so that one sound goes with more than one motion (FaceTalk Eq. 8); 0 for none.
+        longer_from, longer_to: lengths between which that of each batch is drawn once ``longer_after``
+            samples of the run have been seen (DAWN Sec. 3.5: short clips first, then longer ones of random
+            length); 0 for none. Samples are steps times the batch size.
+        longer_after: samples of ``frames`` frames before that.
         visited: part of the timesteps drawn from those that sampling in the recommended steps visits;
             the rest are uniform as in the paper, so that any number of steps can be sampled.
         held_out_clips, held_out_seconds: what the validation samples.
@@ -63,10 +74,21 @@ class MotionOptions:
     visited: float = 0.0
     held_out_clips: int = 16
     held_out_seconds: float = 6.0
+    amplitude: float = 0.0
+    longer_from: int = 0
+    longer_to: int = 0
+    longer_after: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.visited <= 1:
-            raise FD2TalkError(f"visited is {self.visited}, but a part from 0 to 1 is needed.")
+        for name in ("visited", "amplitude"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise FD2TalkError(f"{name} is {getattr(self, name)}, but a part from 0 to 1 is needed.")
+        if (self.longer_from or self.longer_to) and not self.frames <= self.longer_from <= self.longer_to:
+            raise FD2TalkError(
+                f"longer_from and longer_to are {self.longer_from} and {self.longer_to}, but rising lengths "
+                f"of at least {self.frames} frames are needed, or 0 for both."
+            )
+        check_whole(self.longer_after, "longer_after", 0)
 
 
 class MotionStage(Stage):
@@ -101,8 +123,12 @@ class MotionStage(Stage):
 
         weights = 1 + (options.mouth_weight - 1) * mouth_mask(names, self.mouth_basis.shape[0]).float()
         self.register_buffer("weights", weights / weights.mean(), persistent=False)
+        self.bounded = bool(names) and set(names) <= set(ARKIT_NAMES)
         self.windows = speech.windows(options.frames)
-        self.styles = next(iter(networks.values())).config.styles
+        if options.longer_to:
+            speech.windows(options.longer_to)  # says at once if no recording is as long
+        self.style_words: dict[str, str] = {}
+        self._look_for_styles()
         self.visited = {
             kind: torch.tensor(sampling_timesteps(network.config.recommended_steps)[:-1])
             for kind, network in networks.items()
@@ -118,21 +144,46 @@ class MotionStage(Stage):
                 floor[-6:] = self.options.smallest_std / 10
             network.set_normalization(values.mean(dim=0), torch.maximum(std, floor))
 
+    def _look_for_styles(self) -> None:
+        """Which styles the networks have, and whether these recordings teach any."""
+        self.styles = next(iter(self.networks.values())).config.styles
+        amounts = (style_of(clip, self.styles) for clip in self.speech.clips)
+        self.in_styles = bool(self.styles) and any(bool(amount.any()) for amount in amounts)
+
+    def batch(
+        self, indices: Sequence[int], generator_of: Callable[[int], torch.Generator]
+    ) -> dict[str, Tensor]:
+        options = self.options
+        if options.longer_to and indices[0] >= options.longer_after:
+            lengths = (options.longer_from, options.longer_to + 1)
+            length = int(torch.randint(*lengths, (), generator=generator_of(indices[0])))
+            self.windows = self.speech.windows(length)
+        elif self.windows.frames != options.frames:
+            self.windows = self.speech.windows(options.frames)
+        return super().batch(indices, generator_of)
+
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.window(*self.windows.draw(generator), generator)
 
     def window(self, clip: SpeechClip, start: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The sample of a clip from a frame on."""
-        part = slice(start, start + self.options.frames)
+        frames = self.windows.frames
+        part = slice(start, start + frames)
+        expression = clip.expression[part]
+        if self.options.amplitude:
+            factor = 1 + self.options.amplitude * (2 * torch.rand((), generator=generator) - 1)
+            expression = expression * factor
+            if self.bounded:
+                expression = expression.clamp(0, 1)
         sample = {
-            "expression": clip.expression[part],
+            "expression": expression,
             "pose": clip.pose[part],
             "audio": clip.features[part].float(),
             "drop": torch.rand((), generator=generator) < self.options.drop_audio,
             "style": style_of(clip, self.styles),
         }
         for kind, network in self.networks.items():
-            shape = (self.options.frames, network.config.coefficient_dim)
+            shape = (frames, network.config.coefficient_dim)
             sample[f"{kind}_noise"] = torch.randn(shape, generator=generator)
             sample[f"{kind}_timestep"] = draw_timestep(self.visited[kind], self.options.visited, generator)
         return sample
@@ -141,7 +192,7 @@ class MotionStage(Stage):
         self, network: MotionTransformer, batch: dict[str, Tensor]
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``(x_t, t) -> x0`` by a network, with a batch's sound."""
-        style = batch["style"] if network.config.styles else None
+        style = batch["style"] if network.config.styles and self.in_styles else None
         return lambda noisy, t: network(noisy, t, batch["audio"], batch["drop"], style=style)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -180,12 +231,31 @@ class MotionStage(Stage):
             return mouth.sum() * 0
         return sync_loss_over_clip(self.expert, mouth[heard], audio[heard])
 
-    def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
-        """Styles are taught after this stage: what an earlier network knows of them does not fit another."""
-        given = earlier.state_dict()
-        if network.config.styles:
-            return given
-        return {name: value for name, value in given.items() if not name.startswith("style.")}
+    def start_from(self, weights: Path) -> None:
+        """As of every stage. Styles that the earlier networks have learned are kept: as they are where no
+        recording here is said in one, else they learn on.
+        """
+        for kind, network in self.networks.items():
+            path = weights / f"{kind}.safetensors"
+            if not path.is_file():
+                continue  # which the stage says in its own words
+            earlier = load_checkpoint(path, type(network))
+            learned = list(earlier.config.styles)
+            if learned and list(network.config.styles) not in ([], learned):
+                raise FD2TalkError(
+                    f"{path} has learned the styles {', '.join(learned)}, but this stage's {kind} is to have "
+                    f"{', '.join(network.config.styles)}."
+                )
+            if learned:
+                self.networks[kind] = with_styles(network, learned, earlier.config.style_rank)
+                _, mark, told = earlier.info.trained_on.partition(STYLES_TOLD)
+                self.style_words[kind] = mark + told
+        super().start_from(weights)
+        self._look_for_styles()
+        if self.styles and not self.in_styles:
+            for network in self.networks.values():
+                if network.config.styles:
+                    network.style.requires_grad_(False)
 
     def validate(self, folder: Path | None) -> dict[str, float]:
         options = self.options
@@ -217,7 +287,7 @@ class MotionStage(Stage):
                 face_model=self.face_model.name,
                 native_fps=network.config.native_fps,
                 steps=network.config.recommended_steps,
-                trained_on=trained_on,
+                trained_on=trained_on + self.style_words.get(kind, ""),
             )
             save_checkpoint(network, weights / f"{kind}.safetensors", info)
 
@@ -237,6 +307,33 @@ def style_of(clip: SpeechClip, styles: Sequence[str]) -> Tensor:
             )
         amounts[list(styles).index(clip.style)] = clip.style_strength
     return amounts
+
+
+def with_styles(
+    network: MotionTransformer, styles: Sequence[str], rank: int | None = None
+) -> MotionTransformer:
+    """A network that can learn these styles, and else is the same; itself, where it knows them already.
+
+    Args:
+        rank: width of each style's feed-forward; None leaves it.
+
+    Raises:
+        FD2TalkError: when it has learned others.
+    """
+    learned = list(network.config.styles)
+    if learned == list(styles):
+        return network
+    if learned:
+        raise FD2TalkError(
+            f"The expression network has learned the styles {', '.join(learned)}, but the data has "
+            f"{', '.join(styles)}: start from one without styles."
+        )
+    arguments = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    arguments |= {"styles": list(styles), "style_rank": rank or network.config.style_rank}
+    grown = MotionTransformer.from_config(arguments)
+    grown.load_state_dict({**grown.state_dict(), **network.state_dict()})
+    grown.info = getattr(network, "info", None)
+    return grown.train(False)
 
 
 def sample_clip(networks: Any, features: AudioFeatures, seed: int) -> tuple[Tensor, Tensor]:

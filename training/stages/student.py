@@ -131,7 +131,7 @@ class StudentUNet(UNetStage):
 
 
 class StudentMotion(MotionStage):
-    """ExpDiT and PoseDiT that make motion in few steps.
+    """ExpDiT and PoseDiT that make motion in few steps, in every style that their teachers know.
 
     Args:
         stage: whose networks have the teachers' weights; they are trained, their copies teach.
@@ -147,6 +147,11 @@ class StudentMotion(MotionStage):
         super().__init__(networks, *shared)
         for kind, (mean, deviation) in kept.items():  # the teachers', not those of this data
             networks[kind].set_normalization(mean, deviation)
+        self.style_words = stage.style_words
+        self.in_styles = bool(self.styles)  # the teachers show any, whatever the recordings are said in
+        for network in networks.values():
+            if network.config.styles:
+                network.style.requires_grad_(True)
         self.interval = Interval(steps, teacher_steps)
         self.teachers = nn.ModuleDict({kind: _frozen(network) for kind, network in networks.items()})
         for network in networks.values():
@@ -157,6 +162,8 @@ class StudentMotion(MotionStage):
 
     def sample(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         sample = super().sample(index, generator)
+        if self.styles:
+            sample["style"] = drawn_style(len(self.styles), generator)
         return {**sample, **{f"{kind}_timestep": self.interval.draw(generator) for kind in self.networks}}
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -182,6 +189,15 @@ class StudentMotion(MotionStage):
         found = super().validate(folder)
         teacher = {f"teacher_{name}": self.reached[name] for name in found if "true" not in name}
         return {**found, **teacher}
+
+
+def drawn_style(count: int, generator: torch.Generator) -> Tensor:
+    """``[count]``: one of the styles, with any strength; none in half of the cases."""
+    amounts = torch.zeros(count)
+    if torch.rand((), generator=generator) < 0.5:
+        chosen = torch.randint(count, (), generator=generator)
+        amounts[chosen] = torch.rand((), generator=generator)
+    return amounts
 
 
 def _frozen(network: nn.Module) -> nn.Module:

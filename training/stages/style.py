@@ -33,7 +33,7 @@ from ..corpus.phonemes import Phone
 from ..mouths import compare_mouths
 from ..sources import SpeechSet, face_model_of, load_speech, need_weights
 from ..trainer import Stage, stage_main, stage_options
-from .motion import MotionOptions, MotionStage
+from .motion import STYLES_TOLD, MotionOptions, MotionStage, with_styles
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class StyleStage(MotionStage):
     def export(self, weights: Path, trained_on: str) -> None:
         network = self.networks["expression"]
         before = network.info
-        words = f"{before.trained_on}; styles: {trained_on}"
+        words = f"{before.trained_on}{STYLES_TOLD}{trained_on}"
         save_checkpoint(network, weights / "expression.safetensors", replace(before, trained_on=words))
 
     def start_from(self, weights: Path) -> None:
@@ -176,27 +176,6 @@ def in_styles(speech: SpeechSet, styles: Sequence[str] | None = None) -> SpeechS
             and (styles is None or clip.style in styles)
         )
     )
-
-
-def with_styles(network: MotionTransformer, styles: Sequence[str]) -> MotionTransformer:
-    """A network that can learn these styles, and else is the same; itself, where it knows them already.
-
-    Raises:
-        FD2TalkError: when it has learned others.
-    """
-    learned = list(network.config.styles)
-    if learned == list(styles):
-        return network
-    if learned:
-        raise FD2TalkError(
-            f"The expression network has learned the styles {', '.join(learned)}, but the data has "
-            f"{', '.join(styles)}: start from one without styles."
-        )
-    arguments = {name: value for name, value in network.config.items() if not name.startswith("_")}
-    grown = MotionTransformer.from_config({**arguments, "styles": list(styles)})
-    grown.load_state_dict({**grown.state_dict(), **network.state_dict()})
-    grown.info = network.info
-    return grown.train(False)
 
 
 def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> tuple[Stage, str]:
