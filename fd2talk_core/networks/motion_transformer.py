@@ -116,23 +116,20 @@ class AudioFilter(nn.Module):
     def __init__(self, audio_dim: int, reach: int, width: int = 32) -> None:
         super().__init__()
         self.reach = reach
-        self.weigh = nn.Sequential(
-            nn.Conv1d(audio_dim, width, 3, padding=1),
-            nn.LeakyReLU(0.02),
-            nn.Conv1d(width, 2 * reach + 1, 3, padding=1),
-        )
-        nn.init.zeros_(self.weigh[2].weight)
-        nn.init.zeros_(self.weigh[2].bias)
-        nn.init.constant_(self.weigh[2].bias[reach : reach + 1], 6.0)
+        last = nn.Conv1d(width, 2 * reach + 1, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():
+            last.bias.copy_(6.0 * (torch.arange(2 * reach + 1) == reach))
+        self.weigh = nn.Sequential(nn.Conv1d(audio_dim, width, 3, padding=1), nn.LeakyReLU(0.02), last)
 
     def forward(self, audio: Tensor) -> Tensor:
         """``[B, F, D_a]`` to the same; what is constant stays as it is."""
         features, frames = audio.mT, audio.shape[1]
         weights = self.weigh(features).softmax(dim=1)
         around = functional.pad(features, (self.reach, self.reach), mode="replicate")
-        # tap by tap: all at once would hold every frame 2w + 1 times
-        taps = range(2 * self.reach + 1)
-        mean = sum(weights[:, tap, None] * around[:, :, tap : tap + frames] for tap in taps)
+        mean = torch.zeros_like(features)
+        for tap in range(2 * self.reach + 1):  # all at once would hold every frame 2w + 1 times
+            mean = mean + weights[:, tap, None] * around[:, :, tap : tap + frames]
         return mean.mT
 
 
@@ -219,11 +216,12 @@ class MotionLayer(nn.Module):
             hidden_size, mult=feed_forward_mult, activation_fn="gelu-approximate", dropout=dropout
         )
         self.dropout = nn.Dropout(dropout)
-        self.time_film = None
+        self.time_film: nn.Sequential | None = None
         if time_dim is not None:
-            self.time_film = nn.Sequential(nn.Mish(), nn.Linear(time_dim, NORMS * 2 * hidden_size))
-            nn.init.zeros_(self.time_film[1].weight)
-            nn.init.zeros_(self.time_film[1].bias)
+            linear = nn.Linear(time_dim, NORMS * 2 * hidden_size)
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            self.time_film = nn.Sequential(nn.Mish(), linear)
 
     def forward(
         self,
@@ -260,9 +258,8 @@ class MotionLayer(nn.Module):
     ) -> Tensor:
         frames = everything.shape[1]
         films = (None,) * NORMS if style is None else style[0].films(style[1]).unbind(1)
-        timed = (None,) * NORMS
-        if self.time_film is not None:
-            timed = self.time_film(time).unflatten(1, (NORMS, 2, -1)).unbind(1)
+        film = self.time_film
+        timed = (None,) * NORMS if film is None else film(time).unflatten(1, (NORMS, 2, -1)).unbind(1)
         near = _reach(start, stop, self.self_attention.window, frames)
         attended = self.self_attention(
             modulated(self.norm_self(everything[:, near]), films[0]),
