@@ -106,7 +106,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     meshes.add_argument(
         "--mesh",
         metavar="OUT",
-        help="write an animated OUT.glb (or .usdc, .usda), or a folder OUT/ with a mesh file a frame",
+        help="write an animated OUT.glb (or .usdc, .usda), whose blendshapes add up, or a folder OUT/ with a "
+        "mesh file a frame, whose lids stop where they meet",
     )
     meshes.add_argument("--mesh-files", choices=MESH_FILES, default="ply", help="in the folder")
     meshes.add_argument(

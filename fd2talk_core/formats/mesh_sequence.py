@@ -1,7 +1,8 @@
 """Motion as one mesh file a frame, PLY or OBJ: for tools that take no glTF, or want the vertices themselves.
 
 Every file of a sequence has the same vertices in the same order, those of the face model, and the same
-triangles. Lengths are metres, y is up and z toward the viewer, as in the GLB.
+triangles. Lengths are metres, y is up and z toward the viewer, as in the GLB. Unlike the GLB's and the USD
+file's blendshapes, which are linear, lids stop where they meet.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_amount, check_choice, checked
+from ..face.lids import stop_lids
 from ..face.model import FaceModel
 from ..face.skinning import pose_on_body
 from ..face.smoothing import smooth_deformations
@@ -80,7 +82,7 @@ def write_mesh_sequence(
         )
         for start in range(0, frames, _FRAMES_AT_ONCE):
             part = slice(start, start + _FRAMES_AT_ONCE)
-            shapes = moved(alpha[None], betas[part])
+            shapes = stop_lids(moved, moved(alpha[None], betas[part]))
             posed = pose_on_body(face_model, shapes, poses[part], torch.zeros(1, 6)) * METRES
             for number, vertices in enumerate(posed.float().numpy(), start):
                 (partial / f"frame_{number:0{digits}}.{files}").write_bytes(encode(vertices))

@@ -1,7 +1,8 @@
 """Motion as a USD file, for Maya, Houdini, Omniverse and Blender: blendshapes and bones, as in the GLB.
 
 Written with Pixar's own library (the package ``usd-core``), which is asked for when a file is written and is
-no dependency of the pack. Lengths are metres, y is up; time codes are frames.
+no dependency of the pack. Lengths are metres, y is up; time codes are frames. Lids may go past each other, as
+in the GLB.
 """
 
 from __future__ import annotations

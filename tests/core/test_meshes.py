@@ -13,7 +13,8 @@ import trimesh
 from fd2talk_core.__main__ import main
 from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.model import default_face_model
+from fd2talk_core.face.lids import BLINKS, stop_lids
+from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.skinning import pose_on_body
 from fd2talk_core.face.smoothing import smooth_deformations, smoothing_weights
@@ -37,9 +38,13 @@ def face(frames: int, fps: float = 25.0) -> CoefficientSequence:
     return CoefficientSequence("expression", values, fps, default_face_model().name, ARKIT_NAMES)
 
 
-def truth(expression: torch.Tensor, pose: torch.Tensor, **changed: object) -> np.ndarray:
-    model = default_face_model()
-    shape = changed.get("model", model)(torch.zeros(1, model.identity_dim), expression[None])
+def truth(
+    expression: torch.Tensor, pose: torch.Tensor, model: FaceModel | None = None, stopped: bool = False
+) -> np.ndarray:
+    """Positions by Eq. 1, and in a sequence of files with lids that stop where they meet."""
+    model = model or default_face_model()
+    shape = model(torch.zeros(1, model.identity_dim), expression[None])
+    shape = stop_lids(model, shape) if stopped else shape
     return pose_on_body(model, shape, pose[None], torch.zeros(1, 6))[0].numpy() * METRES
 
 
@@ -74,10 +79,26 @@ def test_a_minute_of_voice_opens_in_an_independent_reader_with_the_right_vertice
     assert len(files) == MINUTE * FPS
     for number in (0, 61, 119):
         mesh = trimesh.load(files[number], process=False)
-        expected = truth(expression.values[number], pose.values[number])
-        np.testing.assert_allclose(mesh.vertices, expected, atol=1e-6)
+        moved = expression.values[number], pose.values[number]
+        np.testing.assert_allclose(mesh.vertices, truth(*moved, stopped=True), atol=1e-6)
         np.testing.assert_array_equal(mesh.faces, default_face_model().triangles)
-        np.testing.assert_allclose(glb.vertices(number / FPS)[:count], expected, atol=1e-5)
+        np.testing.assert_allclose(glb.vertices(number / FPS)[:count], truth(*moved), atol=1e-5)
+
+
+def test_in_a_sequence_lids_stop_where_they_meet(tmp_path: Path) -> None:
+    """Of a person whose lids a whole blink drives past each other, as a GLB's shape keys do."""
+    model = default_face_model()
+    person = torch.randn(8, model.identity_dim, generator=torch.Generator().manual_seed(0))[0]
+    shut = torch.zeros(2, 52)
+    shut[1, [ARKIT_NAMES.index(name) for name in BLINKS]] = 1
+    blink = CoefficientSequence("expression", shut, 25.0, model.name, ARKIT_NAMES)
+    write_mesh_sequence(tmp_path / "head", model, blink, None, identity=person)
+    free = model(person[None], shut)
+    met = stop_lids(model, free)
+    assert torch.equal(met[0], free[0]) and (met[1] - free[1]).abs().amax() > 0.01
+    for number, expected in enumerate(met):
+        mesh = trimesh.load(tmp_path / "head" / f"frame_{number:05}.ply", process=False)
+        np.testing.assert_allclose(mesh.vertices, expected * METRES, atol=1e-6)
 
 
 def test_an_obj_has_the_same_corners_and_the_parts_by_name(tmp_path: Path) -> None:
@@ -89,7 +110,7 @@ def test_an_obj_has_the_same_corners_and_the_parts_by_name(tmp_path: Path) -> No
         [part.vertices[part.faces] for part in getattr(mesh, "geometry", {"head": mesh}).values()]
     )
     by_part = model.triangles[model.triangle_parts.argsort(stable=True)]
-    expected = truth(expression.values[1], pose.values[1])[by_part.numpy()]
+    expected = truth(expression.values[1], pose.values[1], stopped=True)[by_part.numpy()]
     assert found.shape == expected.shape
     np.testing.assert_allclose(
         np.sort(found.reshape(-1, 9), axis=0), np.sort(expected.reshape(-1, 9), axis=0), atol=1e-6
@@ -169,11 +190,11 @@ def test_preview_glb_and_sequence_are_smoothed_alike(tmp_path: Path) -> None:
 
     write_glb(tmp_path / "head.glb", model, face(2), None, smoothing=1.0)
     write_mesh_sequence(tmp_path / "head", model, face(2), None, smoothing=1.0)
-    expected = truth(face(2).values[1], torch.zeros(6), model=smooth_deformations(model, 1.0))
-    moved = Glb(tmp_path / "head.glb").vertices(1 / 25)[: model.num_vertices]
-    np.testing.assert_allclose(moved, expected, atol=1e-5)
+    moved = face(2).values[1], torch.zeros(6), smooth_deformations(model, 1.0)
+    found = Glb(tmp_path / "head.glb").vertices(1 / 25)[: model.num_vertices]
+    np.testing.assert_allclose(found, truth(*moved), atol=1e-5)
     mesh = trimesh.load(tmp_path / "head" / "frame_00001.ply", process=False)
-    np.testing.assert_allclose(mesh.vertices, expected, atol=1e-6)
+    np.testing.assert_allclose(mesh.vertices, truth(*moved, stopped=True), atol=1e-6)
     pictures = [
         torch.cat(list(preview_motion(shown, expression, None, size=96, smoothing=amount).chunks))
         for shown, amount in ((model, 1.0), (smooth_deformations(model, 1.0), 0.0), (model, 0.0))
