@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .model import FaceModel
+from .state import FaceState
 
 BLINKS = ("eyeBlinkRight", "eyeBlinkLeft")
 
@@ -87,6 +88,14 @@ def stop_lids(face_model: FaceModel, shapes: Tensor) -> Tensor:
             shapes = shapes.clone()
             shapes[:, eye.vertices] -= (excess @ eye.columns.mT)[..., None] * eye.blink
     return shapes
+
+
+@lru_cache(maxsize=4)  # a portrait's view and its close-ups ask for the same one
+@torch.inference_mode(False)  # what is kept may be used by those who differentiate
+@torch.no_grad()
+def portrait_shape(face_model: FaceModel, portrait: FaceState) -> Tensor:
+    """``[1, V, 3]``: a portrait's own shape, its lids stopped; to be read, not written to."""
+    return stop_lids(face_model, face_model(portrait.identity[None], portrait.expression[None]))
 
 
 @lru_cache(maxsize=4)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..face.lids import stop_lids
+from ..face.lids import portrait_shape
 from ..face.model import FaceModel, apply_pose, project, unpose
 from ..face.names import EYE_PARTS, MOUTH_PARTS
 from ..face.palette import lit_mouth_colours
@@ -409,8 +409,7 @@ class CloseUps:
         self.reference, self.face_model = reference, face_model
         self.crop = reference.crop.movedim(-1, 0)[None]
         self.teeth_drop = 0.0
-        face = reference.face
-        self.shape = stop_lids(face_model, face_model(face.identity[None], face.expression[None]))
+        self.shape = portrait_shape(face_model, reference.face)
         self.portrait = self._portrait(self.teeth_drop)
         regions = _regions(face_model) if reference.face_found else ()
         focal, size = face_model.camera.focal, self.crop.shape[-1]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.lids import stop_lids
+from ..face.lids import portrait_shape
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.parts import below_the_eyes, part_kinds
@@ -102,8 +102,8 @@ class PortraitView:
     @torch.no_grad()
     def of(cls, face_model: FaceModel, portrait: FaceState, resolution: int) -> PortraitView:
         """The view of one portrait."""
-        shape = stop_lids(face_model, face_model(portrait.identity[None], portrait.expression[None]))
-        return cls.of_mesh(face_model, apply_pose(shape, portrait.pose[None]), resolution)
+        posed = apply_pose(portrait_shape(face_model, portrait), portrait.pose[None])
+        return cls.of_mesh(face_model, posed, resolution)
 
     @classmethod
     @torch.no_grad()

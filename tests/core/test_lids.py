@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fd2talk_core.face.lids import LOWER_RIMS, OVERLAP, UPPER_RIMS, stop_lids
+from fd2talk_core.face.lids import LOWER_RIMS, OVERLAP, UPPER_RIMS, portrait_shape, stop_lids
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES
+from fd2talk_core.face.state import FaceState
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,17 @@ def test_a_face_model_without_arkit_s_names_is_left_alone(face: FaceModel) -> No
     other.expression_names = ()
     shut = shapes(face, torch.zeros(1, face.identity_dim), eyeBlinkLeft=1.0)
     assert torch.equal(stop_lids(other, shut), shut)
+
+
+def test_a_portrait_s_shape_is_computed_once_and_is_the_same(face: FaceModel) -> None:
+    values = torch.rand(len(ARKIT_NAMES), generator=torch.Generator().manual_seed(0))
+    portrait = FaceState(torch.ones(face.identity_dim), values, torch.zeros(6), face.name)
+    with torch.inference_mode():
+        shape = portrait_shape(face, portrait)
+    assert portrait_shape(face, portrait) is shape and not shape.is_inference()
+    assert torch.equal(shape, stop_lids(face, face(portrait.identity[None], values[None])))
+    other = FaceState(-portrait.identity, values, portrait.pose, face.name)
+    assert not torch.equal(portrait_shape(face, other), shape)
 
 
 def test_a_blink_that_moves_nothing_breaks_nothing(face: FaceModel) -> None:
