@@ -12,7 +12,7 @@ from .errors import FD2TalkError
 from .files import check_output
 from .formats.defaults import MESH_FILES, VMC_PORT
 from .frames.defaults import DEFAULT_DETAIL
-from .marks.defaults import CORNERS, LABEL_SIZE
+from .marks.defaults import add_label_options
 from .motion.defaults import (
     BETWEEN,
     LONGER_POLICIES,
@@ -72,9 +72,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--segment", metavar="I/N", help="make one of n parts, for python -m fd2talk_core.join"
     )
-    parser.add_argument("--label", default="", metavar="TEXT", help="a line to be seen in every frame")
-    parser.add_argument("--label-corner", choices=CORNERS, default=CORNERS[0])
-    parser.add_argument("--label-size", type=float, default=LABEL_SIZE, help="of the picture's shorter side")
+    add_label_options(parser)
     keys = parser.add_argument_group("lips by hand")
     keys.add_argument(
         "--lip-keys",

@@ -11,7 +11,7 @@ from ..checks import check_number, check_whole
 from ..errors import FD2TalkError
 from ..files import check_input
 from ..frames.defaults import DEFAULT_DETAIL
-from ..marks.defaults import CORNERS, LABEL_SIZE
+from ..marks.defaults import add_label_options
 from ..motion.defaults import NEUTRAL, STYLES
 from ..terminal import run_command
 
@@ -45,9 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--detail", type=float, default=DEFAULT_DETAIL, help="of the portrait, 0 to 1")
     parser.add_argument("--size", type=int, help="side of the crop in pixels; the checkpoint's own")
     parser.add_argument("--face-index", type=int, default=0, help="which face, 0 is the largest")
-    parser.add_argument("--label", default="", metavar="TEXT", help="a line to be seen in every frame")
-    parser.add_argument("--label-corner", choices=CORNERS, default=CORNERS[0])
-    parser.add_argument("--label-size", type=float, default=LABEL_SIZE, help="of the picture's shorter side")
+    add_label_options(parser)
     measuring = parser.add_argument_group("measuring")
     measuring.add_argument(
         "--benchmark", action="store_true", help="push speech as fast as it plays, and tell what came of it"
