@@ -327,23 +327,26 @@ class FD2TalkPipeline:
 
         report = _reporter(progress)
         picture = image if isinstance(image, Tensor) else read_image(image)
-        expression, pose, sound = self._motion(
-            report,
-            audio=audio,
+        sound = _sound_of(audio, driving)
+        head = self.animate(
+            sound,
             driving=driving,
             motion=motion,
             missing_faces=missing_faces,
+            lip_keys=lip_keys,
+            between_keys=between_keys,
+            key_reach=key_reach,
             fps=fps,
             seed=seed,
-            steps=motion_steps,
+            motion_steps=motion_steps,
             guidance=guidance,
             expression_intensity=expression_intensity,
             pose_intensity=pose_intensity,
             style=style,
             style_strength=style_strength,
+            progress=progress,
         )
-        expression, told = self._keyed(expression, lip_keys, between_keys, key_reach, report)
-        fps = expression.fps
+        expression, pose, fps = head.expression, head.pose, head.expression.fps
         reference = encode_reference(
             picture,
             self.autoencoder,
@@ -405,7 +408,7 @@ class FD2TalkPipeline:
             inputs,
             (expression, pose),
             marks,
-            told,
+            head.report,
             part,
         )
 
@@ -444,15 +447,17 @@ class FD2TalkPipeline:
             FD2TalkError: one sentence naming the input that cannot be used.
         """
         report = _reporter(progress)
+        # all inputs are read before anything long is done with one
+        sound = _sound_of(audio)
         identity = None
         if image is not None:
             picture = image if isinstance(image, Tensor) else read_image(image)
             identity = crop_portrait(
                 picture, self.landmarker, self.face_model, face_index=face_index, callback=report("portrait")
             ).face.identity
-        expression, pose, _ = self._motion(
+        expression, pose = self._motion(
             report,
-            audio=audio,
+            sound=sound,
             driving=driving,
             motion=motion,
             missing_faces=missing_faces,
@@ -567,7 +572,7 @@ class FD2TalkPipeline:
         self,
         report: Callable[[str], Callback | None],
         *,
-        audio: tuple[Tensor, int] | Path | str | None,
+        sound: tuple[Tensor, int] | None,
         driving: Path | str | None,
         motion: tuple[CoefficientSequence, CoefficientSequence] | None,
         missing_faces: MissingPolicy,
@@ -579,26 +584,19 @@ class FD2TalkPipeline:
         pose_intensity: float,
         style: str,
         style_strength: float,
-    ) -> tuple[CoefficientSequence, CoefficientSequence, tuple[Tensor, int] | None]:
-        """Expression and pose from whichever moves the face, and the sound that goes with them."""
-        if audio is None and driving is None and motion is None:
+    ) -> tuple[CoefficientSequence, CoefficientSequence]:
+        """Expression and pose from whichever moves the face."""
+        if sound is None and driving is None and motion is None:
             raise FD2TalkError("Nothing moves the portrait: give a voice, a driving video or a motion file.")
         if driving is not None and motion is not None:
             raise FD2TalkError("A driving video and a motion were given, but one of them is needed.")
         _check_unstyled(style, driving, motion)
-        # all inputs are read before anything long is done with one
-        sound = audio if isinstance(audio, tuple) else None
-        if isinstance(audio, Path | str):
-            sound = read_audio(audio)
-        elif audio is None and driving is not None and has_sound(driving):
-            sound = read_audio(driving)
-
         if driving is not None:
             motion = self._follow(driving, missing_faces, report)
         if motion is not None:
             fps = motion[0].fps if fps is None else fps
             expression, pose = (part.resample(fps, frame_count(part.duration, fps)) for part in motion)
-            return expression, pose, sound
+            return expression, pose
         features = self.audio_encoder.encode(*sound, 25.0 if fps is None else fps, callback=report("audio"))
         expression, pose = (
             sample_motion(
@@ -622,7 +620,7 @@ class FD2TalkPipeline:
                 (self.pose, "pose", pose_intensity, {}),
             )
         )
-        return take_blinks(expression, self.pose, features, seed), pose, sound
+        return take_blinks(expression, self.pose, features, seed), pose
 
     def _keyed(
         self,
@@ -660,6 +658,17 @@ class FD2TalkPipeline:
             track, frames.fps, self.face_model, missing=missing, callback=report("driving motion")
         )
         return read.expression, read.pose
+
+
+def _sound_of(
+    audio: tuple[Tensor, int] | Path | str | None, driving: Path | str | None = None
+) -> tuple[Tensor, int] | None:
+    """The voice; without one, what is heard in the driving video, if anything is."""
+    if isinstance(audio, Path | str):
+        return read_audio(audio)
+    if audio is None and driving is not None and has_sound(driving):
+        return read_audio(driving)
+    return audio
 
 
 def _check_unstyled(style: str, *given: object) -> None:
