@@ -512,7 +512,7 @@ APP_RESULTS = ("SaveVideo", "Coeff3DMMPreview")
 
 
 def as_app(graph: Graph) -> None:
-    """Choose what app mode shows of any graph: its files, seeds, the amount of motion, the video."""
+    """Choose what app mode shows of any graph: its files, mood, seeds, amount of motion, and video."""
     by_class: dict[str, list[Node]] = {}
     for node in graph.nodes:
         by_class.setdefault(node.kind, []).append(node)
@@ -527,6 +527,7 @@ def as_app(graph: Graph) -> None:
         # a voice that comes from another node needs no file
         files = [node for node in by_class.get(kind, []) if "recording" not in node.inputs]
         graph.controls |= {(node, widget): node.title for node in files}
+    offer("ExpDiT", "style")
     for kind in ("ExpDiT", "PoseDiT"):
         offer(kind, "seed")
     if amount := next((kind for kind in APP_AMOUNTS if kind in by_class), None):

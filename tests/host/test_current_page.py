@@ -139,7 +139,7 @@ CONTROLS = "[data-testid=app-mode-widget-item] [data-testid=builder-widget-label
 @only_nodes_2
 @pytest.mark.parametrize("name", NAMES)
 def test_app_mode_shows_what_a_graph_is_for(page: Any, name: str) -> None:
-    """The files, seeds, amount of motion and the video of each, and for one that its button runs it."""
+    """The files, mood, seeds, amount of motion and the video of each, and for one that its button runs it."""
     graph = of_page(name)
     nodes = {node["id"]: node for node in graph["nodes"]}
     offered = graph["extra"]["linearData"]
@@ -152,7 +152,9 @@ def test_app_mode_shows_what_a_graph_is_for(page: Any, name: str) -> None:
         for socket in nodes[number]["inputs"]
         if socket["name"] == widget
     ]
-    assert len(labels) >= 4 and len(set(labels)) == len(labels)
+    assert len(labels) >= 5 and len(set(labels)) == len(labels)
+    moods = [number for number, widget in offered["inputs"] if widget == "style"]
+    assert moods == [number for number, node in nodes.items() if node["type"] == "ExpDiT"]
 
     load(page, graph)
     page.evaluate(TOGGLE_APP)
