@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
-from ..imaging import smoothstep
+from ..imaging import distance_to, resize, smoothstep
 from .correspondence import Correspondence
 from .reference import Reference
 
 _VISIBLE_DISPLACEMENT = (0.25, 1.0)  # crop pixels, from none to all of the frame
+_HAIR, _FADE = 0.15, 0.45  # half widths around the mesh that are pasted, and over which that ends
+_COARSE = 48  # cells a side that tell how far from the mesh a place is
 
 
 def paste_back(
@@ -79,9 +81,9 @@ def paste_back(
 def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
     """Where each frame can differ from the portrait, for :func:`paste_back`: the head, and what it moves.
 
-    The fitted mesh in the frame, and every place that the correspondence between mesh and portrait displaces
-    by a visible part of a pixel; so hair and neck follow the head, and a background that stays is the
-    picture's own.
+    The fitted mesh in the frame, and every place near it that the correspondence between mesh and portrait
+    displaces by a visible part of a pixel; so hair and neck follow the head, and a background that stays is
+    the picture's own. A decoder's blend knows better what is hair: this is for those that have none.
 
     Args:
         reference: the portrait.
@@ -96,7 +98,15 @@ def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
     displaced = flow.displacement.norm(dim=1) * (reference.crop_transform.size / 2)
     least, most = _VISIBLE_DISPLACEMENT
     moved = ((displaced - least) / (most - least)).clamp(0, 1)
-    return torch.maximum(moved, _widened(flow.masks[:, 0]))
+    return torch.maximum(moved * _near(flow.masks[:, :1]), _widened(flow.masks[:, 0]))
+
+
+def _near(covered: Tensor) -> Tensor:
+    """``[F, m, m]``: 1 up to :data:`_HAIR` from the mesh ``[F, 1, m, m]``, and 0 where that has faded."""
+    size = covered.shape[-1]
+    coarse = F.max_pool2d(covered, max(1, size // _COARSE), ceil_mode=True)[:, 0]
+    far = distance_to(coarse > 0) * (2 / coarse.shape[-1])
+    return resize(smoothstep(1 - (far - _HAIR) / _FADE)[:, None], size)[:, 0]
 
 
 def _widened(covered: Tensor) -> Tensor:

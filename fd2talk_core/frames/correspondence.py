@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.lids import portrait_shape
+from ..face.lids import portrait_shape, stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.parts import below_the_eyes, part_kinds
@@ -30,8 +30,8 @@ from ..imaging import displace, distance_to, pixel_centers, push_pull, smoothste
 from ..networks.unet import MASK_NAMES
 
 HEAD_MARGIN = 0.5
-"""Half widths from the mesh up to which its surroundings move as its edge does: hair goes with the head as far
-as hair reaches. What is behind it does not, and which is which the decoder's blend says."""
+"""Half widths from the mesh up to which its surroundings move as its edge does: hair goes with the head as
+far as hair reaches. What is behind it does not, and which is which the decoder's blend says."""
 
 FALLOFF = 0.6
 """Over this further distance the displacement fades to none."""

@@ -158,12 +158,14 @@ def test_the_background_stays_and_hair_moves_along(face: FaceModel, identity: Te
     covered = flow_from_still(face, identity, expression, pose, 64).masks[0, 0] > 0
     far = distance_to(covered[None])[0] * 2 / 64
     top = (torch.arange(64) < 30)[:, None].expand(64, 64)
-    near = (far > 0) & (far < 0.12) & top
+    near = (far > 0) & (far < 0.45) & top
     assert near.sum() > 50
     torch.testing.assert_close(
         displacement[0][near], torch.tensor([shift, 0.0]).expand(int(near.sum()), 2), atol=0.02, rtol=0
     )
-    assert (far > 0.65).any() and displacement[0][far > 0.65].abs().max() < 1e-6
+    # and further away it fades
+    corner = far == far.max()
+    assert far.max() > 0.6 and displacement[0][corner].abs().max() < 0.9 * abs(shift)
     # nothing is folded: along every row, places keep their order
     u = displacement[0, ..., 0] + pixel_centers(64, torch.empty(0))[..., 0]
     assert (u.diff(dim=1)[~covered[:, 1:] & ~covered[:, :-1]] > 0).all()

@@ -41,6 +41,7 @@ from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: 
 from training.sources import SpeechSet, load_pictures, load_speech  # noqa: E402
 from training.stages import conditions  # noqa: E402
 from training.stages.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
+from training.stages.blend import BlendStage  # noqa: E402
 from training.stages.conditions import FitErrors  # noqa: E402
 from training.stages.motion import MotionOptions  # noqa: E402
 from training.stages.perceptual import DefaultFeatures, VGGFeatures, perceptual_features  # noqa: E402
