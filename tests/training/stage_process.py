@@ -1,10 +1,12 @@
-"""A stage in a process of its own, forked from a server that has everything imported: what a launcher and a
-``kill -9`` do, without the seconds that each import takes.
+"""A stage or another command in a process of its own, forked from a server that has everything imported: what
+a launcher and a ``kill -9`` do, without the seconds that each import takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -19,6 +21,10 @@ MODULES = [
         for name in ("audio_encoder", "lip_expert", "motion", "autoencoder", "unet", "blend")
     ),
     "training.prepare.__main__",
+    "training.corpus.clips",
+    "training.corpus.pictures",
+    "training.scorecard.__main__",
+    "training.style",
     "ai_edge_litert.interpreter",
     "transformers.models.wav2vec2.modeling_wav2vec2",
     "matplotlib.backends.backend_agg",
@@ -56,6 +62,26 @@ def run(stage: str, arguments: list[str], environment: dict[str, str], kill_at: 
 
         Trainer.update_ema = kill
     sys.exit(importlib.import_module(f"training.{stage}").main(arguments))
+
+
+def run_command(module: str, arguments: list[str], log: Path) -> None:
+    """``python -m MODULE ARGUMENTS``; what it says and the processor time that it took, its children's
+    included, are added to files.
+    """
+    import torch
+
+    from training.corpus import __main__ as corpus
+
+    torch.set_num_threads(1)
+    corpus.get_context = lambda _: multiprocessing.get_context("fork")  # its workers have the imports, too
+    package = importlib.util.find_spec(module).submodule_search_locations is not None
+    command = importlib.import_module(f"{module}.__main__" if package else module).main
+    with log.open("a", encoding="utf-8") as said, contextlib.redirect_stdout(said):
+        try:
+            sys.exit(command(arguments))
+        finally:
+            with log.with_suffix(".seconds").open("a", encoding="utf-8") as spent:
+                spent.write(f"{sum(os.times()[:4])}\n")
 
 
 def context() -> multiprocessing.context.BaseContext:
