@@ -15,7 +15,7 @@ from .correspondence import Correspondence
 from .reference import Reference
 
 _VISIBLE_DISPLACEMENT = (0.25, 1.0)  # crop pixels, from none to all of the frame
-_HAIR, _FADE = 0.15, 0.45  # half widths around the mesh that are pasted, and over which that ends
+_HAIR, _FADE = 0.45, 0.15  # half widths around the mesh that are pasted, and over which that ends
 _COARSE = 48  # cells a side that tell how far from the mesh a place is
 
 
