@@ -84,7 +84,8 @@ def join(paths: Sequence[Path | str], output: Path | str) -> Path:
             for part in parts:
                 with open_media(part.path) as source:
                     if video is None:
-                        video = container.add_stream_from_template(source.streams.video[0])
+                        # opaque: nothing is encoded, and older releases of av would write an encoder's header
+                        video = container.add_stream_from_template(source.streams.video[0], opaque=True)
                         track = None if sound is None else AudioTrack(container, *sound)
                     for packet in source.demux(source.streams.video[0]):
                         if not packet.size:
