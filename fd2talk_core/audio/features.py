@@ -51,7 +51,6 @@ class AudioFeatures:
                 f"{self.num_native_frames} audio features were given for {float(self.duration):.3f} s at "
                 f"{self.native_fps:g} a second."
             )
-
         if self.spoken is not None and self.spoken.shape != self.features.shape[:1]:
             raise FD2TalkError(
                 f"{tuple(self.spoken.shape)} frames are said to be spoken or not, but there are "

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
-from ..imaging import distance_to, resize, smoothstep
-from .correspondence import Correspondence
+from ..imaging import resize, smoothstep
+from .correspondence import Correspondence, nearness
 from .reference import Reference
 
 _VISIBLE_DISPLACEMENT = (0.25, 1.0)  # crop pixels, from none to all of the frame
@@ -104,9 +104,8 @@ def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
 def _near(covered: Tensor) -> Tensor:
     """``[F, m, m]``: 1 up to :data:`_HAIR` from the mesh ``[F, 1, m, m]``, and 0 where that has faded."""
     size = covered.shape[-1]
-    coarse = F.max_pool2d(covered, max(1, size // _COARSE), ceil_mode=True)[:, 0]
-    far = distance_to(coarse > 0) * (2 / coarse.shape[-1])
-    return resize(smoothstep(1 - (far - _HAIR) / _FADE)[:, None], size)[:, 0]
+    coarse = F.max_pool2d(covered, max(1, size // _COARSE), ceil_mode=True)
+    return resize(nearness(coarse > 0, _HAIR, _FADE), size)[:, 0]
 
 
 def _widened(covered: Tensor) -> Tensor:

@@ -335,14 +335,20 @@ def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -
     # only the mesh's rim is continued, lest an opening mouth move the background
     rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
     filled = push_pull(coarse * rim, coarse_weight * rim)
-    # per half width; the edge's own cells have distance 0
-    far = distance_to(coarse_weight[:, 0] > 0) * (2 / coarse.shape[-1])
-    extended = filled * smoothstep(1 - (far - HEAD_MARGIN) / FALLOFF)[:, None]
+    extended = filled * nearness(coarse_weight > 0, HEAD_MARGIN, FALLOFF)
     if factor > 1:
         extended = F.interpolate(
             extended, size=(resolution, resolution), mode="bilinear", align_corners=False
         )
     return torch.where(covered[:, None], displacement, extended)
+
+
+def nearness(covered: Tensor, margin: float, falloff: float) -> Tensor:
+    """``[F, 1, m, m]``: 1 up to ``margin`` half widths from what is covered ``[F, 1, m, m]`` (bool), and 0
+    over ``falloff`` more.
+    """
+    far = distance_to(covered[:, 0]) * (2 / covered.shape[-1])  # the edge's own cells have distance 0
+    return smoothstep(1 - (far - margin) / falloff)[:, None]
 
 
 def _check(
