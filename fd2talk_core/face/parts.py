@@ -35,3 +35,15 @@ def below_the_eyes(face_model: FaceModel) -> Tensor:
         return torch.ones_like(height)
     top, bottom = height[eyes].mean(), height[lips].mean()
     return ((top - height) / (top - bottom)).clamp(0, 1)
+
+
+def under_hair(face_model: FaceModel) -> Tensor:
+    """``[T]`` bool: above the eyes' middle and behind them, where a head has hair, a cap, or skin that a turn
+    hardly changes. None where the face model names no parts.
+    """
+    middle = face_model.mean[face_model.triangles].mean(dim=1)
+    eyes = part_kinds(face_model) == len(MOUTH_PARTS)
+    if not eyes.any():
+        return torch.zeros_like(eyes)
+    _, height, depth = middle.unbind(dim=1)
+    return (height > height[eyes].mean()) & (depth < depth[eyes].min())

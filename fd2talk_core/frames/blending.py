@@ -88,11 +88,9 @@ class BlendedPortrait:
             the picture, or what is given in its place, shows through.
         """
         made = frames.movedim(-1, 1).to(self.coarse)
-        displacement = flow.displacement.to(made)
-        if self.portrait.shape == self.coarse.shape:
-            displacement = resize(displacement, made.shape[-1])  # once for both
+        displacement = flow.enlarged_displacement(self.portrait.shape[-1]).to(made)
         with fast_math(made.device):
-            blend = self.blend(self.coarse, self.matte, made, displacement, flow.masks.to(made))
+            blend = self.blend(self.coarse, self.matte, made, flow.displacement.to(made), flow.masks.to(made))
         front, of_still = blend.front(self.portrait, displacement)
         front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still

@@ -22,11 +22,11 @@ from ..errors import FD2TalkError
 from ..face.lids import portrait_shape, stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
-from ..face.parts import below_the_eyes, part_kinds
+from ..face.parts import below_the_eyes, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
-from ..imaging import displace, distance_to, pixel_centers, push_pull, smoothstep, soften
+from ..imaging import displace, distance_to, pixel_centers, push_pull, resize, smoothstep, soften
 from ..networks.unet import MASK_NAMES
 
 HEAD_MARGIN = 0.5
@@ -55,6 +55,10 @@ RIM, STRAY = 0.02, 0.03
 what continues it from further in. A temple or a cheek's side is a few of the portrait's pixels, with hair
 over them, and an ear behind it a cell or two, which a row hits by chance: what strays is continued."""
 
+EDGE = 0.25
+"""Face-model units (25 mm) by which a surface lies before the one behind it where its edge is kept sharp: a
+jaw before the neck."""
+
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
@@ -68,16 +72,29 @@ class Correspondence:
         masks: ``[F, 5, h, w]`` in 0..1, see :data:`MASK_NAMES`.
         hidden_mouth: ``[F, 4, h, w]`` in 0..1, the inside of the mouth by :data:`MOUTH_PARTS` where the
             portrait hides it: what the grid finds there is the portrait's lips.
+        edges: ``[F, 1, h, w]``, over 0 in cells of a surface whose edge lies before another, under 0 in the
+            cells behind it, and 0 elsewhere; None for none.
     """
 
     grid: Tensor
     masks: Tensor
     hidden_mouth: Tensor
+    edges: Tensor | None = None
 
     @property
     def displacement(self) -> Tensor:
         """``[F, 2, h, w]``, from the cells to their places in the portrait, half widths and heights."""
         return _displacement(self.grid)
+
+    def enlarged_displacement(self, size: int) -> Tensor:
+        """``[F, 2, size, size]``: :attr:`displacement`, which does not bend from a surface to the one behind
+        it but changes from pixel to pixel, along a line without the cells' corners.
+        """
+        displacement = self.displacement
+        if self.edges is None or not self.edges.any():
+            return resize(displacement, size)
+        before, behind = (resize(_continued(displacement, self.edges * sign), size) for sign in (1, -1))
+        return torch.where(resize(soften(soften(self.edges)), size) > 0, before, behind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +107,7 @@ class PortraitView:
         areas: ``[1 or F, T]``, of its triangles on the screen.
         kinds: ``[T]``, by :func:`part_kinds`.
         below: ``[T]``, by :func:`below_the_eyes`.
+        hair: ``[T]``, by :func:`under_hair`.
     """
 
     points: Tensor
@@ -97,6 +115,7 @@ class PortraitView:
     areas: Tensor
     kinds: Tensor
     below: Tensor
+    hair: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -112,7 +131,8 @@ class PortraitView:
         seen = project(points, face_model.camera)
         raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
         areas = _areas(seen, face_model.triangles)
-        return cls(points, raster, areas, part_kinds(face_model), below_the_eyes(face_model))
+        places = part_kinds(face_model), below_the_eyes(face_model), under_hair(face_model)
+        return cls(points, raster, areas, *places)
 
 
 def view_resolution(resolution: int) -> int:
@@ -143,10 +163,12 @@ def correspond(
     kind = raster.look_up(portrait.kinds, -1)
     seen = raster.covered & _is_seen(portrait.raster, places, kind, portrait.kinds)
     enough = raster.look_up(_enough_room(portrait, _areas(target, face_model.triangles)), 1.0)
-    visible = seen[:, None] * soften(enough[:, None])
+    # what a turn brings out of the skull is under hair, which the portrait shows beside its own skull
+    hair = raster.covered & ~seen & raster.look_up(portrait.hair, False)
+    visible = (seen | hair)[:, None] * soften(enough[:, None])
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
-    known = raster.covered & ~_strays(displacement, raster.covered)
+    known = raster.covered & ~hair & ~_strays(displacement, raster.covered)
     displacement = _extend(displacement * known[:, None], known)
     grid = pixel_centers(size, places) + _averaged(displacement, supersample).movedim(1, -1)
 
@@ -161,7 +183,8 @@ def correspond(
     sizes = [1, len(MASK_NAMES) - 2, len(MOUTH_PARTS)]
     covered, parts, mouth = torch.stack(planes, dim=1).to(grid).split(sizes, dim=1)
     masks = _averaged(torch.cat([covered, visible, parts], dim=1), supersample)
-    return Correspondence(grid, masks, _averaged(mouth * (1 - visible), supersample))
+    edges = _averaged(_edges(raster.depth), supersample)
+    return Correspondence(grid, masks, _averaged(mouth * (1 - visible), supersample), edges)
 
 
 @torch.no_grad()
@@ -269,6 +292,30 @@ def _within_rim(covered: Tensor) -> Tensor:
         padded = F.pad(covered, border, value=True)  # a mesh that leaves the picture has no edge there
         covered = reduce(torch.logical_and, (padded.narrow(dim, at, length) for at in range(2 * reach + 1)))
     return covered
+
+
+def _edges(depth: Tensor) -> Tensor:
+    """``[F, 1, R, R]``: 1 beside what lies :data:`EDGE` further back, -1 beside what lies as much nearer.
+
+    Args:
+        depth: ``[F, R, R]``, infinite where nothing is.
+    """
+    depth = depth[:, None]
+    covered = depth.isfinite()
+    nearest = -F.max_pool2d(-depth, 3, stride=1, padding=1)
+    furthest = F.max_pool2d(torch.where(covered, depth, -torch.inf), 3, stride=1, padding=1)
+    return ((furthest - depth > EDGE) & covered).float() - ((depth - nearest > EDGE) & covered).float()
+
+
+def _continued(displacement: Tensor, edges: Tensor) -> Tensor:
+    """A displacement ``[F, 2, h, w]`` of the surfaces on the side where ``edges`` ``[F, 1, h, w]`` are over
+    0, continued by two cells onto those of the other side.
+    """
+    own = (edges > 0).to(displacement)
+    share = F.avg_pool2d(own, 5, stride=1, padding=2)
+    mean = F.avg_pool2d(displacement * own, 5, stride=1, padding=2) / share.clamp_min(1e-6)
+    beyond = F.max_pool2d((edges < 0).float(), 3, stride=1, padding=1) > own
+    return torch.where(beyond & (share > 0), mean, displacement)
 
 
 def _enough_room(portrait: PortraitView, areas: Tensor) -> Tensor:
