@@ -23,8 +23,9 @@ class FrameAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: d.
         block_out_channels: channels by level, from fine to coarse; each level after the first halves the
             size.
-        encoder_blocks: residual blocks by level in the encoder.
-        decoder_blocks: residual blocks by level in the decoder.
+        encoder_blocks: residual blocks by level in the encoder; a level of the compact network may have
+            none, and a ReLU in their place.
+        decoder_blocks: residual blocks by level in the decoder, as well.
         patch_size: pixels folded into channels before the first level (pixel unshuffle) and unfolded after
             the last, so that no convolution runs at full resolution. 1 folds nothing.
         architecture: ``"compact"``: the blocks of the tiny autoencoder for Stable Diffusion (no
@@ -197,9 +198,14 @@ def _compact_encoder(
     for level, width in enumerate(channels):
         if level:
             layers.append(nn.Conv2d(channels[level - 1], width, 3, stride=2, padding=1))
-        layers.extend(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level]))
+        layers.extend(_residual_blocks(width, blocks[level]))
     layers.append(nn.Conv2d(channels[-1], latent_channels, 3, padding=1))
     return nn.Sequential(*layers)
+
+
+def _residual_blocks(width: int, count: int) -> list[nn.Module]:
+    """What stands between two convolutions that change the number of channels. Each block ends in a ReLU."""
+    return [AutoencoderTinyBlock(width, width, "relu") for _ in range(count)] or [nn.ReLU()]
 
 
 def _decoder(
@@ -222,7 +228,7 @@ def _decoder(
     layers: list[nn.Module] = [nn.Conv2d(in_channels, channels[-1], 3, padding=1), nn.ReLU()]
     for level in reversed(range(len(channels))):
         width = channels[level]
-        layers.extend(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level]))
+        layers.extend(_residual_blocks(width, blocks[level]))
         if level:
             # the convolution before the enlargement costs a quarter of one after it
             layers.append(nn.Conv2d(width, channels[level - 1], 3, padding=1))

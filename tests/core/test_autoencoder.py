@@ -80,6 +80,15 @@ def test_compact_networks_see_a_bounded_neighbourhood(tiny: FrameAutoencoder) ->
         assert torch.equal(tiny.encode(picture)[..., :8], tiny.encode(changed)[..., :8])
 
 
+def test_a_level_without_blocks_has_a_relu() -> None:
+    """Two convolutions after one another would be one."""
+    network = small(encoder_blocks=(1, 0), decoder_blocks=(1, 0))
+    kinds = [type(layer) for layer in network.encoder.layers]
+    assert kinds[-3:] == [nn.Conv2d, nn.ReLU, nn.Conv2d]
+    picture = torch.rand(1, 3, 16, 16)
+    assert network.decode(network.encode(picture), network.encode(picture)).shape == picture.shape
+
+
 def test_forward_is_equation_13(tiny: FrameAutoencoder) -> None:
     """𝓓([𝓔(F₁), 𝓔(F₂)]), the halves encoded one by one and put together in the equation's order."""
     first, second = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)

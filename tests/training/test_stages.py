@@ -40,7 +40,12 @@ from fd2talk_core.networks.diffusion import make_scheduler  # noqa: E402
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: E402
 from training.sources import SpeechSet, load_pictures, load_speech  # noqa: E402
 from training.stages import conditions  # noqa: E402
-from training.stages.autoencoder import draw_pair, random_colour, random_crop  # noqa: E402
+from training.stages.autoencoder import (  # noqa: E402
+    AutoencoderStage,
+    draw_pair,
+    random_colour,
+    random_crop,
+)
 from training.stages.blend import BlendStage  # noqa: E402
 from training.stages.conditions import FitErrors  # noqa: E402
 from training.stages.motion import MotionOptions  # noqa: E402
@@ -292,6 +297,53 @@ def test_a_blend_that_no_longer_paints_goes_on_from_one_that_did() -> None:
     kept = network.portrait_blend.last.weight
     assert torch.equal(kept, earlier.portrait_blend.last.weight[: len(kept)])
     assert not network.portrait_blend.move.weight.any()
+
+
+def test_an_autoencoder_with_fewer_blocks_goes_on_from_one_with_more() -> None:
+    """The first blocks of each level, and what stands between; the latents' statistics, too."""
+    earlier, network = (
+        FrameAutoencoder(4, (8, 12), encoder_blocks=encoder, decoder_blocks=decoder, blend=blend)
+        for encoder, decoder, blend in (
+            ((1, 2), (2, 3), {"channels": (8, 8), "blocks": (1, 1)}),
+            ((1, 0), (1, 0), None),
+        )
+    )
+    earlier.latent_mean.fill_(0.5)
+    network.load_state_dict(AutoencoderStage.grown(AutoencoderStage, earlier, network))
+    assert torch.equal(network.latent_mean, earlier.latent_mean)
+    picture = torch.rand(1, 3, 16, 16)
+    hidden = picture * 2 - 1
+    for place, layer in enumerate(earlier.encoder.layers):
+        if place not in (4, 5):  # the coarse level's blocks
+            hidden = layer(hidden)
+        elif place == 4:
+            hidden = hidden.relu()
+    wanted = (hidden - earlier.latent_mean[:, None, None]) / earlier.latent_std[:, None, None]
+    torch.testing.assert_close(network.encode(picture), wanted)
+    kept = [earlier.decoder[place] for place in (0, 5, 7, 9)]
+    made = [layer for layer in network.decoder if any(True for _ in layer.parameters())]
+    for given, taken in zip(kept, made, strict=True):
+        for name, value in given.state_dict().items():
+            assert torch.equal(taken.state_dict()[name], value)
+
+
+def test_a_smaller_autoencoder_keeps_to_its_teachers_latents(world: Path, tmp_path: Path) -> None:
+    """And its own are not scaled anew, or the UNet would no longer fit."""
+    weights = world / "weights"
+    stage = built(world, "autoencoder", f"teacher={weights}", "crop=0", weights=tmp_path)
+    teacher = load_checkpoint(weights / "autoencoder.safetensors", FrameAutoencoder)
+    batch = first_batch(stage)
+    both = torch.cat([batch["reference"], batch["frame"]])
+    apart = (stage.networks["autoencoder"].encode(both) - teacher.encode(both)).square().mean()
+    parts = stage(batch)
+    torch.testing.assert_close(parts["latent_loss"], apart)
+    rest = 10 * parts["rec_loss"] + parts["per_loss"]
+    torch.testing.assert_close(parts["loss"], rest + 10 * apart)
+    before = stage.networks["autoencoder"].latent_std.clone()
+    stage.export(tmp_path, "nothing")
+    made = load_checkpoint(tmp_path / "autoencoder.safetensors", FrameAutoencoder)
+    torch.testing.assert_close(made.latent_std, before, atol=1e-3, rtol=1e-3)
+    assert stage.teacher is not None and not any(p.requires_grad for p in stage.teacher.parameters())
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

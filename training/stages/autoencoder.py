@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fd2talk_core import configs
@@ -17,6 +18,7 @@ from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..sources import PictureSet, face_model_of, load_pictures
 from ..trainer import Stage, stage_main, stage_options, subsection
+from .conditions import load_autoencoder
 from .perceptual import perceptual_features
 
 
@@ -35,6 +37,9 @@ class AutoencoderOptions:
         held_out_pairs: what the validation looks at.
         pretrained: a KL or VQ autoencoder of diffusers or latent diffusion to begin with (a safetensors file,
             or a folder with one); empty for random weights. It must be of the network's size.
+        teacher: a weights folder whose autoencoder's latents this one's are to be, so that the UNet that was
+            trained on those goes on working; empty for latents of its own.
+        teacher_weight: of the mean squared difference of the two's latents.
     """
 
     rec_weight: float = 10.0
@@ -45,6 +50,8 @@ class AutoencoderOptions:
     colour: float = 0.3
     held_out_pairs: int = 32
     pretrained: str = ""
+    teacher: str = ""
+    teacher_weight: float = 10.0
 
 
 class AutoencoderStage(Stage):
@@ -54,6 +61,7 @@ class AutoencoderStage(Stage):
         autoencoder: is trained.
         pictures, held_out: at least two a person.
         features: φ of Eq. 14.
+        teacher: an autoencoder whose latents are to be kept to.
     """
 
     name, score = "autoencoder", "psnr"
@@ -66,8 +74,10 @@ class AutoencoderStage(Stage):
         features: nn.Module,
         options: AutoencoderOptions,
         face_model_name: str = "",
+        teacher: FrameAutoencoder | None = None,
     ) -> None:
         super().__init__({"autoencoder": autoencoder.to(memory_format=torch.channels_last)})
+        self.teacher = None if teacher is None else teacher.requires_grad_(False)
         self.pictures, self.held_out, self.options = pictures, held_out, options
         self.features, self.face_model_name = features, face_model_name
         self.people, self.held_out_people = pictures.people(), held_out.people()
@@ -83,27 +93,30 @@ class AutoencoderStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, frame = self.options, batch["frame"]
-        decoded = self._decode(batch).float()
+        both = torch.cat([batch["reference"], frame]).contiguous(memory_format=torch.channels_last)
+        latents = self.networks["autoencoder"].encode(both)
+        decoded = self._decode(latents, batch["noise_seed"]).float()
         loss, rec, per = autoencoder_loss(
             frame, decoded, self.features, rec_weight=options.rec_weight, per_weight=options.per_weight
         )
-        return {"loss": loss, "rec_loss": rec, "per_loss": per}
+        losses = {"rec_loss": rec, "per_loss": per}
+        if self.teacher is not None:
+            losses["latent_loss"] = F.mse_loss(latents.float(), self.teacher.encode(both).float())
+            loss = loss + options.teacher_weight * losses["latent_loss"]
+        return {"loss": loss, **losses}
 
-    def _decode(self, batch: dict[str, Tensor]) -> Tensor:
+    def _decode(self, latents: Tensor, noise_seeds: Tensor) -> Tensor:
+        """Of latents ``[2 B, d, h, w]``, the references' before the frames', with noise."""
         network, strength = self.networks["autoencoder"], self.options.latent_noise
-        reference, frame = (
-            batch[name].contiguous(memory_format=torch.channels_last) for name in ("reference", "frame")
-        )
+        count = len(noise_seeds)
         if not strength:
-            return network(reference, frame)
-        count = frame.shape[0]
-        latents = network.encode(torch.cat([reference, frame]))
+            return network.decode(latents[count:], latents[:count], clamp=False)
         deviation = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
         noise = (
             torch.stack(
                 [
                     torch.randn((2, *latents.shape[1:]), generator=torch.Generator().manual_seed(int(seed)))
-                    for seed in batch["noise_seed"]
+                    for seed in noise_seeds
                 ]
             )
             .transpose(0, 1)
@@ -143,12 +156,42 @@ class AutoencoderStage(Stage):
         values = torch.cat(latents).transpose(0, 1).flatten(1).double()
         network.set_latent_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
 
+    def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
+        """An earlier network may have had more blocks on a level, of which the first are taken, and a blend,
+        which is a later stage's.
+        """
+        return {
+            "encoder.latent_mean": earlier.latent_mean,
+            "encoder.latent_std": earlier.latent_std,
+            **_of_fewer_blocks(earlier.encoder.layers, network.encoder.layers, "encoder.layers."),
+            **_of_fewer_blocks(earlier.decoder, network.decoder, "decoder."),
+        }
+
     def export(self, weights: Path, trained_on: str) -> None:
-        self.set_statistics()
+        if self.teacher is None:
+            self.set_statistics()
         info = CheckpointInfo(
             face_model=self.face_model_name, resolution=self.pictures.size, trained_on=trained_on
         )
         save_checkpoint(self.networks["autoencoder"], weights / "autoencoder.safetensors", info)
+
+
+def _of_fewer_blocks(earlier: nn.Module, network: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """What half of a compact autoencoder takes from an earlier one; where the two differ in more than their
+    numbers of blocks, all that the earlier one has.
+    """
+    if not isinstance(earlier, nn.Sequential) or not isinstance(network, nn.Sequential):
+        return {f"{prefix}{name}": value for name, value in earlier.state_dict().items()}
+    given, left = {}, list(earlier)
+    for place, layer in enumerate(network):
+        if not any(True for _ in layer.parameters()):
+            continue
+        while left and type(left[0]) is not type(layer):
+            left.pop(0)
+        if left:
+            taken = left.pop(0).state_dict()
+            given |= {f"{prefix}{place}.{name}": value for name, value in taken.items()}
+    return given
 
 
 def draw_pair(people: list[range], generator: torch.Generator) -> tuple[int, int]:
@@ -186,7 +229,11 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         start_from_pretrained(network, Path(options.pretrained))
         words += f"; started from {Path(options.pretrained).name}"
     features = perceptual_features(options.perceptual)
-    return AutoencoderStage(network, train, held_out, features, options), words
+    teacher = None
+    if options.teacher:
+        teacher = load_autoencoder(Path(options.teacher))
+        words += f"; the latents are those of {Path(options.teacher).name}"
+    return AutoencoderStage(network, train, held_out, features, options, teacher=teacher), words
 
 
 def main(arguments: list[str] | None = None) -> int:
