@@ -1,4 +1,4 @@
-"""The one error that the core raises for bad input."""
+"""The errors that the core raises for bad input."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ class FD2TalkError(ValueError):
         text = str(sentence).encode("utf-8", "backslashreplace").decode()
         text = "".join(letter if letter.isprintable() else " " for letter in text)
         super().__init__(text if len(text) <= LONGEST else f"{text[:1000]} ... {text[-400:]}")
+
+
+class NoFaceError(FD2TalkError):
+    """No frame of a film shows the face that was asked for."""

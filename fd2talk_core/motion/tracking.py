@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_amount, check_whole, checked, shown
-from ..errors import FD2TalkError
+from ..errors import FD2TalkError, NoFaceError
 from ..face.crop import Box, frame_head
 from ..face.fitting import IDENTITY_FRAMES, fit_landmarks, fit_lips, refine_fit
 from ..face.landmarks import (
@@ -167,7 +167,8 @@ def follow_face(
         callback: called after each frame with the frames done and to do; what it raises ends the work.
 
     Raises:
-        FD2TalkError: when there are no frames, a frame cannot be used, or no frame shows such a face.
+        FD2TalkError: when there are no frames or a frame cannot be used.
+        NoFaceError: when no frame shows such a face.
     """
     seen: list[Tensor] = []
 
@@ -197,7 +198,7 @@ def follow_face(
     if not track.num_frames:
         raise FD2TalkError("The driving video has no frames.")
     if not track.found.any():
-        raise FD2TalkError(no_such_face(track.num_frames, face_index, box))
+        raise NoFaceError(no_such_face(track.num_frames, face_index, box))
     return track
 
 
@@ -212,7 +213,8 @@ def track_from_landmarks(
         face_index, box: as :func:`follow_face`.
 
     Raises:
-        FD2TalkError: when it is something else, or no frame shows such a face.
+        FD2TalkError: when it is something else.
+        NoFaceError: when no frame shows such a face.
     """
     frames = found.get("frames") if isinstance(found, Mapping) else None
     if not isinstance(frames, Sequence) or not frames:
@@ -232,7 +234,7 @@ def track_from_landmarks(
         faces.append(face)
     track = FaceTrack.of_faces(faces)
     if not track.found.any():
-        raise FD2TalkError(no_such_face(track.num_frames, face_index, box))
+        raise NoFaceError(no_such_face(track.num_frames, face_index, box))
     return track
 
 
@@ -275,7 +277,7 @@ def read_motion(
             "model only."
         )
     if not track.found.any():
-        raise FD2TalkError(no_such_face(track.num_frames, 0, None))
+        raise NoFaceError(no_such_face(track.num_frames, 0, None))
     gaps = tuple((~track.found).nonzero()[:, 0].tolist())
     if gaps and missing == "error":
         raise FD2TalkError(

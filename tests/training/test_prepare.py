@@ -31,6 +31,7 @@ from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.imaging import read_image
 from fd2talk_core.timing import check_fps
 from training.corpus.shards import read_samples
+from training.evaluate.__main__ import main as evaluate
 from training.prepare import cutting, packing, parts
 from training.prepare.__main__ import main
 from training.prepare.cutting import Clip, CutSettings, Dropped
@@ -229,8 +230,12 @@ def test_killed_anywhere_it_goes_on_with_no_clip_lost_and_none_twice(tmp_path: P
     assert killed > 3
 
 
-def test_stages_learn_from_prepared_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The paper's second stage as well: estimated conditions, and a clip's first frame as the reference."""
+def test_stages_learn_from_prepared_films_and_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paper's second stage as well: estimated conditions, and a clip's first frame as the reference. What
+    comes out of all of it is a set of weights that the papers' tables measure.
+    """
     generator = torch.Generator().manual_seed(0)
     for number in range(3):
         pictures = torch.rand(3, 1, 8, 8, generator=generator)
@@ -239,7 +244,7 @@ def test_stages_learn_from_prepared_films(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(parts, "cut_film", partial(prepare_process.cheap_cut, frames=30))
     shipped = default_face_model()
     monkeypatch.setattr(parts, "_tools", lambda *_: cutting.Tools(None, shipped, None, shipped))
-    assert prepare(tmp_path / "films", tmp_path / "out") == 0
+    assert prepare(tmp_path / "films", tmp_path / "out", "--size", "128") == 0
     weights = tmp_path / "weights"
     weights.mkdir()
     shutil.copy(WEIGHTS / "audio_encoder.safetensors", weights)
@@ -255,6 +260,15 @@ def test_stages_learn_from_prepared_films(tmp_path: Path, monkeypatch: pytest.Mo
         assert import_module(f"training.{stage}").main([*map(str, line), *more]) == 0
     report = json.loads((tmp_path / "runs" / "default" / "unet" / "report.json").read_text())
     assert report["steps"] == 2 and "conditions of 6 estimated" in report["trained_on"]
+    write_film(tmp_path / "clips" / "clip.mp4", filmed(5))
+    words = ["--set", tmp_path / "clips", "--model", weights, "--seconds", "0.2", "--seeds", "2"]
+    words += ["--out", tmp_path / "table", "--instruments", tmp_path / "none"]
+    assert evaluate([str(word) for word in words]) == 0
+    columns = json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]
+    assert columns["psnr"]["mean"]["made"] > 5 and columns["expression_diversity"]["mean"]["made"] > 0
+    # two steps do not draw a face, and a clip without one counts
+    assert columns["found"]["mean"] == {"made": 0.0, "real": 1.0}
+    assert columns["lip_r"]["note"] == "needs a face in what was made"
 
 
 # ---- parts -------------------------------------------------------------------------------------------------

@@ -129,10 +129,11 @@ def draw_clip(clip: MadeClip, place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     chosen = torch.linspace(0, len(clip.made) - 1, min(STRIP, len(clip.made))).round().long()
     save_grid([clip.real[chosen], clip.made[chosen]], place / "frames.png")
-    lips = {"real": lip_gap(clip.real_seen.landmarks), "made": lip_gap(clip.made_seen.landmarks)}
+    seen = {"real": clip.real_seen} | ({} if clip.made_seen is None else {"made": clip.made_seen})
+    lips = {name: lip_gap(face.landmarks) for name, face in seen.items()}
     panels = [("gap between the lips, by the face's height", lips)]
     for number, name in enumerate(("pitch", "yaw")):
-        curves = {"real": clip.real_seen.pose[:, number], "made": clip.made_seen.pose[:, number]}
+        curves = {name: face.pose[:, number] for name, face in seen.items()}
         panels.append((f"{name} in radians", curves))
     if clip.waveform is not None:
         panels.append(("loudness", {"sound": frame_energy(clip.waveform, len(clip.made), FPS)}))

@@ -11,7 +11,7 @@ from torch import Tensor
 from fd2talk_core.audio.reading import has_sound, read_audio
 from fd2talk_core.audio.resampling import SAMPLE_RATE, to_mono_16k
 from fd2talk_core.checks import check_number, check_whole
-from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.errors import FD2TalkError, NoFaceError
 from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.landmarks import FaceLandmarker, check_picture
 from fd2talk_core.face.model import FaceModel
@@ -69,13 +69,12 @@ class Seen:
         return torch.cat([self.landmarks.amin(dim=1), self.landmarks.amax(dim=1)], dim=1)
 
     @classmethod
-    def of(cls, frames: Tensor, landmarker: FaceLandmarker, face_model: FaceModel) -> Seen:
-        """Of frames ``[F, 3, H, W]`` in 0..1 at :data:`FPS`.
-
-        Raises:
-            FD2TalkError: when none shows a face.
-        """
-        track = follow_face(frames.movedim(1, -1).unbind(), landmarker)
+    def of(cls, frames: Tensor, landmarker: FaceLandmarker, face_model: FaceModel) -> Seen | None:
+        """Of frames ``[F, 3, H, W]`` in 0..1 at :data:`FPS`; None when none shows a face."""
+        try:
+            track = follow_face(frames.movedim(1, -1).unbind(), landmarker)
+        except NoFaceError:
+            return None
         motion = read_motion(track, FPS, face_model, missing="hold")
         return cls(_held(track), track.found, motion.expression.values, motion.pose.values)
 
@@ -87,7 +86,7 @@ class MadeClip:
     Attributes:
         real, made: ``[F, 3, S, S]`` in 0..1, in steps of 1/255 as videos hold them.
         inside: ``[1, 1, S, S]`` bool, what of the crop lies in the video; beyond, its edge goes on.
-        real_seen, made_seen: what is read off them.
+        real_seen, made_seen: what is read off them; None where no made frame shows a face.
         asked: ``[F, D_β]``, the expression that the frames were made with.
         expressions: ``[K, F, D_β]``, sampled with K seeds; None where the clip is driven.
         waveform: ``[N]`` at 16 kHz, None for a silent clip.
@@ -98,7 +97,7 @@ class MadeClip:
     made: Tensor
     inside: Tensor
     real_seen: Seen
-    made_seen: Seen
+    made_seen: Seen | None
     asked: Tensor
     expressions: Tensor | None
     waveform: Tensor | None
@@ -145,12 +144,15 @@ def make_clip(weights: Weights, path: Path, options: MakingOptions, landmarker: 
     made = _as_stored(weights.talk(reference, expression, pose, "relative"))
     crops = (reference.crop_transform.to_crop(picture).movedim(-1, 0) for picture in pictures[:count])
     real = _as_stored(torch.stack(list(crops)))
+    real_seen = Seen.of(real, landmarker, weights.face_model)
+    if real_seen is None:
+        raise FD2TalkError(f"No face was found in the portrait's crop of {path.name}.")
     return MadeClip(
         path.stem,
         real,
         made,
         _inside(reference.crop_transform, pictures[0]),
-        Seen.of(real, landmarker, weights.face_model),
+        real_seen,
         Seen.of(made, landmarker, weights.face_model),
         expression.values,
         None if expressions is None else expressions[:, :count],

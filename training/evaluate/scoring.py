@@ -45,6 +45,8 @@ BEAT_SHIFTS = 8
 """Circular shifts of the loudness that stand for a head that does not hear it."""
 FVD_LENGTHS = (16, 32)
 
+NO_FACE = "needs a face in what was made"
+
 Values = dict[str, dict[str, float]]
 """By row (:data:`MADE`, :data:`REAL`, :data:`CHANCE`) and column."""
 
@@ -144,10 +146,13 @@ def _mouths(clip: MadeClip, values: Values, notes: dict[str, str], **_: Any) -> 
     )
     values[MADE]["lve"] = MILLIMETRES * lip_vertex_error(asked, truth)
     values[CHANCE]["lve"] = MILLIMETRES * lip_vertex_error(torch.zeros_like(truth), truth)
-    gaps = [lip_gap(seen.landmarks).double().numpy() for seen in (clip.real_seen, clip.made_seen)]
-    followed = synchrony(*gaps, FPS)
-    values[MADE] |= {"lip_r": followed.r, "lip_lag": float(followed.lag)}
-    values[CHANCE]["lip_r"] = followed.chance
+    if clip.made_seen is None:
+        notes |= dict.fromkeys(("lip_r", "lip_lag"), NO_FACE)
+    else:
+        gaps = [lip_gap(seen.landmarks).double().numpy() for seen in (clip.real_seen, clip.made_seen)]
+        followed = synchrony(*gaps, FPS)
+        values[MADE] |= {"lip_r": followed.r, "lip_lag": float(followed.lag)}
+        values[CHANCE]["lip_r"] = followed.chance
     if clip.expressions is None:
         notes["expression_diversity"] = "is of motion from sound, but the clips are driven by their own"
     elif len(clip.expressions) < 2:
@@ -161,6 +166,10 @@ def _heads(
 ) -> None:
     lids = [ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right")]
     for row, seen, frames in ((MADE, clip.made_seen, clip.made), (REAL, clip.real_seen, clip.real)):
+        if seen is None:
+            values[row]["found"] = 0.0
+            notes |= dict.fromkeys(("blinks", "pose_range", "diversity"), NO_FACE)
+            continue
         values[row]["blinks"] = blink_rate(seen.expression[:, lids].mean(dim=1), FPS) / 60
         values[row]["pose_range"] = pose_range(seen.pose)
         values[row]["found"] = float(seen.found.float().mean())
@@ -170,8 +179,11 @@ def _heads(
         notes["beat_align"] = "needs a clip with sound"
         return
     loudness = frame_energy(clip.waveform, len(clip.made), FPS)
-    for row, seen in ((MADE, clip.made_seen), (REAL, clip.real_seen)):
-        values[row]["beat_align"] = beat_alignment(seen.pose, loudness, FPS)
+    values[REAL]["beat_align"] = beat_alignment(clip.real_seen.pose, loudness, FPS)
+    if clip.made_seen is None:
+        notes["beat_align"] = NO_FACE
+        return
+    values[MADE]["beat_align"] = beat_alignment(clip.made_seen.pose, loudness, FPS)
     steps = [round(len(loudness) * (i + 1) / (BEAT_SHIFTS + 1)) for i in range(BEAT_SHIFTS)]
     values[CHANCE]["beat_align"] = fmean(
         beat_alignment(clip.made_seen.pose, loudness.roll(step), FPS) for step in steps
@@ -191,9 +203,17 @@ def _distributions(
 
 
 def _identity(
-    clip: MadeClip, networks: Mapping[str, Any], values: Values, features: dict[str, Tensor], **_: Any
+    clip: MadeClip,
+    networks: Mapping[str, Any],
+    values: Values,
+    features: dict[str, Tensor],
+    notes: dict[str, str],
+    **_: Any,
 ) -> None:
     if "ArcFace" not in networks:
+        return
+    if clip.made_seen is None:
+        notes["csim"] = NO_FACE
         return
     made, real = (
         networks["ArcFace"](frames, seen.landmarks)
@@ -223,6 +243,9 @@ def _sound(
         (CHANCE, clip.made, clip.made_seen, shifted),
     )
     for row, frames, seen, sound in rows:
+        if seen is None:
+            notes |= dict.fromkeys(("lse_c", "lse_d", "offset", "confidence", "p_sync"), NO_FACE)
+            continue
         if "SyncNet" in networks:
             scores: SyncScores = networks["SyncNet"].score(face_squares(frames, seen.boxes), sound)
             values[row] |= {
