@@ -11,6 +11,7 @@ picture.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -90,11 +91,13 @@ class Correspondence:
         """``[F, 2, size, size]``: :attr:`displacement`, which does not bend from a surface to the one behind
         it but changes from pixel to pixel, along a line without the cells' corners.
         """
-        displacement = self.displacement
-        if self.edges is None or not self.edges.any():
-            return resize(displacement, size)
-        before, behind = (resize(_continued(displacement, self.edges * sign), size) for sign in (1, -1))
-        return torch.where(resize(soften(soften(self.edges)), size) > 0, before, behind)
+        displacement = self.displacement.contiguous()
+        enlarged = resize(displacement, size)
+        if self.edges is not None:
+            # one by one: what a frame becomes must not depend on its batch
+            for frame in range(len(displacement)):
+                _cut_edges(enlarged[frame], displacement[frame], self.edges[frame])
+        return enlarged
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,15 +310,46 @@ def _edges(depth: Tensor) -> Tensor:
     return ((furthest - depth > EDGE) & covered).float() - ((depth - nearest > EDGE) & covered).float()
 
 
+def _cut_edges(enlarged: Tensor, displacement: Tensor, edges: Tensor) -> None:
+    """Let the pixels around edges ``[1, n, n]`` go with the one surface or the other, in place.
+
+    Args:
+        enlarged: ``[2, N, N]``, the displacement as it is enlarged smoothly.
+        displacement: ``[2, n, n]``.
+    """
+    cells, size = displacement.shape[-1], enlarged.shape[-1]
+    spans = []
+    for dim in (1, 2):
+        there = edges[0].any(dim=2 - dim).nonzero()
+        if not len(there):
+            return
+        # a line that is softened twice reaches two cells beyond its own
+        spans.append((max(0, int(there[0]) - 4), min(cells, int(there[-1]) + 5)))
+    (top, bottom), (left, right) = spans
+    part, line = displacement[None, :, top:bottom, left:right], edges[None, :, top:bottom, left:right]
+    layers = torch.cat([_continued(part, line), _continued(part, -line), soften(soften(line))], dim=1)
+    # pixels whose centres lie between centres of those cells
+    pixels, places = [], []
+    for first, last in spans:
+        least, most = (first + 0.5) * size / cells - 0.5, (last - 0.5) * size / cells - 0.5
+        chosen = torch.arange(math.ceil(least), math.floor(most) + 1, device=edges.device)
+        pixels.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
+        places.append((((chosen + 0.5) * cells / size - first) * (2 / (last - first)) - 1).to(part))
+    grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)[None]
+    before, behind, side = F.grid_sample(layers, grid, align_corners=False)[0].split([2, 2, 1])
+    around = enlarged[:, pixels[0], pixels[1]]
+    around.copy_(torch.where(side > 0, before, torch.where(side < 0, behind, around)))
+
+
 def _continued(displacement: Tensor, edges: Tensor) -> Tensor:
     """A displacement ``[F, 2, h, w]`` of the surfaces on the side where ``edges`` ``[F, 1, h, w]`` are over
     0, continued by two cells onto those of the other side.
     """
     own = (edges > 0).to(displacement)
-    share = F.avg_pool2d(own, 5, stride=1, padding=2)
-    mean = F.avg_pool2d(displacement * own, 5, stride=1, padding=2) / share.clamp_min(1e-6)
-    beyond = F.max_pool2d((edges < 0).float(), 3, stride=1, padding=1) > own
-    return torch.where(beyond & (share > 0), mean, displacement)
+    sums = F.avg_pool2d(torch.cat([displacement * own, own], dim=1), 5, stride=1, padding=2)
+    share = sums[:, 2:]
+    beyond = F.max_pool2d((edges < 0).to(own), 3, stride=1, padding=1) > own
+    return torch.where(beyond & (share > 0), sums[:, :2] / share.clamp_min(1e-6), displacement)
 
 
 def _enough_room(portrait: PortraitView, areas: Tensor) -> Tensor:

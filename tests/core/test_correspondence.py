@@ -346,5 +346,7 @@ def test_a_jaw_s_edge_stays_sharp_when_the_displacement_is_enlarged(
     assert float(steps[1].max()) < 0.5 * jump
     away = F.max_pool2d(resize((flow.edges != 0).float(), size), 17, stride=1, padding=8) == 0
     assert torch.equal(sharp[away.expand_as(sharp)], plain[away.expand_as(plain)])
+    both = replace(flow, grid=flow.grid.repeat(2, 1, 1, 1), edges=torch.cat([flow.edges, -flow.edges]))
+    assert torch.equal(both.enlarged_displacement(size)[:1], sharp)  # a batch is only a batch
     none = replace(flow, edges=None)
     assert torch.equal(none.enlarged_displacement(size), plain)
