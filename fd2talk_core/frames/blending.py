@@ -92,6 +92,7 @@ class BlendedPortrait:
         with fast_math(made.device):
             blend = self.blend(self.coarse, self.matte, made, flow.displacement.to(made), flow.masks.to(made))
         front, of_still = blend.front(self.portrait, displacement)
+        front = flow.smooth_edges(front)
         front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still
         if self.pasted:

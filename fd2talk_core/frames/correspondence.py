@@ -12,8 +12,10 @@ picture.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
+from types import EllipsisType
 
 import torch
 import torch.nn.functional as F
@@ -93,11 +95,79 @@ class Correspondence:
         """
         displacement = self.displacement.contiguous()
         enlarged = resize(displacement, size)
-        if self.edges is not None:
-            # one by one: what a frame becomes must not depend on its batch
-            for frame in range(len(displacement)):
-                _cut_edges(enlarged[frame], displacement[frame], self.edges[frame])
+        # frame by frame: what one becomes must not depend on its batch
+        for frame, cut in self._cuts(size):
+            part = displacement[frame][cut.cells][None]
+            before, behind = (cut.enlarge(_continued(part, sign * cut.edges)) for sign in (1, -1))
+            around = enlarged[frame][cut.pixels]
+            around.copy_(torch.where(cut.side > 0, before, torch.where(cut.side < 0, behind, around)))
         return enlarged
+
+    def smooth_edges(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[F, C, N, N]`` moved by :meth:`enlarged_displacement`, in place: pixels beside its lines
+        are mixed with their neighbours, or those would be stairs.
+        """
+        for frame, cut in self._cuts(pictures.shape[-1]):
+            around = pictures[frame][cut.pixels]
+            around.lerp_(soften(around[None])[0], cut.line)
+        return pictures
+
+    def _cuts(self, size: int) -> Iterator[tuple[int, _Cut]]:
+        """What has edges, by frame."""
+        for frame, edges in enumerate(() if self.edges is None else self.edges):
+            cut = _Cut.of(edges, size)
+            if cut is not None:
+                yield frame, cut
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """The surroundings of a frame's edges, in cells and in the pixels of an enlargement.
+
+    Attributes:
+        cells, pixels: indices of the two: rows and columns.
+        edges: ``[1, 1, r, c]``, see :class:`Correspondence`.
+        grid: ``[1, R, C, 2]``, the pixels' centres among those cells.
+        side: ``[1, R, C]``, over 0 on the nearer surface, under 0 on the one behind it, and 0 far from the
+            line between them.
+        line: ``[1, R, C]``, 1 on that line, 0 from a pixel beside it on.
+    """
+
+    cells: tuple[EllipsisType, slice, slice]
+    pixels: tuple[EllipsisType, slice, slice]
+    edges: Tensor
+    grid: Tensor
+    side: Tensor
+    line: Tensor
+
+    @classmethod
+    def of(cls, edges: Tensor, size: int) -> _Cut | None:
+        """Of ``[1, n, n]``, enlarged to ``size``; None where there are no edges."""
+        count = edges.shape[-1]
+        cells, pixels, places = [...], [...], []
+        for dim in (1, 2):
+            there = edges[0].any(dim=2 - dim).nonzero()
+            if not len(there):
+                return None
+            # a line that is softened twice reaches two cells beyond its own
+            first, last = max(0, int(there[0]) - 4), min(count, int(there[-1]) + 5)
+            # pixels whose centres lie between those of the outermost cells
+            least, most = ((place + 0.5) * size / count - 0.5 for place in (first, last - 1))
+            chosen = torch.arange(math.ceil(least), math.floor(most) + 1, device=edges.device)
+            cells.append(slice(first, last))
+            pixels.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
+            places.append((((chosen + 0.5) * count / size - first) * (2 / (last - first)) - 1).to(edges))
+        part = edges[tuple(cells)][None]
+        grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)[None]
+        layers = torch.cat([soften(soften(part)), soften(part.abs())], dim=1)
+        side, near = F.grid_sample(layers, grid, align_corners=False)[0].split(1)
+        # across a straight edge the side changes by a third from cell to cell, and fades two cells away
+        line = (1 - side.abs() * (3 * size / count)).clamp_min(0) * (near > 0.5)
+        return cls(tuple(cells), tuple(pixels), part, grid, side, line)
+
+    def enlarge(self, values: Tensor) -> Tensor:
+        """``[1, C, r, c]`` of the cells to ``[C, R, C]`` of the pixels, bilinear."""
+        return F.grid_sample(values, self.grid, align_corners=False)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,37 +378,6 @@ def _edges(depth: Tensor) -> Tensor:
     nearest = -F.max_pool2d(-depth, 3, stride=1, padding=1)
     furthest = F.max_pool2d(torch.where(covered, depth, -torch.inf), 3, stride=1, padding=1)
     return ((furthest - depth > EDGE) & covered).float() - ((depth - nearest > EDGE) & covered).float()
-
-
-def _cut_edges(enlarged: Tensor, displacement: Tensor, edges: Tensor) -> None:
-    """Let the pixels around edges ``[1, n, n]`` go with the one surface or the other, in place.
-
-    Args:
-        enlarged: ``[2, N, N]``, the displacement as it is enlarged smoothly.
-        displacement: ``[2, n, n]``.
-    """
-    cells, size = displacement.shape[-1], enlarged.shape[-1]
-    spans = []
-    for dim in (1, 2):
-        there = edges[0].any(dim=2 - dim).nonzero()
-        if not len(there):
-            return
-        # a line that is softened twice reaches two cells beyond its own
-        spans.append((max(0, int(there[0]) - 4), min(cells, int(there[-1]) + 5)))
-    (top, bottom), (left, right) = spans
-    part, line = displacement[None, :, top:bottom, left:right], edges[None, :, top:bottom, left:right]
-    layers = torch.cat([_continued(part, line), _continued(part, -line), soften(soften(line))], dim=1)
-    # pixels whose centres lie between centres of those cells
-    pixels, places = [], []
-    for first, last in spans:
-        least, most = (first + 0.5) * size / cells - 0.5, (last - 0.5) * size / cells - 0.5
-        chosen = torch.arange(math.ceil(least), math.floor(most) + 1, device=edges.device)
-        pixels.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
-        places.append((((chosen + 0.5) * cells / size - first) * (2 / (last - first)) - 1).to(part))
-    grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)[None]
-    before, behind, side = F.grid_sample(layers, grid, align_corners=False)[0].split([2, 2, 1])
-    around = enlarged[:, pixels[0], pixels[1]]
-    around.copy_(torch.where(side > 0, before, torch.where(side < 0, behind, around)))
 
 
 def _continued(displacement: Tensor, edges: Tensor) -> Tensor:

@@ -350,3 +350,21 @@ def test_a_jaw_s_edge_stays_sharp_when_the_displacement_is_enlarged(
     assert torch.equal(both.enlarged_displacement(size)[:1], sharp)  # a batch is only a batch
     none = replace(flow, edges=None)
     assert torch.equal(none.enlarged_displacement(size), plain)
+
+
+def test_pixels_beside_an_edge_are_mixed_and_no_others(face: FaceModel, identity: Tensor) -> None:
+    expression, pose = still(face)
+    pose[0, 0], pose[0, 1] = -0.25, 0.3
+    flow = flow_from_still(face, identity, expression, pose, 96, supersample=1)
+    size = 3 * 96
+    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    mixed = flow.smooth_edges(picture.clone())
+    changed = (mixed != picture).any(dim=1, keepdim=True)
+    near = F.max_pool2d(resize((flow.edges != 0).float(), size), 3, stride=1, padding=1) > 0
+    assert not (changed & ~near).any()
+    length = 3 * int((flow.edges > 0).sum())  # in pixels, as an edge is a cell wide
+    assert 0.5 * length < int(changed.sum()) < 3 * length
+    sides = resize((flow.edges > 0).float() - (flow.edges < 0).float(), size).sign()
+    stairs = flow.smooth_edges(sides.clone())
+    assert (stairs[near] != sides[near]).any() and stairs.abs().max() <= 1
+    assert torch.equal(replace(flow, edges=None).smooth_edges(picture.clone()), picture)
