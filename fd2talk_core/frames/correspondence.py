@@ -142,7 +142,7 @@ class _Cut:
 
     @classmethod
     def of(cls, edges: Tensor, size: int) -> _Cut | None:
-        """Of ``[1, n, n]``, enlarged to ``size``; None where there are no edges."""
+        """Of ``[1, n, n]``, enlarged to ``size``; None where there are no edges, or no pixel sees them."""
         count = edges.shape[-1]
         cells, pixels, places = [...], [...], []
         for dim in (1, 2):
@@ -154,6 +154,8 @@ class _Cut:
             # pixels whose centres lie between those of the outermost cells
             least, most = ((place + 0.5) * size / count - 0.5 for place in (first, last - 1))
             chosen = torch.arange(math.ceil(least), math.floor(most) + 1, device=edges.device)
+            if not len(chosen):
+                return None
             cells.append(slice(first, last))
             pixels.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
             places.append((((chosen + 0.5) * count / size - first) * (2 / (last - first)) - 1).to(edges))

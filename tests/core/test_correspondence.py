@@ -348,6 +348,10 @@ def test_a_jaw_s_edge_stays_sharp_when_the_displacement_is_enlarged(
     assert torch.equal(sharp[away.expand_as(sharp)], plain[away.expand_as(plain)])
     both = replace(flow, grid=flow.grid.repeat(2, 1, 1, 1), edges=torch.cat([flow.edges, -flow.edges]))
     assert torch.equal(both.enlarged_displacement(size)[:1], sharp)  # a batch is only a batch
+    assert flow.enlarged_displacement(8).shape == (1, 2, 8, 8)
+    lone = torch.zeros_like(flow.edges)
+    lone[..., 40, 40], lone[..., 41, 40] = 1, -1
+    assert replace(flow, edges=lone).enlarged_displacement(8).isfinite().all()  # smaller than a pixel
     none = replace(flow, edges=None)
     assert torch.equal(none.enlarged_displacement(size), plain)
 
