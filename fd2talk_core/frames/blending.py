@@ -88,11 +88,11 @@ class BlendedPortrait:
             the picture, or what is given in its place, shows through.
         """
         made = frames.movedim(-1, 1).to(self.coarse)
-        displacement = flow.enlarged_displacement(self.portrait.shape[-1]).to(made)
+        enlarged = flow.enlarged(self.portrait.shape[-1])
         with fast_math(made.device):
             blend = self.blend(self.coarse, self.matte, made, flow.displacement.to(made), flow.masks.to(made))
-        front, of_still = blend.front(self.portrait, displacement)
-        front = flow.smooth_edges(front)
+        front, of_still = blend.front(self.portrait, enlarged.pixels.to(made))
+        front = enlarged.smooth(front)
         front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still
         if self.pasted:

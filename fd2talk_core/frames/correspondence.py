@@ -12,10 +12,10 @@ picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from types import EllipsisType
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,9 @@ SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
 
+_Index: TypeAlias = "tuple[EllipsisType, slice, slice]"
+
+
 @dataclass(frozen=True, eq=False)
 class Correspondence:
     """For every frame, where its cells lie in the portrait.
@@ -89,62 +92,67 @@ class Correspondence:
         """``[F, 2, h, w]``, from the cells to their places in the portrait, half widths and heights."""
         return _displacement(self.grid)
 
-    def enlarged_displacement(self, size: int) -> Tensor:
-        """``[F, 2, size, size]``: :attr:`displacement`, which does not bend from a surface to the one behind
-        it but changes from pixel to pixel, along a line without the cells' corners.
-        """
+    def enlarged(self, size: int) -> EnlargedDisplacement:
+        """:attr:`displacement` for pictures of ``size`` pixels a side."""
         displacement = self.displacement.contiguous()
-        enlarged = resize(displacement, size)
+        pixels, cuts = resize(displacement, size), []
         # frame by frame: what one becomes must not depend on its batch
-        for frame, cut in self._cuts(size):
-            part = displacement[frame][cut.cells][None]
-            before, behind = (cut.enlarge(_continued(part, sign * cut.edges)) for sign in (1, -1))
-            around = enlarged[frame][cut.pixels]
-            around.copy_(torch.where(cut.side > 0, before, torch.where(cut.side < 0, behind, around)))
-        return enlarged
-
-    def smooth_edges(self, pictures: Tensor) -> Tensor:
-        """Pictures ``[F, C, N, N]`` moved by :meth:`enlarged_displacement`, in place: pixels beside its lines
-        are mixed with their neighbours, or those would be stairs.
-        """
-        for frame, cut in self._cuts(pictures.shape[-1]):
-            around = pictures[frame][cut.pixels]
-            around.lerp_(soften(around[None])[0], cut.line)
-        return pictures
-
-    def _cuts(self, size: int) -> Iterator[tuple[int, _Cut]]:
-        """What has edges, by frame."""
         for frame, edges in enumerate(() if self.edges is None else self.edges):
-            cut = _Cut.of(edges, size)
+            cut = _Cut.of(displacement[frame], edges, size)
             if cut is not None:
-                yield frame, cut
+                around = pixels[frame][cut.pixels]
+                behind = torch.where(cut.side < 0, cut.behind, around)
+                around.copy_(torch.where(cut.side > 0, cut.before, behind))
+                cuts.append((frame, cut.pixels, cut.line))
+        return EnlargedDisplacement(pixels, tuple(cuts))
+
+
+@dataclass(frozen=True, eq=False)
+class EnlargedDisplacement:
+    """A displacement that does not bend from a surface to the one behind it but changes from pixel to pixel,
+    along a line without the cells' corners.
+
+    Attributes:
+        pixels: ``[F, 2, N, N]``.
+        lines: frame, rows and columns, and ``[1, R, C]``, 1 on the line and 0 from a pixel beside it on.
+    """
+
+    pixels: Tensor
+    lines: tuple[tuple[int, _Index, Tensor], ...]
+
+    def smooth(self, pictures: Tensor) -> Tensor:
+        """Pictures ``[F, C, N, N]`` that were moved by it, in place: what lies on its lines is mixed with its
+        neighbours, or those would be stairs.
+        """
+        for frame, place, line in self.lines:
+            around = pictures[frame][place]
+            around.lerp_(soften(around[None])[0], line)
+        return pictures
 
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """The surroundings of a frame's edges, in cells and in the pixels of an enlargement.
+    """The surroundings of a frame's edges in an enlargement.
 
     Attributes:
-        cells, pixels: indices of the two: rows and columns.
-        edges: ``[1, 1, r, c]``, see :class:`Correspondence`.
-        grid: ``[1, R, C, 2]``, the pixels' centres among those cells.
+        pixels: index of its rows and columns.
+        before, behind: ``[2, R, C]``, the displacements of the nearer surface and of the one behind it.
         side: ``[1, R, C]``, over 0 on the nearer surface, under 0 on the one behind it, and 0 far from the
             line between them.
         line: ``[1, R, C]``, 1 on that line, 0 from a pixel beside it on.
     """
 
-    cells: tuple[EllipsisType, slice, slice]
-    pixels: tuple[EllipsisType, slice, slice]
-    edges: Tensor
-    grid: Tensor
+    pixels: _Index
+    before: Tensor
+    behind: Tensor
     side: Tensor
     line: Tensor
 
     @classmethod
-    def of(cls, edges: Tensor, size: int) -> _Cut | None:
-        """Of ``[1, n, n]``, enlarged to ``size``; None where there are no edges, or no pixel sees them."""
+    def of(cls, displacement: Tensor, edges: Tensor, size: int) -> _Cut | None:
+        """Of ``[2, n, n]`` and ``[1, n, n]``; None where there are no edges, or no pixel sees them."""
         count = edges.shape[-1]
-        cells, pixels, places = [...], [...], []
+        cells, pixels, places = [], [], []
         for dim in (1, 2):
             there = edges[0].any(dim=2 - dim).nonzero()
             if not len(there):
@@ -159,17 +167,14 @@ class _Cut:
             cells.append(slice(first, last))
             pixels.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
             places.append((((chosen + 0.5) * count / size - first) * (2 / (last - first)) - 1).to(edges))
-        part = edges[tuple(cells)][None]
+        part, edge = (plane[(..., *cells)][None] for plane in (displacement, edges))
+        sides = _continued(part.expand(2, -1, -1, -1), torch.cat([edge, -edge]))
+        layers = torch.cat([sides.flatten(0, 1)[None], soften(soften(edge)), soften(edge.abs())], dim=1)
         grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)[None]
-        layers = torch.cat([soften(soften(part)), soften(part.abs())], dim=1)
-        side, near = F.grid_sample(layers, grid, align_corners=False)[0].split(1)
+        before, behind, side, near = F.grid_sample(layers, grid, align_corners=False)[0].split([2, 2, 1, 1])
         # across a straight edge the side changes by a third from cell to cell, and fades two cells away
         line = (1 - side.abs() * (3 * size / count)).clamp_min(0) * (near > 0.5)
-        return cls(tuple(cells), tuple(pixels), part, grid, side, line)
-
-    def enlarge(self, values: Tensor) -> Tensor:
-        """``[1, C, r, c]`` of the cells to ``[C, R, C]`` of the pixels, bilinear."""
-        return F.grid_sample(values, self.grid, align_corners=False)[0]
+        return cls((..., *pixels), before, behind, side, line)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +263,8 @@ def correspond(
     sizes = [1, len(MASK_NAMES) - 2, len(MOUTH_PARTS)]
     covered, parts, mouth = torch.stack(planes, dim=1).to(grid).split(sizes, dim=1)
     masks = _averaged(torch.cat([covered, visible, parts], dim=1), supersample)
-    edges = _averaged(_edges(raster.depth), supersample)
+    edges = _edges(raster.depth, raster.look_up(portrait.below, 0.0) > 0)
+    edges = _averaged(edges, supersample)
     return Correspondence(grid, masks, _averaged(mouth * (1 - visible), supersample), edges)
 
 
@@ -369,17 +375,28 @@ def _within_rim(covered: Tensor) -> Tensor:
     return covered
 
 
-def _edges(depth: Tensor) -> Tensor:
+def _edges(depth: Tensor, below: Tensor) -> Tensor:
     """``[F, 1, R, R]``: 1 beside what lies :data:`EDGE` further back, -1 beside what lies as much nearer.
 
     Args:
         depth: ``[F, R, R]``, infinite where nothing is.
+        below: ``[F, R, R]`` bool, where edges are wanted: ears before hair are none.
     """
-    depth = depth[:, None]
-    covered = depth.isfinite()
-    nearest = -F.max_pool2d(-depth, 3, stride=1, padding=1)
-    furthest = F.max_pool2d(torch.where(covered, depth, -torch.inf), 3, stride=1, padding=1)
-    return ((furthest - depth > EDGE) & covered).float() - ((depth - nearest > EDGE) & covered).float()
+    nearest = -_highest_around(-depth)
+    furthest = _highest_around(torch.where(depth.isfinite(), depth, -torch.inf))
+    sides = ((furthest - depth > EDGE) & below).float() - ((depth - nearest > EDGE) & below).float()
+    return sides[:, None]
+
+
+def _highest_around(values: Tensor) -> Tensor:
+    """``[F, R, R]``: the largest of a cell and the eight around it; pooling takes ten times as long."""
+    for dim in (-1, -2):
+        length = values.shape[dim] - 1
+        before, after = values.narrow(dim, 0, length), values.narrow(dim, 1, length)
+        values = values.clone()
+        for part, other in ((values.narrow(dim, 0, length), after), (values.narrow(dim, 1, length), before)):
+            torch.maximum(part, other, out=part)
+    return values
 
 
 def _continued(displacement: Tensor, edges: Tensor) -> Tensor:
