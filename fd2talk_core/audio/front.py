@@ -141,17 +141,23 @@ class ConvolutionFront:
 
 def level_of(waveform: Tensor) -> tuple[float, float]:
     """Mean and variance that ``[N]`` is normalised by; the latter not under :func:`noise_floor`."""
-    pieces = [piece.double() for piece in waveform.split(FRONT_SECONDS * SAMPLE_RATE)]
-    mean = sum(float(piece.sum()) for piece in pieces) / waveform.shape[0]
-    variance = sum(float((piece - mean).square().sum()) for piece in pieces) / waveform.shape[0]
-    return mean, max(variance, float(noise_floor(torch.cat([block_powers(piece) for piece in pieces]))))
+    pieces = waveform.split(FRONT_SECONDS * SAMPLE_RATE)
+    mean = sum(float(piece.double().sum()) for piece in pieces) / waveform.shape[0]
+    variance = sum(float((piece.double() - mean).square().sum()) for piece in pieces) / waveform.shape[0]
+    powers = torch.cat([block_powers(piece.double()) for piece in pieces])
+    return mean, max(variance, float(noise_floor(powers)))
 
 
 def block_powers(waveform: Tensor) -> Tensor:
     """``[..., N // 320]``: the variance of each 20 ms of ``[..., N]`` at 16 kHz."""
     count = waveform.shape[-1] // BLOCK
     blocks = waveform[..., : count * BLOCK].unflatten(-1, (count, BLOCK))
-    return (blocks - blocks.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+    # piece by piece: of an hour it would be half a gigabyte
+    powers = [
+        (some - some.mean(dim=-1, keepdim=True)).square().mean(dim=-1)
+        for some in blocks.split(FRONT_SECONDS * SAMPLE_RATE // BLOCK, dim=-2)
+    ]
+    return torch.cat(powers, dim=-1)
 
 
 def noise_floor(powers: Tensor) -> Tensor:
