@@ -118,7 +118,7 @@ room = model.model_memory() * 1.5
 load("autoencoder")  # does not fit beside it
 again, model = load("unet")
 told["read once"] = again is unet
-stranger = torch.nn.Linear(256, int(room * 0.6) // 1024)
+stranger = torch.nn.Sequential(torch.nn.Linear(256, int(room * 0.6) // 1024))
 stranger = ModelPatcher(stranger, CARD, torch.device("cpu"))
 management.load_models_gpu([stranger], force_full_load=True)  # another pack's model takes a part of it
 told["pushed out"] = model.model is None or model.model_loaded_memory() < model.model_memory()
