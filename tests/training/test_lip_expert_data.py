@@ -54,11 +54,12 @@ def plain_sample(clips: SpeechSet, options: LipExpertOptions, frames: int, gener
     """One sample by loops over the clips, as the batch must have it."""
     length = 2 * frames + 2 * options.nearest
     places = [(c, s) for c in clips.clips for s in range(c.num_frames - length + 1)]
-    clip, start = places[int(torch.randint(len(places), (), generator=generator))]
-    start += int(torch.randint(length - frames + 1, (), generator=generator))
+    window, offset, *draws = torch.rand(2 + options.negatives, generator=generator).tolist()
+    clip, start = places[min(int(window * len(places)), len(places) - 1)]
+    start += min(int(offset * (length - frames + 1)), length - frames)
     others = []
     last = clip.num_frames - frames
-    for number, draw in enumerate(torch.rand(options.negatives, generator=generator).tolist()):
+    for number, draw in enumerate(draws):
         reach = options.reach if number % 2 == 0 else last
         choices = [i for i in range(last + 1) if options.nearest <= abs(i - start) <= reach]
         moment = choices[min(int(draw * len(choices)), len(choices) - 1)]

@@ -89,20 +89,20 @@ class LipExpertStage(Stage):
         """Draws are a sample's own, one after another; the cutting is done for all samples together."""
         options, windows = self.options, self.windows
         number, room = len(windows), windows.frames - self.frames + 1
-        numbers = torch.empty(len(indices), dtype=torch.long)
-        offsets = torch.empty_like(numbers)
-        draws = torch.empty(len(indices), options.negatives)
+        # window, offset and the others' moments, from 0 to 1: a draw costs more than its numbers
+        draws = torch.empty(len(indices), 2 + options.negatives)
         noises = torch.empty(len(indices), self.frames, self.expression.shape[1])
-        rows = zip(numbers, offsets, draws, noises, strict=True)
-        for index, (window, offset, draw, noise) in zip(indices, rows, strict=True):
+        for index, draw, noise in zip(indices, draws, noises, strict=True):
             generator = generator_of(index)
-            window.random_(number, generator=generator)
-            offset.random_(room, generator=generator)
             draw.uniform_(generator=generator)
             noise.normal_(generator=generator)
+        numbers, offsets = (
+            (part * count).long().clamp_max(count - 1)
+            for part, count in zip(draws[:, :2].double().T, (number, room), strict=True)
+        )
         clips, starts = windows.place(numbers)
         starts = starts + offsets
-        moments = self._others(starts, self.lengths[clips] - self.frames, draws)
+        moments = self._others(starts, self.lengths[clips] - self.frames, draws[:, 2:])
         first, frames = self.starts[clips], torch.arange(self.frames)
         here = (first + starts)[:, None] + frames
         there = (first[:, None] + moments)[..., None] + frames
