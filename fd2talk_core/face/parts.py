@@ -41,9 +41,8 @@ def under_hair(face_model: FaceModel) -> Tensor:
     """``[T]`` bool: above the eyes' middle and behind them, where a head has hair, a cap, or skin that a turn
     hardly changes. None where the face model names no parts.
     """
-    middle = face_model.mean[face_model.triangles].mean(dim=1)
-    eyes = part_kinds(face_model) == len(MOUTH_PARTS)
-    if not eyes.any():
-        return torch.zeros_like(eyes)
-    _, height, depth = middle.unbind(dim=1)
-    return (height > height[eyes].mean()) & (depth < depth[eyes].min())
+    above = below_the_eyes(face_model) == 0
+    if not above.any():
+        return above
+    depth = face_model.mean[face_model.triangles].mean(dim=1)[:, 2]
+    return above & (depth < depth[part_kinds(face_model) == len(MOUTH_PARTS)].min())

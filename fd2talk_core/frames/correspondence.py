@@ -12,6 +12,7 @@ picture.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from types import EllipsisType
@@ -95,16 +96,13 @@ class Correspondence:
     def enlarged(self, size: int) -> EnlargedDisplacement:
         """:attr:`displacement` for pictures of ``size`` pixels a side."""
         displacement = self.displacement.contiguous()
-        pixels, cuts = resize(displacement, size), []
+        pixels, lines = resize(displacement, size), []
         # frame by frame: what one becomes must not depend on its batch
         for frame, edges in enumerate(() if self.edges is None else self.edges):
-            cut = _Cut.of(displacement[frame], edges, size)
+            cut = _cut_edges(pixels[frame], displacement[frame], edges)
             if cut is not None:
-                around = pixels[frame][cut.pixels]
-                behind = torch.where(cut.side < 0, cut.behind, around)
-                around.copy_(torch.where(cut.side > 0, cut.before, behind))
-                cuts.append((frame, cut.pixels, cut.line))
-        return EnlargedDisplacement(pixels, tuple(cuts))
+                lines.append((frame, *cut))
+        return EnlargedDisplacement(pixels, tuple(lines))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,55 +124,8 @@ class EnlargedDisplacement:
         """
         for frame, place, line in self.lines:
             around = pictures[frame][place]
-            around.lerp_(soften(around[None])[0], line)
+            around.lerp_(soften(around[None])[0], line.to(around))
         return pictures
-
-
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """The surroundings of a frame's edges in an enlargement.
-
-    Attributes:
-        pixels: index of its rows and columns.
-        before, behind: ``[2, R, C]``, the displacements of the nearer surface and of the one behind it.
-        side: ``[1, R, C]``, over 0 on the nearer surface, under 0 on the one behind it, and 0 far from the
-            line between them.
-        line: ``[1, R, C]``, 1 on that line, 0 from a pixel beside it on.
-    """
-
-    pixels: _Index
-    before: Tensor
-    behind: Tensor
-    side: Tensor
-    line: Tensor
-
-    @classmethod
-    def of(cls, displacement: Tensor, edges: Tensor, size: int) -> _Cut | None:
-        """Of ``[2, n, n]`` and ``[1, n, n]``; None where there are no edges, or no pixel sees them."""
-        count = edges.shape[-1]
-        cells, pixels, places = [], [], []
-        for dim in (1, 2):
-            there = edges[0].any(dim=2 - dim).nonzero()
-            if not len(there):
-                return None
-            # a line that is softened twice reaches two cells beyond its own
-            first, last = max(0, int(there[0]) - 4), min(count, int(there[-1]) + 5)
-            # pixels whose centres lie between those of the outermost cells
-            least, most = ((place + 0.5) * size / count - 0.5 for place in (first, last - 1))
-            chosen = torch.arange(math.ceil(least), math.floor(most) + 1, device=edges.device)
-            if not len(chosen):
-                return None
-            cells.append(slice(first, last))
-            pixels.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
-            places.append((((chosen + 0.5) * count / size - first) * (2 / (last - first)) - 1).to(edges))
-        part, edge = (plane[(..., *cells)][None] for plane in (displacement, edges))
-        sides = _continued(part.expand(2, -1, -1, -1), torch.cat([edge, -edge]))
-        layers = torch.cat([sides.flatten(0, 1)[None], soften(soften(edge)), soften(edge.abs())], dim=1)
-        grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)[None]
-        before, behind, side, near = F.grid_sample(layers, grid, align_corners=False)[0].split([2, 2, 1, 1])
-        # across a straight edge the side changes by a third from cell to cell, and fades two cells away
-        line = (1 - side.abs() * (3 * size / count)).clamp_min(0) * (near > 0.5)
-        return cls((..., *pixels), before, behind, side, line)
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,12 +318,61 @@ def _strays(displacement: Tensor, covered: Tensor) -> Tensor:
 def _within_rim(covered: Tensor) -> Tensor:
     """``[F, R, R]`` bool: the covered cells that are not at the mesh's edge, see :data:`RIM`."""
     reach = max(1, round(RIM * covered.shape[-1] / 2))
+    # a mesh that leaves the picture has no edge there
+    return _over_window(covered, reach, torch.logical_and, border=True)
+
+
+def _over_window(
+    values: Tensor, reach: int, combine: Callable[[Tensor, Tensor], Tensor], border: float
+) -> Tensor:
+    """``[F, R, R]``: a cell and those up to ``reach`` beside, above and under it, combined; beyond the
+    picture lies ``border``. Pooling takes ten times as long.
+    """
     for dim in (-1, -2):
-        length = covered.shape[dim]
-        border = (reach, reach) if dim == -1 else (0, 0, reach, reach)
-        padded = F.pad(covered, border, value=True)  # a mesh that leaves the picture has no edge there
-        covered = reduce(torch.logical_and, (padded.narrow(dim, at, length) for at in range(2 * reach + 1)))
-    return covered
+        length = values.shape[dim]
+        padded = F.pad(values, (reach, reach) if dim == -1 else (0, 0, reach, reach), value=border)
+        values = reduce(combine, (padded.narrow(dim, at, length) for at in range(2 * reach + 1)))
+    return values
+
+
+def _cut_edges(pixels: Tensor, displacement: Tensor, edges: Tensor) -> tuple[_Index, Tensor] | None:
+    """Let the pixels around edges go with the one surface or the other, in place.
+
+    Args:
+        pixels: ``[2, N, N]``, the displacement as it is enlarged smoothly.
+        displacement, edges: ``[2, n, n]`` and ``[1, n, n]``, of the cells.
+
+    Returns:
+        rows and columns of the surroundings, and their line as :class:`EnlargedDisplacement` has it; None
+        where there are no edges, or no pixel sees them.
+    """
+    count, size = edges.shape[-1], pixels.shape[-1]
+    cells, rows_columns, places = [], [], []
+    for dim in (1, 2):
+        there = edges[0].any(dim=2 - dim).nonzero()
+        if not len(there):
+            return None
+        # a line that is softened twice reaches two cells beyond its own
+        first, last = max(0, int(there[0]) - 4), min(count, int(there[-1]) + 5)
+        # pixels whose centres lie between those of the outermost cells
+        least, most = ((place + 0.5) * size / count - 0.5 for place in (first, last - 1))
+        chosen = torch.arange(math.ceil(least), math.floor(most) + 1, device=edges.device)
+        if not len(chosen):
+            return None
+        cells.append(slice(first, last))
+        rows_columns.append(slice(int(chosen[0]), int(chosen[-1]) + 1))
+        places.append((((chosen + 0.5) * count / size - first) * (2 / (last - first)) - 1).to(edges))
+    part, edge = (plane[(..., *cells)][None] for plane in (displacement, edges))
+    sides = _continued(part.expand(2, -1, -1, -1), torch.cat([edge, -edge]))
+    layers = torch.cat([sides.flatten(0, 1)[None], soften(soften(edge)), soften(edge.abs())], dim=1)
+    grid = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)[None]
+    # which side of the line a pixel is on: over 0 on the nearer surface, under 0 behind it, 0 far away
+    before, behind, side, near = F.grid_sample(layers, grid, align_corners=False)[0].split([2, 2, 1, 1])
+    place = (..., *rows_columns)
+    around = pixels[place]
+    around.copy_(torch.where(side > 0, before, torch.where(side < 0, behind, around)))
+    # across a straight edge the side changes by a third from cell to cell, and fades two cells away
+    return place, (1 - side.abs() * (3 * size / count)).clamp_min(0) * (near > 0.5)
 
 
 def _edges(depth: Tensor, below: Tensor) -> Tensor:
@@ -382,21 +382,11 @@ def _edges(depth: Tensor, below: Tensor) -> Tensor:
         depth: ``[F, R, R]``, infinite where nothing is.
         below: ``[F, R, R]`` bool, where edges are wanted: ears before hair are none.
     """
-    nearest = -_highest_around(-depth)
-    furthest = _highest_around(torch.where(depth.isfinite(), depth, -torch.inf))
+    covered = torch.where(depth.isfinite(), depth, -torch.inf)
+    nearest = _over_window(depth, 1, torch.minimum, border=torch.inf)
+    furthest = _over_window(covered, 1, torch.maximum, border=-torch.inf)
     sides = ((furthest - depth > EDGE) & below).float() - ((depth - nearest > EDGE) & below).float()
     return sides[:, None]
-
-
-def _highest_around(values: Tensor) -> Tensor:
-    """``[F, R, R]``: the largest of a cell and the eight around it; pooling takes ten times as long."""
-    for dim in (-1, -2):
-        length = values.shape[dim] - 1
-        before, after = values.narrow(dim, 0, length), values.narrow(dim, 1, length)
-        values = values.clone()
-        for part, other in ((values.narrow(dim, 0, length), after), (values.narrow(dim, 1, length), before)):
-            torch.maximum(part, other, out=part)
-    return values
 
 
 def _continued(displacement: Tensor, edges: Tensor) -> Tensor:

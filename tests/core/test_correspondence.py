@@ -372,3 +372,5 @@ def test_pixels_beside_an_edge_are_mixed_and_no_others(face: FaceModel, identity
     stairs = flow.enlarged(size).smooth(sides.clone())
     assert (stairs[near] != sides[near]).any() and stairs.abs().max() <= 1
     assert torch.equal(replace(flow, edges=None).enlarged(size).smooth(picture.clone()), picture)
+    # the flow is the processor's, the pictures are wherever the networks are
+    assert flow.enlarged(size).smooth(picture.to("meta")).device.type == "meta"

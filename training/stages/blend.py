@@ -213,12 +213,8 @@ class BlendStage(Stage):
         return {"autoencoder": self.autoencoder}
 
     def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
-        """An earlier blend may have painted, which this one leaves to the diffusion, and had no shift; the
-        autoencoder around it may have been another.
-        """
-        own, given = network.state_dict(), earlier.state_dict()
-        given = {name: value for name, value in given.items() if name.startswith("portrait_blend.")}
-        given |= {name: value for name, value in own.items() if not name.startswith("portrait_blend.")}
+        """An earlier blend may have painted, which this one leaves to the diffusion, and had no shift."""
+        given, own = earlier.state_dict(), network.state_dict()
         for name in ("weight", "bias"):
             last, move = f"portrait_blend.last.{name}", f"portrait_blend.move.{name}"
             if last in given and len(given[last]) > len(own[last]):

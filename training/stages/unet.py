@@ -176,18 +176,6 @@ class UNetStage(Stage):
                 )
         return sample
 
-    def grown(self, earlier: FrameUNet, network: FrameUNet) -> dict[str, Tensor]:
-        """The encoder that it carries is the autoencoder's, whichever the earlier network had."""
-        both = [
-            {
-                name: value
-                for name, value in unet.state_dict().items()
-                if name.startswith("crop_encoder.") == own
-            }
-            for unet, own in ((earlier, False), (network, True))
-        ]
-        return both[0] | both[1]
-
     def denoiser(self, unet: FrameUNet, batch: dict[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         """``(x_t, t) -> x0`` by a UNet, with a batch's conditions."""
 
