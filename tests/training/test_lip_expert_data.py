@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from statistics import median
 
 import pytest
 import torch
@@ -107,8 +108,8 @@ def test_waiting_for_data_is_under_a_tenth(stage: LipExpertStage) -> None:
             if step:  # the first one warms up
                 times["data"].append(ready - started)
                 times["step"].append(done - ready)
-        # other programs on the same processor only add
-        data, rest = (min(values) for values in times.values())
+        # of other programs on the same processor a step or two may suffer
+        data, rest = (median(values) for values in times.values())
         assert data < 0.1 * (data + rest), times
     finally:
         torch.set_num_threads(threads)

@@ -76,9 +76,12 @@ class Stage(nn.Module):
             if not path.is_file():
                 raise FD2TalkError(f"There is no {path} to start from; start without it.")
             given = self.grown(load_checkpoint(path, type(network)), network)
-            frozen = {key for key, value in network.named_parameters() if not value.requires_grad}
             own = network.state_dict()
-            given |= {key: own[key] for key in frozen}
+            frozen = {key for key, value in network.named_parameters() if not value.requires_grad}
+            # a part that is frozen as a whole may have had another form
+            whole = tuple(f"{name}." for name, part in network.named_children() if _is_frozen(part))
+            given = {key: value for key, value in given.items() if not key.startswith(whole)}
+            given |= {key: value for key, value in own.items() if key in frozen or key.startswith(whole)}
             differing = sorted(
                 key for key in own.keys() | given.keys()
                 if key not in own or key not in given or own[key].shape != given[key].shape
@@ -93,6 +96,11 @@ class Stage(nn.Module):
     def grown(self, earlier: nn.Module, network: nn.Module) -> dict[str, Tensor]:
         """What ``network`` takes from an ``earlier`` one; a stage may let it grow on the way."""
         return earlier.state_dict()
+
+
+def _is_frozen(part: nn.Module) -> bool:
+    parameters = list(part.parameters())
+    return bool(parameters) and not any(value.requires_grad for value in parameters)
 
 
 def draw_timestep(visited: Tensor, share: float, generator: torch.Generator) -> Tensor:
