@@ -35,6 +35,7 @@ from .hearing import (
     score_language,
 )
 from .rules import rules_motion, spoken_phonemes
+from .silence import silence_rows
 from .speech import SpokenText, read_spoken_texts, real_speech_rows
 from .synchrony import MAX_LAG, Synchrony
 from .table import Row, table
@@ -87,6 +88,7 @@ def score_real(weights: Weights, options: RealOptions, out: Path) -> str:
         parts.append(text)
     texts = read_spoken_texts(options.speech) if options.speech.is_dir() else []
     rows += real_speech_rows(weights, texts, options.speech, out)
+    rows += silence_rows(weights)
     rows += hearing_rows(weights, texts, options, out)
     parts.append(table(rows))
     report["rows"] = [{**vars(row), "met": row.met} for row in rows]
