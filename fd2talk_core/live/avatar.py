@@ -330,22 +330,25 @@ class LiveEngine:
         now, frame = self.clock.now(), float(1 / self.timeline.rate)
         stride = max(1, math.ceil(self._seconds_by_frame / self.workers / frame - 0.1))
         chosen: list[Slot] = []
-        newest: Slot | None = None
+        last, newest = self._drawn_last, None
         for slot in self.timeline.to_draw():
             made_at = now + self._seconds_by_frame * (len(chosen) + 1)
             newest = slot
             in_time = made_at < self.timeline.due(slot.number)
-            if in_time and slot.number >= self._drawn_last + stride:
+            if in_time and slot.number >= last + stride:
                 chosen.append(slot)
-                self._drawn_last = slot.number
+                last = slot.number
             # where time is short, one that waits for others comes too late
             if len(chosen) == (DRAWN_TOGETHER if stride == 1 else 1):
                 break
-        if newest is not None and newest.number > self._drawn_last and self._seconds_by_frame > self._longest:
+        if newest is not None and newest.number > last and self._seconds_by_frame > self._longest:
             # nothing could come in time, if drawing took as long as it did: see whether it still does
-            chosen, self._drawn_last = [newest], newest.number
+            chosen = [newest]
         # others draw, too
-        return chosen[: max(1, -(-len(chosen) // self.workers))]
+        chosen = chosen[: max(1, -(-len(chosen) // self.workers))]
+        if chosen:
+            self._drawn_last = chosen[-1].number
+        return chosen
 
     # -- frames out --
 

@@ -97,7 +97,9 @@ class Painter:
         return (rows.expression[:, JAW, None, None, None] * 100).round().to(torch.uint8).expand(-1, 2, 2, 3)
 
 
-def engine(fps: float = 25.0, sample_rate: int = RATE, seconds: float = 0.005) -> LiveEngine:
+def engine(
+    fps: float = 25.0, sample_rate: int = RATE, seconds: float = 0.005, workers: int = 1
+) -> LiveEngine:
     clock, size = FakeClock(), len(ARKIT_NAMES)
     timeline = Timeline(
         fps,
@@ -106,7 +108,7 @@ def engine(fps: float = 25.0, sample_rate: int = RATE, seconds: float = 0.005) -
         lambda rows, anchor: rows,
         mouth_mask(ARKIT_NAMES, size),
     )
-    return LiveEngine(timeline, Painter(clock, seconds), lambda number: Mouth(fps), clock)
+    return LiveEngine(timeline, Painter(clock, seconds), lambda number: Mouth(fps), clock, workers)
 
 
 def live(
@@ -256,6 +258,13 @@ def test_a_slow_machine_drops_pictures_evenly_and_no_sound() -> None:
     assert 0.2 < len(shown) / 99 < 0.6, "14 of 25 pictures can be made at most"
     assert max(np.diff(shown)) <= 6
     assert avatar.counts.dropped == sum(frame.frame is None for frame in frames)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_what_one_who_draws_leaves_to_others_is_drawn(workers: int) -> None:
+    avatar = engine(workers=workers)
+    frames = live(avatar, 90, pushed_in_packets(avatar, speech(2.0)))
+    assert [frame.frame is None for frame in frames] == [True] + [False] * 89
 
 
 def test_a_machine_that_was_slow_once_is_tried_again() -> None:
