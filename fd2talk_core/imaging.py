@@ -110,7 +110,10 @@ def distance_to(mask: Tensor) -> Tensor:
     """
     height, width = mask.shape[-2:]
     across = torch.arange(width, device=mask.device, dtype=torch.float32)
-    along_row = torch.where(mask[:, :, None, :], (across[:, None] - across).abs(), torch.inf).amin(dim=-1)
+    # the last cell before a place that is set, and the first one after it
+    before = torch.where(mask, across, -torch.inf).cummax(dim=-1).values
+    after = torch.where(mask, across, torch.inf).flip(-1).cummin(dim=-1).values.flip(-1)
+    along_row = torch.minimum(across - before, after - across)
     down = torch.arange(height, device=mask.device, dtype=torch.float32)
     between = (down[:, None] - down).square()
     return (along_row.square()[:, None] + between[None, :, :, None]).amin(dim=2).sqrt()

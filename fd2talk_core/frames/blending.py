@@ -19,7 +19,7 @@ from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
 from ..networks.blend import PortraitBlend
 from ..networks.precision import fast_math
-from .correspondence import Correspondence
+from .correspondence import Correspondence, room_in_hair
 from .reference import Reference
 
 LARGEST_SIDE = 768
@@ -38,6 +38,8 @@ class BlendedPortrait:
         portrait: ``[1, 3, N, N]``, that crop, where the blend computes.
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
+        hair: ``[1, 3, S, S]``, how far it reaches, see :func:`room_in_hair`.
+        looked_at: what the blend needs of all three.
         strength: 0..1, how far the latents' pictures give way.
         pasted: whether the crops are pasted back into a picture.
     """
@@ -47,6 +49,8 @@ class BlendedPortrait:
     portrait: Tensor
     coarse: Tensor
     matte: Tensor
+    hair: Tensor
+    looked_at: Tensor
     strength: float
     pasted: bool
 
@@ -72,7 +76,9 @@ class BlendedPortrait:
             part.crop.movedim(-1, 0)[None].float().to(autoencoder.device) for part in (shown, reference)
         )
         matte = person_matte(reference.crop)[None, None].to(coarse)
-        return cls(blend, shown, portrait, coarse, matte, strength, pasted)
+        with fast_math(autoencoder.device):
+            looked_at = blend.look_at(coarse, matte)
+        return cls(blend, shown, portrait, coarse, matte, room_in_hair(matte), looked_at, strength, pasted)
 
     @stage("blend")
     @torch.no_grad()
@@ -88,12 +94,21 @@ class BlendedPortrait:
             the picture, or what is given in its place, shows through.
         """
         made = frames.movedim(-1, 1).to(self.coarse)
-        enlarged = flow.enlarged(self.portrait.shape[-1])
+        flow = flow.within_hair(self.hair)
         with fast_math(made.device):
-            blend = self.blend(self.coarse, self.matte, made, flow.displacement.to(made), flow.masks.to(made))
-        front, of_still = blend.front(self.portrait, enlarged.pixels.to(made))
+            blend = self.blend(
+                self.coarse,
+                self.matte,
+                made,
+                flow.displacement.to(made),
+                flow.masks.to(made),
+                self.looked_at,
+            )
+        enlarged = flow.shifted(blend.shift).enlarged(self.portrait.shape[-1])
+        front, of_still = replace(blend, shift=None).front(self.portrait, enlarged.pixels.to(made))
         front = enlarged.smooth(front)
-        front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
+        if self.strength < 1:
+            front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still
         if self.pasted:
             cover = 1 - of_still

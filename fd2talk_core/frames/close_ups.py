@@ -13,6 +13,7 @@ Screen coordinates as in :mod:`fd2talk_core.face.rasterizer`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -354,14 +355,23 @@ class _Sight:
         """
         cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
-        column, row = cell.clamp(0, SAMPLES - 1).long().unbind(-1)
-        place = row * SAMPLES + column
-        near = places[..., 2] <= self.raster.depth.take(place) + DEPTH_TOLERANCE
-        at_place = self.inner.take(place)
-        agreed = torch.where(inner, self.wide.take(place), ~at_place & ~self.stray.take(place))
-        all_of_it = (inner == at_place).to(places)
-        shown = (within & near) * torch.lerp(agreed.to(places), all_of_it, same[:, None, None])
-        return shown, shown * (~inner | self.clear.take(place))
+        column, row = cell.clamp(0, SAMPLES - 1).int().unbind(-1)
+        found = self._planes.index_select(0, (row * SAMPLES + column).flatten())
+        depth, at_place, wide, outer, clear = found.view(*inner.shape, -1).unbind(-1)
+        near = places[..., 2] <= depth + DEPTH_TOLERANCE
+        agreed = torch.where(inner, wide, outer)
+        all_of_it = torch.where(inner, at_place, 1 - at_place)
+        shown = (within & near) * torch.lerp(agreed, all_of_it, same[:, None, None])
+        return shown, torch.where(inner, shown * clear, shown)
+
+    @cached_property
+    def _planes(self) -> Tensor:
+        """``[n n, 5]``: depth, and 1 for an inner part, a wide one, an outer one that does not stray, a clear
+        one; together, since finding a place is what costs.
+        """
+        outer = ~self.inner & ~self.stray
+        flags = [part.to(self.raster.depth) for part in (self.inner, self.wide, outer, self.clear)]
+        return torch.stack([self.raster.depth[0], *flags], dim=-1).flatten(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -385,6 +395,19 @@ class _Layers:
     clear: Tensor
     rest: Tensor
     kinds: Tensor
+
+    def paint_inside(self, paint: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """``[F, 3, n, n]``: colours of the inner parts, 0 elsewhere.
+
+        Args:
+            paint: gives colours ``[p, 3]`` of places ``[p, 3]`` on the mean face and their kinds ``[p]``.
+        """
+        hit = self.inside.flatten().nonzero()[:, 0]
+        rest, kinds = (
+            part.index_select(0, hit) for part in (self.rest.reshape(-1, 3), self.kinds.reshape(-1))
+        )
+        colours = self.rest.new_zeros(self.rest.shape).view(-1, 3).index_copy_(0, hit, paint(rest, kinds))
+        return colours.view(self.rest.shape).movedim(-1, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -557,18 +580,18 @@ class CloseUps:
         """
         share, seen, painted = _pool(layers.inside, box.size), layers.seen, None
         if sight.region.is_mouth:
-            painted = _paint(layers.rest, layers.kinds, self.tones)
-            painted = painted * _shadow(layers.inside, *LIP_SHADOW).movedim(1, -1)
+            painted = layers.paint_inside(lambda rest, kinds: _paint(rest, kinds, self.tones))
+            painted = painted * _shadow(layers.inside, *LIP_SHADOW)
         elif sight.eye is not None:
-            painted = sight.eye.colours_at(layers.rest)
-            painted = painted * _shadow(layers.inside, *LID_SHADOW).movedim(1, -1)
+            painted = layers.paint_inside(lambda rest, kinds: sight.eye.colours_at(rest))
+            painted = painted * _shadow(layers.inside, *LID_SHADOW)
             past, lids = (_mean_over(layers.displacement, over) for over in (layers.inside, layers.edge))
             least, most = TURNED
             past = (past - lids).norm(dim=1) * (box.picture / 2)
             turned = smoothstep((past - least) / (most - least))
             seen = torch.lerp(seen, layers.clear, turned[:, None, None, None])
         if painted is not None:
-            painted = push_pull(_pool(painted.movedim(-1, 1) * layers.inside, box.size), share)
+            painted = push_pull(_pool(painted, box.size), share)
         return self._moved(box, layers.displacement, layers.inside, seen, share, painted), share
 
     def _moved(

@@ -12,8 +12,8 @@ picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from types import EllipsisType
 from typing import TypeAlias
@@ -63,6 +63,19 @@ EDGE = 0.25
 """Face-model units (25 mm) by which a surface lies before the one behind it where its edge is kept sharp: a
 jaw before the neck."""
 
+_SURELY = 0.8
+"""Of a matte, where it is surely a person."""
+
+_OUTLINE, _FRINGE, _LOST = 0.03, 0.02, 0.12
+"""Half widths from a person's outline up to which hair is taken to go on: there it ends in strands; from it
+at least what a turn brings out is taken; and beside it at most, by which a fitted mesh misses it."""
+
+_BESIDE, _STEEP = 0.06, 4.0
+"""Half widths around the skull that a turn brings out, and how soon all of it counts."""
+
+_SETTLED = 0.3
+"""Half widths beside the skull that a turn brings out, over which hair goes back to where its outline is."""
+
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
@@ -81,17 +94,67 @@ class Correspondence:
             portrait hides it: what the grid finds there is the portrait's lips.
         edges: ``[F, 1, h, w]``, over 0 in cells of a surface whose edge lies before another, under 0 in the
             cells behind it, and 0 elsewhere; None for none.
+        onward: ``[F, 2, h, w]``, what is to be added to the displacement for the skull that a turn brings out
+            to go on as the scalp beside it does; None for nothing. See :meth:`within_hair`.
+        turned: ``[F, 1, h, w]`` in 0..1, the scalp that is brought out, and what is close beside it.
     """
 
     grid: Tensor
     masks: Tensor
     hidden_mouth: Tensor
     edges: Tensor | None = None
+    onward: Tensor | None = None
+    turned: Tensor | None = None
+
+    @classmethod
+    def join(cls, parts: Sequence[Correspondence]) -> Correspondence:
+        """Of the frames of some, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        planes = {}
+        for field in fields(cls):
+            given = [getattr(part, field.name) for part in parts]
+            planes[field.name] = None if any(plane is None for plane in given) else torch.cat(given)
+        return cls(**planes)
+
+    def each(self) -> list[Correspondence]:
+        """Of one frame each."""
+        planes = {field.name: getattr(self, field.name) for field in fields(self)}
+        return [
+            Correspondence(
+                **{name: None if plane is None else plane[frame, None] for name, plane in planes.items()}
+            )
+            for frame in range(len(self.grid))
+        ]
 
     @property
     def displacement(self) -> Tensor:
         """``[F, 2, h, w]``, from the cells to their places in the portrait, half widths and heights."""
         return _displacement(self.grid)
+
+    def within_hair(self, hair: Tensor) -> Correspondence:
+        """The same, but the skull that a turn brings out goes on as the scalp beside it, as far as hair (or a
+        cap) reaches, so that it is sharp, and does not show the wall. The grid alone has what the portrait
+        shows before the hidden place, which is on little room.
+
+        Args:
+            hair: ``[1 or F, 3, S, S]``, see :func:`room_in_hair`.
+        """
+        if self.onward is None or self.turned is None:
+            return self
+        grid, onward = self.grid.to(hair), self.onward.to(hair)
+        room, inward = F.grid_sample(
+            hair.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False
+        ).split([1, 2], dim=1)
+        share = (room / onward.norm(dim=1, keepdim=True).clamp_min(1e-6)).clamp_max(1)
+        moved = share * onward + self.turned.to(hair) * inward
+        return replace(self, grid=grid + moved.movedim(1, -1), onward=None, turned=None)
+
+    def shifted(self, shift: Tensor | None) -> Correspondence:
+        """The same with ``[F, 2, s, s]`` half widths and heights added to the displacement."""
+        if shift is None:
+            return self
+        return replace(self, grid=self.grid.to(shift) + resize(shift, self.grid.shape[1]).movedim(1, -1))
 
     def enlarged(self, size: int) -> EnlargedDisplacement:
         """:attr:`displacement` for pictures of ``size`` pixels a side."""
@@ -199,8 +262,12 @@ def correspond(
     visible = (seen | hair)[:, None] * soften(enough[:, None])
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
-    known = raster.covered & ~hair & ~_strays(displacement, raster.covered)
+    within = _within_rim(raster.covered) & ~hair
+    continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
+    strays = (displacement - continued).abs().amax(dim=1) > STRAY
+    known = raster.covered & (hair | ~strays)
     displacement = _extend(displacement * known[:, None], known)
+    onward = (continued - displacement) * _settled(hair)
     grid = pixel_centers(size, places) + _averaged(displacement, supersample).movedim(1, -1)
 
     mouth_kinds = range(len(MOUTH_PARTS))
@@ -216,7 +283,12 @@ def correspond(
     masks = _averaged(torch.cat([covered, visible, parts], dim=1), supersample)
     edges = _edges(raster.depth, raster.look_up(portrait.below, 0.0) > 0)
     edges = _averaged(edges, supersample)
-    return Correspondence(grid, masks, _averaged(mouth * (1 - visible), supersample), edges)
+    hidden_mouth = _averaged(mouth * (1 - visible), supersample)
+    onward = _averaged(onward, supersample)
+    scalp = (raster.covered & raster.look_up(portrait.hair, False))[:, None].to(onward)
+    # at the mesh's edge it ends within a few cells, or cells' corners would show
+    turned = _averaged(_beside(hair) * soften(soften(scalp)), supersample)
+    return Correspondence(grid, masks, hidden_mouth, edges, onward, turned)
 
 
 @torch.no_grad()
@@ -264,6 +336,25 @@ def reference_flow(
     return correspond(face_model, view, mesh, size, supersample=supersample)
 
 
+def room_in_hair(matte: Tensor) -> Tensor:
+    """``[F, 3, S, S]`` half widths: how far from a place the person's outline is at least, less
+    :data:`_OUTLINE`; and from places beside or on the outline to those within it.
+
+    Args:
+        matte: ``[F, 1, S, S]`` in 0..1, where a picture shows its person.
+    """
+    size = matte.shape[-1]
+    cells = resize(matte, min(size, 2 * EXTENSION_SIZE))[:, 0] > _SURELY
+    within, beside = (distance_to(part) * (2 / cells.shape[-1]) for part in (~cells, cells))
+    # a picture without an outline: a person who fills it, or nobody
+    depth = within.clamp_max(2) - torch.where(beside.isfinite(), beside, 0)
+    down, across = torch.gradient(depth, dim=(1, 2))
+    inward = F.normalize(soften(torch.stack([across, down], dim=1)), dim=1)
+    missing = (_FRINGE - depth).clamp(0, _LOST)[:, None] * (depth < _FRINGE)[:, None]
+    room = (depth - _OUTLINE).clamp_min(0)[:, None]
+    return resize(torch.cat([room, missing * inward], dim=1), size)
+
+
 def warp_reference(picture: Tensor, grid: Tensor) -> Tensor:
     """A picture or latent of the portrait, moved to the frames.
 
@@ -302,17 +393,6 @@ def _in_cells(grid: Tensor) -> Tensor:
     """``[F, h, w, 2]`` from half widths and heights to cells."""
     height, width = grid.shape[1:3]
     return grid * grid.new_tensor([width / 2, height / 2])
-
-
-def _strays(displacement: Tensor, covered: Tensor) -> Tensor:
-    """``[F, R, R]`` bool: the cells by the mesh's edge that move unlike what lies within, see :data:`STRAY`.
-
-    Args:
-        displacement: ``[F, 2, R, R]``, of what is covered, ``[F, R, R]``.
-    """
-    within = _within_rim(covered)
-    continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
-    return (displacement - continued).abs().amax(dim=1) > STRAY
 
 
 def _within_rim(covered: Tensor) -> Tensor:
@@ -419,6 +499,28 @@ def _areas(on_screen: Tensor, triangles: Tensor) -> Tensor:
     return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
 
 
+def _beside(part: Tensor) -> Tensor:
+    """``[F, 1, R, R]`` in 0..1: 1 in the midst of a part ``[F, R, R]`` (bool) and close beside it, less where
+    it is narrow.
+    """
+    share = _coarse(part)
+    reach = max(1, round(_BESIDE * share.shape[-1] / 2))
+    share = F.avg_pool2d(share, 2 * reach + 1, stride=1, padding=reach)
+    return resize((_STEEP * share).clamp_max(1), part.shape[-1])
+
+
+def _settled(part: Tensor) -> Tensor:
+    """``[F, 1, R, R]``: 1 on a part ``[F, R, R]`` (bool), and 0 from :data:`_SETTLED` beside it on."""
+    return resize(nearness(_coarse(part) > 0, 0, _SETTLED), part.shape[-1])
+
+
+def _coarse(part: Tensor) -> Tensor:
+    """``[F, 1, m, m]``: the share of coarse cells that a part ``[F, R, R]`` (bool) has."""
+    return F.avg_pool2d(
+        part[:, None].float(), max(1, part.shape[-1] // (EXTENSION_SIZE // 2)), ceil_mode=True
+    )
+
+
 def _is_seen(raster: Raster, places: Tensor, kind: Tensor, kinds: Tensor) -> Tensor:
     """Which places ``[F, R, R, 3]`` of the portrait (u, v, depth) its camera sees, ``[F, R, R]`` bool.
 
@@ -464,7 +566,9 @@ def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -
     # only the mesh's rim is continued, lest an opening mouth move the background
     rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
     filled = push_pull(coarse * rim, coarse_weight * rim)
-    extended = filled * nearness(coarse_weight > 0, HEAD_MARGIN, FALLOFF)
+    # that is smooth over many cells
+    far = nearness(F.max_pool2d(coarse_weight, 2, ceil_mode=True) > 0, HEAD_MARGIN, FALLOFF)
+    extended = filled * resize(far, filled.shape[-1])
     if factor > 1:
         extended = F.interpolate(
             extended, size=(resolution, resolution), mode="bilinear", align_corners=False

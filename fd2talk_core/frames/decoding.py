@@ -32,14 +32,16 @@ from .portrait_motion import PortraitMotion
 from .reference import Reference
 from .workers import side_by_side, worker_count
 
-FIELD_SIZE = 192
-"""Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
-
 LARGEST_LATENT = 1e4
 """Latents of pictures have unit variance."""
 
-DECODED_TOGETHER = {"cpu": 4, "cuda": 16, "mps": 4}
-"""The decoder's large pictures leave a processor's cache soon: there larger batches gain nothing."""
+DECODED_TOGETHER = {"cuda": 16, "mps": 4}
+"""Frames that are decoded together."""
+
+IN_FLIGHT, LEAST_TOGETHER, MOST_TOGETHER = 32, 4, 16
+"""The same on a processor's cores, each of which has a batch of its own: this many on all cores together, for
+the memory that they take, but not so few a core that the interpreter, which one thread at a time may use,
+keeps the others waiting."""
 
 PIXELS_TOGETHER = 1 << 24
 """Of the frames that are made together, unless a single one has more."""
@@ -112,8 +114,14 @@ def iter_decoded_frames(
     chunks = iter([latents]) if whole is not None else latents
     height, width = reference.picture.shape[:2] if paste_back else reference.crop.shape[:2]
     fitting = max(1, PIXELS_TOGETHER // (height * width))
-    batch = frames_per_batch or min(DECODED_TOGETHER.get(autoencoder.device.type, 2), fitting)
+    batch = frames_per_batch or min(_decoded_together(autoencoder.device), fitting)
     return decoder.frames(chunks, batch, callback)
+
+
+def _decoded_together(device: torch.device) -> int:
+    if device.type == "cpu":
+        return min(max(IN_FLIGHT // worker_count(device), LEAST_TOGETHER), MOST_TOGETHER)
+    return DECODED_TOGETHER.get(device.type, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +255,7 @@ class FrameDecoder:
         crops = self._decode(latents)
         masks = None
         if self.motion is not None:
-            flow = self.motion.correspondence(frames, FIELD_SIZE)
+            flow = self.motion.field(frames)
             if self.blended is not None:
                 crops = self.blended.add_to(crops, flow)
             if self.close_ups is not None:

@@ -20,7 +20,7 @@ from ..networks.precision import fast_math
 from ..networks.unet import ConditionCache, FrameUNet
 from ..progress import Callback
 from .batches import free_memory, in_batches
-from .conditioning import align_portrait
+from .conditioning import Corresponder, align_portrait
 from .portrait_motion import PortraitMotion
 from .reference import Reference
 
@@ -158,12 +158,7 @@ class ClipDenoiser:
         coefficients = self.motion.coefficients(frames).to(latent)
         cache = ConditionCache(unet.motion_keys_values(coefficients), reference_cache)
         with stage("alignment"):
-            warped = align_portrait(
-                unet,
-                latent,
-                self.crop,
-                lambda size, supersample: self.motion.correspondence(frames, size, supersample),
-            )
+            warped = align_portrait(unet, latent, self.crop, corresponder(unet, self.motion, frames))
 
         numbers = [self.motion.first + frame for frame in frames]
 
@@ -188,6 +183,14 @@ class ClipDenoiser:
         )
         self.steps_done += self.steps * len(frames)
         return made.float().cpu()
+
+
+def corresponder(unet: FrameUNet, motion: PortraitMotion, frames: Sequence[int]) -> Corresponder:
+    """What :func:`~fd2talk_core.frames.conditioning.align_portrait` asks of some frames of a clip."""
+    if unet.config.reference_alignment == "warp_image":
+        # the blend asks for the same, as finely
+        return lambda size, supersample: motion.field(frames, again=unet.takes_overlay)
+    return lambda size, supersample: motion.correspondence(frames, size, supersample)
 
 
 def automatic_batch(unet: FrameUNet, latent_shape: Sequence[int]) -> int:

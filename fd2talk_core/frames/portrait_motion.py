@@ -26,6 +26,13 @@ from .correspondence import Correspondence, PortraitView, correspond, view_resol
 MESHES_KEPT = 64
 """Frames whose mesh is remembered: more than are denoised together and then decoded a few at a time."""
 
+FIELD_SIZE = 192
+"""Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
+
+FIELDS_KEPT = 40
+"""Frames that have been aligned and are yet to be blended, whose correspondence (2 MB) is remembered: those
+of one batch of latents while the next is made."""
+
 
 class PortraitMotion:
     """F frames of one person, as they are to be rendered.
@@ -47,6 +54,7 @@ class PortraitMotion:
         self.first = 0
         self._views: dict[int, PortraitView] = {}
         self._meshes: OrderedDict[int, Tensor] = OrderedDict()
+        self._fields: OrderedDict[int, Correspondence] = OrderedDict()
         self._lock = RLock()  # frames are made side by side
 
     @classmethod
@@ -129,6 +137,13 @@ class PortraitMotion:
                 self._meshes.popitem(last=False)
         return torch.stack(meshes)
 
+    def forget(self, frames: Sequence[int]) -> None:
+        """What is remembered of frames whose motion is no longer what it was."""
+        with self._lock:
+            for frame in frames:
+                self._meshes.pop(frame, None)
+                self._fields.pop(frame, None)
+
     def _posed(self, frame: int) -> Tensor:
         """``[V, 3]``, one frame at a time: the rounding of a matrix product depends on how many rows it has,
         and what a frame becomes must not depend on its batch.
@@ -136,6 +151,28 @@ class PortraitMotion:
         shape = self.face_model(self.portrait.identity[None], self.expression[frame, None])
         shape = stop_lids(self.face_model, shape)
         return pose_on_body(self.face_model, shape, self.pose[frame, None], self.portrait.pose[None])[0]
+
+    @stage("correspondence")
+    def field(self, frames: Sequence[int], *, again: bool = False) -> Correspondence:
+        """The correspondence of some frames at :data:`FIELD_SIZE`.
+
+        Args:
+            again: whether it will be asked for once more, so that it is worth remembering.
+        """
+        with self._lock:
+            take = self._fields.get if again else self._fields.pop
+            known = {frame: take(frame, None) for frame in dict.fromkeys(frames)}
+        missing = [frame for frame in known if known[frame] is None]
+        if missing:
+            view = self.portrait_view(view_resolution(FIELD_SIZE))
+            made = correspond(self.face_model, view, self.mesh(missing), FIELD_SIZE, supersample=1)
+            known.update(zip(missing, made.each(), strict=True))
+        if again:
+            with self._lock:
+                self._fields.update((frame, known[frame]) for frame in missing)
+                while len(self._fields) > FIELDS_KEPT:
+                    self._fields.popitem(last=False)
+        return Correspondence.join([known[frame] for frame in frames])
 
     @stage("correspondence")
     def correspondence(self, frames: Sequence[int], size: int, supersample: int = 1) -> Correspondence:

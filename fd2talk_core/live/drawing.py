@@ -38,8 +38,7 @@ class HeldMotion(PortraitMotion):
             numbers = [(self._following + index) % ROWS_HELD for index in range(rows.count)]
             self._following = (self._following + rows.count) % ROWS_HELD
             self.expression[numbers], self.pose[numbers] = rows.expression, rows.pose
-            for number in numbers:
-                self._meshes.pop(number, None)
+            self.forget(numbers)
         return numbers
 
 

@@ -24,7 +24,11 @@ SOURCES = ("moved", "still", "made")
 """The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
 
 _PATCH = 4
-_CHANNELS_IN = 3 + 3 + 3 + 1 + 1 + 5 + 2
+_FINE = 2
+"""Maps are so much finer a side than patches; what the masks say about them is as fine as the picture."""
+_PORTRAIT, _MADE, _OF_CELLS = 3 + 1, 3, 5 + 2
+"""Planes of a portrait with its matte, of what the latents show, and of a correspondence, which is smooth:
+the last come by cells of a patch's size."""
 _STEP = 0.05
 """Half widths of the picture by which displacements are measured."""
 
@@ -34,6 +38,9 @@ _SURENESS = 1.5
 _SHARP = -1.8
 """Their opinion of the latents' colours where the portrait shows the place: those are soft, as latents are
 small, and a loss over pixels likes soft hair better than strands that lie a little beside the true ones."""
+
+_GHOST = 4.0
+"""How much less the portrait as it stands counts where it shows somebody whom the frame shows elsewhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +88,8 @@ class PortraitBlend(nn.Module):
 
     Args:
         channels: by level, from fine to coarse; the finest has a quarter of the picture's side.
-        blocks: residual blocks by level, on the way down and again on the way up.
+        blocks: residual blocks by level on the way down.
+        blocks_up: on the way up, for all levels but the coarsest; None for as many as on the way down.
         paints: whether it also changes the colours that the latents show; without, what is painted is the
             diffusion's alone.
         shift: half widths of the picture by which it may move the portrait further beside the face, where
@@ -91,14 +99,19 @@ class PortraitBlend(nn.Module):
     def __init__(
         self,
         channels: Sequence[int] = (48, 96, 128),
-        blocks: Sequence[int] = (1, 1, 2),
+        blocks: Sequence[int] = (1, 1, 1),
+        blocks_up: Sequence[int] | None = None,
         paints: bool = True,
         shift: float = 0.0,
     ) -> None:
         super().__init__()
         self.paints, self.reach = paints, shift
         self.down, self.up, self.joins = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        self.first = nn.Conv2d(_CHANNELS_IN * _PATCH**2, channels[0], 3, padding=1)
+        # one convolution of all planes, of which that of the portrait in its place is computed once a clip
+        self.first = nn.Conv2d((_PORTRAIT + _MADE) * _PATCH**2, channels[0], 3, padding=1)
+        self.first_still = nn.Conv2d(_PORTRAIT * _PATCH**2, channels[0], 3, padding=1, bias=False)
+        self.first_cells = nn.Conv2d(_OF_CELLS, channels[0], 3, padding=1, bias=False)
+        blocks_up = blocks if blocks_up is None else blocks_up
         for level, width in enumerate(channels):
             layers: list[nn.Module] = []
             if level:
@@ -109,17 +122,27 @@ class PortraitBlend(nn.Module):
             width = channels[level]
             self.joins.append(nn.Conv2d(channels[level + 1], width, 1))
             self.up.append(
-                nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks[level])))
+                nn.Sequential(*(AutoencoderTinyBlock(width, width, "relu") for _ in range(blocks_up[level])))
             )
-        self.last = nn.Conv2d(channels[0], (len(SOURCES) + 3 * paints) * _PATCH**2, 3, padding=1)
+        self.last = nn.Conv2d(channels[0], (len(SOURCES) + 3 * paints) * _FINE**2, 3, padding=1)
         self.move = nn.Conv2d(channels[0], 2, 3, padding=1) if shift else None
         for layer in (self.last, self.move):
             if layer is not None:
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
+    def look_at(self, portrait: Tensor, matte: Tensor) -> Tensor:
+        """What :meth:`forward` needs once a clip of a portrait as it stands: ``[1 or F, C, s, s]``."""
+        return self.first_still(_patches(torch.cat([portrait, matte], dim=1), self.first.weight.dtype))
+
     def forward(
-        self, portrait: Tensor, matte: Tensor, made: Tensor, displacement: Tensor, masks: Tensor
+        self,
+        portrait: Tensor,
+        matte: Tensor,
+        made: Tensor,
+        displacement: Tensor,
+        masks: Tensor,
+        looked_at: Tensor | None = None,
     ) -> Blend:
         """
         Args:
@@ -127,42 +150,60 @@ class PortraitBlend(nn.Module):
             matte: ``[1 or F, 1, S, S]`` in 0..1, where the portrait shows its person.
             made: ``[F, 3, S, S]``, what the latents show.
             displacement, masks: ``[F, 2, m, m]`` and ``[F, 5, m, m]``, of a correspondence.
+            looked_at: of the same portrait, see :meth:`look_at`.
 
         All in float32, as the maps that are returned: half precision would move the portrait in steps.
         """
-        size = made.shape[-1]
-        both = torch.cat([portrait, matte], dim=1).expand(len(made), -1, -1, -1)
-        displacement, masks = resize(displacement, size), resize(masks, size)
-        seen = torch.cat([displace(both, displacement), both, made, masks, displacement / _STEP], dim=1)
-        hidden = self.first(_patches(seen).to(self.first.weight.dtype))
+        if looked_at is None:
+            looked_at = self.look_at(portrait, matte)
+        size, kind = made.shape[-1], self.first.weight.dtype
+        both = torch.cat([portrait, matte], dim=1)
+        moved = displace(both.expand(len(made), -1, -1, -1), displacement)
+        cells = torch.cat([masks, displacement / _STEP], dim=1)
+        cells = F.interpolate(cells, size=(size // _PATCH,) * 2, mode="area")
+        seen = _patches(torch.cat([moved, made], dim=1), kind)
+        hidden = self.first(seen) + self.first_cells(cells.to(kind)) + looked_at
         skips = []
         for layer in self.down:
             hidden = layer(hidden)
             skips.append(hidden)
         for join, layer, skip in zip(self.joins, self.up, reversed(skips[:-1]), strict=True):
             hidden = layer(skip + F.interpolate(join(hidden), size=skip.shape[-2:], mode="nearest"))
-        maps = F.pixel_shuffle(self.last(hidden).float(), _PATCH)
+        # softened, since pixels that are taken in turn from two sources are noise
+        maps = resize(soften(F.pixel_shuffle(self.last(hidden).float(), _FINE)), size)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
-        weights = (maps[:, : len(SOURCES)] + _prior(masks)).softmax(dim=1)
+        prior = _prior(resize(masks[:, :2], size), resize(_left(matte, moved[:, 3:]), size))
+        weights = (maps[:, : len(SOURCES)] + prior).softmax(dim=1)
         colours = made + maps[:, len(SOURCES) :] if self.paints else made
-        return Blend(weights, colours, self._shift(hidden, masks[:, :1]))
+        return Blend(weights, colours, self._shift(hidden, cells[:, :1]))
 
     def _shift(self, hidden: Tensor, coverage: Tensor) -> Tensor | None:
-        """``[F, 2, s, s]``, smooth, and none where the mesh is, ``[F, 1, S, S]``."""
+        """``[F, 2, s, s]``, smooth, and none where the mesh is, ``[F, 1, s, s]``."""
         if self.move is None:
             return None
-        covered = F.max_pool2d(F.avg_pool2d(coverage, _PATCH), 5, stride=1, padding=2)
+        covered = F.max_pool2d(coverage, 5, stride=1, padding=2)
         return soften(self.reach * self.move(hidden).float().tanh() * soften(1 - covered))
 
 
-def _patches(planes: Tensor) -> Tensor:
+def _patches(planes: Tensor, kind: torch.dtype) -> Tensor:
     """``[F, C p², S / p, S / p]`` of ``[F, C, S, S]``: pixel unshuffle, its channels last in memory."""
-    rows = rearrange(planes, "f c (h p) (w q) -> f h w (c p q)", p=_PATCH, q=_PATCH)
+    if planes.is_cpu and torch.is_autocast_enabled("cpu"):
+        kind = torch.get_autocast_dtype("cpu")  # half as much is moved about
+    rows = rearrange(planes.to(kind), "f c (h p) (w q) -> f h w (c p q)", p=_PATCH, q=_PATCH)
     return rows.movedim(-1, 1)
 
 
-def _prior(masks: Tensor) -> Tensor:
-    """``[F, 3, S, S]``: logits of :data:`SOURCES` by the masks alone."""
+def _left(matte: Tensor, moved: Tensor) -> Tensor:
+    """``[F, 1, S / 4, S / 4]`` in 0..1: where the portrait shows its person, or close beside them, who has
+    moved away.
+    """
+    was, stays = (F.max_pool2d(F.avg_pool2d(m, _PATCH), 3, stride=1, padding=1) for m in (matte, moved))
+    return (was - stays).clamp_min(0)
+
+
+def _prior(masks: Tensor, left: Tensor) -> Tensor:
+    """``[F, 3, S, S]``: logits of :data:`SOURCES` by the masks alone, and by what has been left."""
     coverage, visible = masks[:, :1], masks[:, 1:2]
     made = _SHARP + (3 - _SHARP) * (coverage - visible).clamp(0, 1)
-    return _SURENESS * torch.cat([torch.full_like(made, 2.0), 1 - coverage, made], dim=1)
+    still = 1 - coverage - _GHOST * left
+    return _SURENESS * torch.cat([torch.full_like(made, 2.0), still, made], dim=1)

@@ -108,6 +108,37 @@ def test_an_untrained_blend_believes_the_mesh(autoencoder: FrameAutoencoder, ref
         torch.testing.assert_close(blend.colours, made)
 
 
+def test_no_ghost_stands_where_somebody_has_left() -> None:
+    """A person on the left half of the portrait, who has gone to the right by an eighth of the picture."""
+    size, gone = 128, 16
+    portrait, made = torch.rand(1, 3, size, size), torch.rand(1, 3, size, size)
+    matte = torch.zeros(1, 1, size, size)
+    matte[..., : size // 2] = 1
+    nowhere = flow(size=size).masks
+    with torch.no_grad():
+        blend = PortraitBlend(**BLEND)
+        stays = blend(portrait, matte, made, displaced(size=size), nowhere)
+        goes = blend(portrait, matte, made, displaced(2 * gone / size, size), nowhere)
+    still = SOURCES.index("still")
+    before, after = stays.weights[0, still, size // 2], goes.weights[0, still, size // 2]
+    edge = slice(size // 2 - gone // 2, size // 2)
+    assert after[edge].max() < 0.1 * before[edge].min()
+    torch.testing.assert_close(after[-size // 4 :], before[-size // 4 :])
+
+
+def test_a_portrait_is_looked_at_once_a_clip() -> None:
+    blend = PortraitBlend(**BLEND)
+    portrait, matte = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 1, SIZE, SIZE)
+    given = (torch.rand(2, 3, SIZE, SIZE), displaced(0.1), flow(covered=1.0).masks)
+    given = tuple(part.expand(2, -1, -1, -1) for part in given)
+    with torch.no_grad():
+        torch.nn.init.normal_(blend.last.weight)
+        once = blend(portrait, matte, *given, blend.look_at(portrait, matte))
+        anew = blend(portrait, matte, *given)
+    assert torch.equal(once.weights, anew.weights)
+    assert once.weights.std() > 0.1
+
+
 def test_a_blend_that_does_not_paint_shows_what_the_latents_show() -> None:
     torch.manual_seed(1)
     portrait, made, matte = (

@@ -15,10 +15,15 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.parts import below_the_eyes, under_hair
-from fd2talk_core.face.rasterizer import rasterize
+from fd2talk_core.face.rasterizer import Raster, rasterize
 from fd2talk_core.face.skinning import head_weight, pose_on_body
 from fd2talk_core.frames.conditioning import align_reference, paint_mouth
-from fd2talk_core.frames.correspondence import reference_flow, unstretched, warp_reference
+from fd2talk_core.frames.correspondence import (
+    reference_flow,
+    room_in_hair,
+    unstretched,
+    warp_reference,
+)
 from fd2talk_core.imaging import distance_to, pixel_centers, resize
 from fd2talk_core.networks.unet import MASK_NAMES
 
@@ -296,7 +301,7 @@ def test_the_edge_of_a_turned_head_moves_as_what_is_beside_it(
     face: FaceModel, identity: Tensor, yaw: float
 ) -> None:
     """An ear behind the cheek is a cell or two wide there: it does not flicker from row to row."""
-    flow = turned(face, identity, yaw, 128)
+    flow = turned(face, identity, yaw, 128).within_hair(hair_everywhere())
     covered = flow.masks[:, :1] == 1
     displacement = flow.displacement
     near = F.avg_pool2d(displacement, 5, stride=1, padding=2, count_include_pad=False)
@@ -307,13 +312,14 @@ def test_the_edge_of_a_turned_head_moves_as_what_is_beside_it(
     assert apart.quantile(0.8) < 0.025
 
 
-def test_hair_over_a_turned_skull_is_what_the_portrait_shows_beside_its_own(
-    face: FaceModel, identity: Tensor
-) -> None:
-    """Nothing of it is painted, and it moves as the scalp beside it does."""
-    flow = turned(face, identity, 0.4, 128)
+def hair_everywhere() -> Tensor:
+    return room_in_hair(torch.ones(1, 1, 128, 128))
+
+
+def brought_out(face: FaceModel, identity: Tensor, yaw: float) -> tuple[Tensor, Raster]:
+    """``[1, 128, 128]`` bool, the scalp in a turned head that the portrait hides; and the portrait."""
     pose = torch.zeros(1, 6)
-    pose[0, 1] = 0.4
+    pose[0, 1] = yaw
     still_vertices = face(identity[None], torch.zeros(1, face.expression_dim))
     vertices = apply_pose(still_vertices, pose)
     raster = rasterize(project(vertices, face.camera), face.triangles, 128, cull_back_faces=True)
@@ -322,12 +328,36 @@ def test_hair_over_a_turned_skull_is_what_the_portrait_shows_beside_its_own(
     portrait = rasterize(project(still_vertices, face.camera), face.triangles, 128, cull_back_faces=True)
     cell = ((places[..., :2] + 1) * 64).long().clamp(0, 127)
     behind = places[..., 2] > portrait.depth[0][cell[..., 1], cell[..., 0]] + 0.2
-    brought_out = scalp & raster.covered & behind
-    assert brought_out.sum() > 50
-    assert (flow.masks[:, 1][brought_out] == 1).all()
-    displacement = flow.displacement
+    return scalp & raster.covered & behind, portrait
+
+
+def test_hair_over_a_turned_skull_is_what_the_portrait_shows_beside_its_own(
+    face: FaceModel, identity: Tensor
+) -> None:
+    """Nothing of it is painted, and where hair is thick it moves as the scalp beside it does."""
+    flow = turned(face, identity, 0.4, 128)
+    scalp, _ = brought_out(face, identity, 0.4)
+    assert scalp.sum() > 50
+    assert (flow.masks[:, 1][scalp] == 1).all()
+    displacement = flow.within_hair(hair_everywhere()).displacement
     apart = (displacement - F.avg_pool2d(displacement, 5, stride=1, padding=2)).abs().amax(dim=1)
-    assert apart[brought_out].quantile(0.9) < 0.01
+    assert apart[scalp].quantile(0.9) < 0.01
+
+
+@pytest.mark.parametrize(("margin", "least"), [(0, 0.99), (3, 0.9)])
+def test_thin_hair_over_a_turned_skull_is_not_the_wall(
+    face: FaceModel, identity: Tensor, margin: int, least: float
+) -> None:
+    """A person who is no wider than the mesh, or by so many cells narrower than the fit has it."""
+    flow = turned(face, identity, 0.4, 128)
+    scalp, portrait = brought_out(face, identity, 0.4)
+    person = portrait.covered[:, None].float()
+    person = 1 - F.max_pool2d(1 - person, 2 * margin + 1, stride=1, padding=margin)
+    grid = flow.within_hair(room_in_hair(person)).grid
+    shown = F.grid_sample(person, grid, align_corners=False)[:, 0]
+    assert shown[scalp].mean() > least
+    beside = F.grid_sample(person, (grid + flow.onward.movedim(1, -1)), align_corners=False)[:, 0]
+    assert beside[scalp].mean() < 0.7  # going on as the scalp beside it does would leave the hair
 
 
 def test_a_jaw_s_edge_stays_sharp_when_the_displacement_is_enlarged(

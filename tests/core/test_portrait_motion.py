@@ -12,12 +12,12 @@ from fd2talk_core.face.crop import CropTransform
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.face.rasterizer import rasterize
 from fd2talk_core.face.state import FaceState
-from fd2talk_core.frames import correspondence
+from fd2talk_core.frames import correspondence, portrait_motion
 from fd2talk_core.frames.close_ups import CloseUps
 from fd2talk_core.frames.correspondence import reference_flow
-from fd2talk_core.frames.decoding import FIELD_SIZE, iter_decoded_frames
+from fd2talk_core.frames.decoding import iter_decoded_frames
 from fd2talk_core.frames.denoising import iter_latents
-from fd2talk_core.frames.portrait_motion import MESHES_KEPT, PortraitMotion
+from fd2talk_core.frames.portrait_motion import FIELD_SIZE, FIELDS_KEPT, MESHES_KEPT, PortraitMotion
 from fd2talk_core.frames.reference import Reference
 
 FRAMES = 5
@@ -81,6 +81,30 @@ def test_meshes_of_a_long_clip_are_forgotten(face: FaceModel, state: FaceState) 
     assert torch.equal(moving.mesh([0]), first)
 
 
+def test_a_field_that_is_asked_for_twice_is_made_once(
+    face: FaceModel, state: FaceState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving = motion(state, face, FIELDS_KEPT + 3)
+    fresh = [moving.field([frame]) for frame in range(3)]
+    assert not moving._fields  # not worth keeping
+    made = []
+    monkeypatch.setattr(
+        portrait_motion,
+        "correspond",
+        lambda *given, **options: made.append(len(given[2])) or correspondence.correspond(*given, **options),
+    )
+    first = moving.field([0, 1], again=True)
+    mixed = moving.field([2, 1])
+    assert made == [2, 1] and list(moving._fields) == [0]
+    for name in ("grid", "masks", "hidden_mouth", "edges", "onward", "turned"):
+        alone = [getattr(flow, name) for flow in fresh]
+        assert torch.equal(getattr(first, name), torch.cat(alone[:2]))
+        assert torch.equal(getattr(mixed, name), torch.cat([alone[2], alone[1]]))
+    for frame in range(moving.num_frames):
+        moving.field([frame], again=True)
+    assert len(moving._fields) == FIELDS_KEPT
+
+
 def test_the_portrait_is_drawn_once_a_resolution_and_each_mesh_posed_once(
     face: FaceModel, state: FaceState, clip: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +127,7 @@ def test_the_portrait_is_drawn_once_a_resolution_and_each_mesh_posed_once(
     latents = iter_latents(unet, reference, moving, seed=0, steps=1, frames_per_batch=2)
     frames = list(iter_decoded_frames(autoencoder, latents, reference, motion=moving, frames_per_batch=1))
     assert len(frames) == FRAMES
-    assert sorted(views) == [128, FIELD_SIZE]
+    assert views == [FIELD_SIZE]
     assert posed == list(range(FRAMES))
 
 

@@ -58,7 +58,10 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
         crop = reference.crop.movedim(-1, 0)[None]
         size = crop.shape[-1] // 2
         maps = [torch.zeros(1, channels, size, size) for channels in (2, len(MASK_NAMES))]
-        parts["blend"] = lambda: autoencoder.portrait_blend(crop, crop[:, :1], crop, *maps)
+        # once a clip, not once a frame
+        with torch.no_grad():
+            looked_at = autoencoder.portrait_blend.look_at(crop, crop[:, :1])
+        parts["blend"] = lambda: autoencoder.portrait_blend(crop, crop[:, :1], crop, *maps, looked_at)
     work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
     times = {name: _seconds(call) * share[name] for name, call in parts.items()}
     if unet.config.reference_alignment == "warp_image":

@@ -6,7 +6,7 @@ repeating the first frame scores, and what is left when the UNet's change is lef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference, encode_reference
 from fd2talk_core.motion.tracking import follow_face, read_motion
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
-from fd2talk_core.networks.blend import Blend
+from fd2talk_core.networks.blend import Blend, PortraitBlend
 
 from .clips import keep_scores, list_clips, measure_each
 from .weights import Weights
@@ -78,14 +78,24 @@ class _Brighter(FrameAutoencoder):
         return decoded if self._autoencoder.portrait_blend is not None else decoded + PROBE
 
     @property
-    def portrait_blend(self) -> Callable[..., Blend] | None:
+    def portrait_blend(self) -> _BrighterBlend | None:
         """The autoencoder's, with brighter colours; None where it has none."""
         blend = self._autoencoder.portrait_blend
-        return None if blend is None else lambda *inputs: _brighter(blend(*inputs))
+        return None if blend is None else _BrighterBlend(blend)
 
 
-def _brighter(blend: Blend) -> Blend:
-    return replace(blend, colours=blend.colours + PROBE)
+class _BrighterBlend:
+    """A blend whose latents' colours are brighter; all else is its own."""
+
+    def __init__(self, blend: PortraitBlend) -> None:
+        self._blend = blend
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._blend, name)
+
+    def __call__(self, *inputs: Tensor) -> Blend:
+        blend = self._blend(*inputs)
+        return replace(blend, colours=blend.colours + PROBE)
 
 
 def score_driven(weights: Weights, folder: Path, seconds: float | None, out: Path) -> str:

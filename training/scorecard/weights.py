@@ -15,7 +15,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.frames.conditioning import align_portrait
 from fd2talk_core.frames.decoding import DEFAULT_DETAIL, decode_frames
-from fd2talk_core.frames.denoising import sample_latents
+from fd2talk_core.frames.denoising import corresponder, sample_latents
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 from fd2talk_core.motion.coefficients import CoefficientSequence
@@ -113,7 +113,7 @@ class Weights:
             self.unet,
             latent,
             reference.crop.movedim(-1, 0)[None],
-            lambda size, supersample: motion.correspondence(frames, size, supersample),
+            corresponder(self.unet, motion, frames),
         )
         if moved is None:
             return reference.latent[None].expand(motion.num_frames, -1, -1, -1).contiguous()

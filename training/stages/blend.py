@@ -18,8 +18,8 @@ from fd2talk_core import configs
 from fd2talk_core.face.matte import person_matte
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.frames.conditioning import move_picture
-from fd2talk_core.frames.correspondence import reference_flow
-from fd2talk_core.imaging import resize
+from fd2talk_core.frames.correspondence import reference_flow, room_in_hair
+from fd2talk_core.imaging import displace, resize, soften
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
 from fd2talk_core.networks.blend import SOURCES, Blend
 from fd2talk_core.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -54,6 +54,8 @@ class BlendOptions:
         difference_weight, structure_weight, perceptual_weight: of the mean absolute difference, of 1 - SSIM,
             and of L_per (Eq. 14).
         face_weight: how much more the difference counts where the mesh is.
+        contrast_weight: of the difference in fine contrast around a place, whose strands and pores need not
+            lie where the true ones do: the other terms like soft hair better than strands a little beside.
         made_weight: of the share that the latents' colours have: where they and the portrait are equally
             right, the portrait is to be shown, which is finer than training sees.
         colour: strength of random changes of colour, the same for all pictures of a pair.
@@ -69,8 +71,9 @@ class BlendOptions:
     difference_weight: float = 5.0
     structure_weight: float = 0.5
     perceptual_weight: float = 1.0
+    contrast_weight: float = 25.0
     face_weight: float = 2.0
-    made_weight: float = 0.03
+    made_weight: float = 0.1
     colour: float = 0.2
     perceptual: str = ""
     held_out_pairs: int = 48
@@ -162,18 +165,41 @@ class BlendStage(Stage):
         weight = 1 + options.face_weight * resize(batch["masks"][:, :1], frame.shape[-1])
         difference = ((shown - frame).abs() * (weight / weight.mean(dim=(1, 2, 3), keepdim=True))).mean()
         structure = _dissimilarity(shown, frame)
+        contrast = (self._contrast(blend, batch) - _fine_contrast(frame)).abs().mean()
         per = perceptual_loss(frame, shown, self.features)
         loss = (
             options.difference_weight * difference
             + options.structure_weight * structure
             + options.perceptual_weight * per
+            + options.contrast_weight * contrast
             + options.made_weight * blend.weights[:, SOURCES.index("made")].mean()
         )
-        return {"loss": loss, "difference": difference, "structure": structure, "per_loss": per}
+        return {
+            "loss": loss,
+            "difference": difference,
+            "structure": structure,
+            "contrast": contrast,
+            "per_loss": per,
+        }
 
     def _blend(self, batch: dict[str, Tensor]) -> Blend:
         names = ("portrait", "matte", "made", "displacement", "masks")
         return self.networks["blend"](*(batch[name] for name in names))
+
+    @staticmethod
+    def _contrast(blend: Blend, batch: dict[str, Tensor]) -> Tensor:
+        """``[B, 1, h, w]``: the sources' fine contrast, by their shares. That of the mixed picture would
+        reward pixels that are taken in turn from two sources.
+        """
+        portrait, shift = batch["portrait"], blend.shift
+        displacement = batch["displacement"]
+        if shift is not None:
+            displacement = displacement + resize(shift, displacement.shape[-1])
+        sources = (displace(portrait, displacement), portrait, blend.colours)
+        shares = blend.weights.split(1, dim=1)
+        return sum(
+            _pooled(share) * _fine_contrast(source) for share, source in zip(shares, sources, strict=True)
+        )
 
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:
@@ -192,6 +218,7 @@ class BlendStage(Stage):
                 "ssim": ssim(shown, frame),
                 "face_psnr": psnr(shown, frame, face),
                 "face_ssim": ssim(shown, frame, face),
+                "contrast": (_fine_contrast(shown) / _fine_contrast(frame).mean()).mean(dim=(1, 2, 3)),
                 "made_psnr": psnr(pair["made"], frame),
                 "made_ssim": ssim(pair["made"], frame),
                 **{
@@ -244,6 +271,16 @@ def _dissimilarity(shown: Tensor, truth: Tensor, window: int = 7) -> Tensor:
     return 1 - (similarity / ((a.square() + b.square() + first) * (spread + second))).mean()
 
 
+def _fine_contrast(pictures: Tensor) -> Tensor:
+    """``[B, 1, h, w]``: the root mean square, in windows, of what is finer than three pixels."""
+    grey = pictures.mean(dim=1, keepdim=True)
+    return (_pooled((grey - soften(grey)).square()) + 1e-6).sqrt()
+
+
+def _pooled(planes: Tensor, window: int = 9) -> Tensor:
+    return F.avg_pool2d(planes, window, stride=2)
+
+
 @torch.no_grad()
 def make_pairs(
     pictures: PictureSet,
@@ -290,7 +327,8 @@ def make_pairs(
         ]
         frames = sample_pairs(unet, rows, steps)
         made.append(_bytes(autoencoder.decode(frames, latents).cpu()))
-        displacements.append(flow.displacement.half())
+        hair = room_in_hair(mattes[sources].float() / 255)
+        displacements.append(flow.within_hair(hair).displacement.half())
         masks.append(_bytes(flow.masks))
     return MadePairs(
         reference,
