@@ -162,7 +162,7 @@ class Correspondence:
         pixels, lines = resize(displacement, size), []
         # frame by frame: what one becomes must not depend on its batch
         for frame, edges in enumerate(() if self.edges is None else self.edges):
-            cut = _cut_edges(pixels[frame], displacement[frame], edges)
+            cut = _cut_edges(pixels[frame], displacement[frame], edges.to(displacement))
             if cut is not None:
                 lines.append((frame, *cut))
         return EnlargedDisplacement(pixels, tuple(lines))
