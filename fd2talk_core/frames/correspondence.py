@@ -258,7 +258,8 @@ def correspond(
     seen = raster.covered & _is_seen(portrait.raster, places, kind, portrait.kinds)
     enough = raster.look_up(_enough_room(portrait, _areas(target, face_model.triangles)), 1.0)
     # what a turn brings out of the skull is under hair, which the portrait shows beside its own skull
-    hair = raster.covered & ~seen & raster.look_up(portrait.hair, False)
+    scalp = raster.look_up(portrait.hair, False)
+    hair = scalp & ~seen
     visible = (seen | hair)[:, None] * soften(enough[:, None])
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
@@ -267,7 +268,8 @@ def correspond(
     strays = (displacement - continued).abs().amax(dim=1) > STRAY
     known = raster.covered & (hair | ~strays)
     displacement = _extend(displacement * known[:, None], known)
-    onward = (continued - displacement) * _settled(hair)
+    turned = _coarse(hair)
+    onward = (continued - displacement) * resize(nearness(turned > 0, 0, _SETTLED), resolution)
     grid = pixel_centers(size, places) + _averaged(displacement, supersample).movedim(1, -1)
 
     mouth_kinds = range(len(MOUTH_PARTS))
@@ -285,9 +287,9 @@ def correspond(
     edges = _averaged(edges, supersample)
     hidden_mouth = _averaged(mouth * (1 - visible), supersample)
     onward = _averaged(onward, supersample)
-    scalp = (raster.covered & raster.look_up(portrait.hair, False))[:, None].to(onward)
     # at the mesh's edge it ends within a few cells, or cells' corners would show
-    turned = _averaged(_beside(hair) * soften(soften(scalp)), supersample)
+    turned = resize(_beside(turned), resolution) * soften(soften(scalp[:, None].to(onward)))
+    turned = _averaged(turned, supersample)
     return Correspondence(grid, masks, hidden_mouth, edges, onward, turned)
 
 
@@ -350,7 +352,7 @@ def room_in_hair(matte: Tensor) -> Tensor:
     depth = within.clamp_max(2) - torch.where(beside.isfinite(), beside, 0)
     down, across = torch.gradient(depth, dim=(1, 2))
     inward = F.normalize(soften(torch.stack([across, down], dim=1)), dim=1)
-    missing = (_FRINGE - depth).clamp(0, _LOST)[:, None] * (depth < _FRINGE)[:, None]
+    missing = (_FRINGE - depth).clamp(0, _LOST)[:, None]
     room = (depth - _OUTLINE).clamp_min(0)[:, None]
     return resize(torch.cat([room, missing * inward], dim=1), size)
 
@@ -499,19 +501,15 @@ def _areas(on_screen: Tensor, triangles: Tensor) -> Tensor:
     return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
 
 
-def _beside(part: Tensor) -> Tensor:
-    """``[F, 1, R, R]`` in 0..1: 1 in the midst of a part ``[F, R, R]`` (bool) and close beside it, less where
-    it is narrow.
+def _beside(share: Tensor) -> Tensor:
+    """``[F, 1, m, m]`` in 0..1: 1 in the midst of a part and close beside it, less where it is narrow.
+
+    Args:
+        share: ``[F, 1, m, m]``, of the cells that the part has.
     """
-    share = _coarse(part)
     reach = max(1, round(_BESIDE * share.shape[-1] / 2))
     share = F.avg_pool2d(share, 2 * reach + 1, stride=1, padding=reach)
-    return resize((_STEEP * share).clamp_max(1), part.shape[-1])
-
-
-def _settled(part: Tensor) -> Tensor:
-    """``[F, 1, R, R]``: 1 on a part ``[F, R, R]`` (bool), and 0 from :data:`_SETTLED` beside it on."""
-    return resize(nearness(_coarse(part) > 0, 0, _SETTLED), part.shape[-1])
+    return (_STEEP * share).clamp_max(1)
 
 
 def _coarse(part: Tensor) -> Tensor:

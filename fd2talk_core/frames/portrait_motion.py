@@ -164,9 +164,7 @@ class PortraitMotion:
             known = {frame: take(frame, None) for frame in dict.fromkeys(frames)}
         missing = [frame for frame in known if known[frame] is None]
         if missing:
-            view = self.portrait_view(view_resolution(FIELD_SIZE))
-            made = correspond(self.face_model, view, self.mesh(missing), FIELD_SIZE, supersample=1)
-            known.update(zip(missing, made.each(), strict=True))
+            known.update(zip(missing, self.correspondence(missing, FIELD_SIZE).each(), strict=True))
         if again:
             with self._lock:
                 self._fields.update((frame, known[frame]) for frame in missing)
