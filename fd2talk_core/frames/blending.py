@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
 from ..face.matte import person_matte
-from ..imaging import resize
+from ..imaging import displace, resize
 from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
 from ..networks.blend import PortraitBlend
@@ -39,7 +39,7 @@ class BlendedPortrait:
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
         hair: ``[1, 3, S, S]``, how far it reaches, see :func:`room_in_hair`.
-        looked_at: what the blend needs of all three.
+        looked_at: what the blend needs of the crop and its matte.
         strength: 0..1, how far the latents' pictures give way.
         pasted: whether the crops are pasted back into a picture.
     """
@@ -105,7 +105,8 @@ class BlendedPortrait:
                 self.looked_at,
             )
         enlarged = flow.shifted(blend.shift).enlarged(self.portrait.shape[-1])
-        front, of_still = replace(blend, shift=None).front(self.portrait, enlarged.pixels.to(made))
+        moved = displace(self.portrait.expand(len(made), -1, -1, -1), enlarged.pixels.to(made))
+        front, of_still = blend.front(moved)
         front = enlarged.smooth(front)
         if self.strength < 1:
             front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)

@@ -68,17 +68,23 @@ class Blend:
         Returns:
             ``[F, 3, N, N]``.
         """
-        front, of_still = self.front(portrait, displacement)
+        front, of_still = self.front(self.moved(portrait, displacement))
         return front + of_still * portrait
 
-    def front(self, portrait: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
-        """The frames without the portrait as it stands, as :meth:`picture` adds it: colours times their share
-        ``[F, 3, N, N]``, and the share that is left to it, ``[F, 1, N, N]``.
-        """
-        size = portrait.shape[-1]
+    def moved(self, portrait: Tensor, displacement: Tensor) -> Tensor:
+        """``[F, 3, N, N]``: the portrait moved with the head, and by :attr:`shift`; as :meth:`picture`."""
         if self.shift is not None:
             displacement = displacement + resize(self.shift, displacement.shape[-1])
-        moved = displace(portrait.expand(len(displacement), -1, -1, -1), displacement)
+        return displace(portrait.expand(len(displacement), -1, -1, -1), displacement)
+
+    def front(self, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames without the portrait as it stands, as :meth:`picture` adds it: colours times their share
+        ``[F, 3, N, N]``, and the share that is left to it, ``[F, 1, N, N]``.
+
+        Args:
+            moved: ``[F, 3, N, N]``, the portrait moved with the head.
+        """
+        size = moved.shape[-1]
         of_moved, of_still, of_made = resize(self.weights, size).split(1, dim=1)
         return of_moved * moved + of_made * resize(self.colours, size), of_still
 

@@ -23,7 +23,7 @@ def test_noise_is_as_loud_as_it_says_and_falls_by_three_decibels_an_octave() -> 
     torch.testing.assert_close(falls, torch.full((4,), -3.0), atol=0.5, rtol=0)
 
 
-def test_a_mouth_that_hears_a_voice_in_noise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mouth_that_hears_a_voice_in_noise_is_told() -> None:
     """One that opens by a hundred times the loudness misses the target where it is loud."""
 
     def heard(sound: torch.Tensor, rate: int, fps: float) -> torch.Tensor:

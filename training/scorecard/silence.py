@@ -11,12 +11,12 @@ from .table import Row
 from .weights import Weights
 
 LEVELS = (-60.0, -50.0, -40.0)
-"""Decibels under full scale: a quiet room at night, an office, a street behind a window."""
+"""Decibels to full scale."""
 
 SECONDS, FPS = 6.0, 25.0
 
 LARGEST_JAW = 0.02
-"""Mean of jawOpen; speech has ten times as much."""
+"""Mean of jawOpen, which is 0.16 in the example's speech."""
 
 
 def pink_noise(decibels: float, seconds: float, seed: int = 0) -> Tensor:

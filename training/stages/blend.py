@@ -7,6 +7,7 @@ and the UNet's picture stay in memory; a step then costs the blend alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fd2talk_core.face.matte import person_matte
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.frames.conditioning import move_picture
 from fd2talk_core.frames.correspondence import reference_flow, room_in_hair
-from fd2talk_core.imaging import displace, resize, soften
+from fd2talk_core.imaging import resize, soften
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
 from fd2talk_core.networks.blend import SOURCES, Blend
 from fd2talk_core.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -161,11 +162,15 @@ class BlendStage(Stage):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         options, frame = self.options, batch["frame"]
         blend = self._blend(batch)
-        shown = blend.picture(batch["portrait"], batch["displacement"])
+        portrait = batch["portrait"]
+        moved = blend.moved(portrait, batch["displacement"])
+        front, of_still = blend.front(moved)
+        shown = front + of_still * portrait
         weight = 1 + options.face_weight * resize(batch["masks"][:, :1], frame.shape[-1])
         difference = ((shown - frame).abs() * (weight / weight.mean(dim=(1, 2, 3), keepdim=True))).mean()
         structure = _dissimilarity(shown, frame)
-        contrast = (self._contrast(blend, batch) - _fine_contrast(frame)).abs().mean()
+        sources = (moved, portrait, blend.colours)
+        contrast = (_shared_contrast(blend.weights, sources) - _fine_contrast(frame)).abs().mean()
         per = perceptual_loss(frame, shown, self.features)
         loss = (
             options.difference_weight * difference
@@ -185,21 +190,6 @@ class BlendStage(Stage):
     def _blend(self, batch: dict[str, Tensor]) -> Blend:
         names = ("portrait", "matte", "made", "displacement", "masks")
         return self.networks["blend"](*(batch[name] for name in names))
-
-    @staticmethod
-    def _contrast(blend: Blend, batch: dict[str, Tensor]) -> Tensor:
-        """``[B, 1, h, w]``: the sources' fine contrast, by their shares. That of the mixed picture would
-        reward pixels that are taken in turn from two sources.
-        """
-        portrait, shift = batch["portrait"], blend.shift
-        displacement = batch["displacement"]
-        if shift is not None:
-            displacement = displacement + resize(shift, displacement.shape[-1])
-        sources = (displace(portrait, displacement), portrait, blend.colours)
-        shares = blend.weights.split(1, dim=1)
-        return sum(
-            _pooled(share) * _fine_contrast(source) for share, source in zip(shares, sources, strict=True)
-        )
 
     @torch.no_grad()
     def validate(self, folder: Path | None) -> dict[str, float]:
@@ -275,6 +265,14 @@ def _fine_contrast(pictures: Tensor) -> Tensor:
     """``[B, 1, h, w]``: the root mean square, in windows, of what is finer than three pixels."""
     grey = pictures.mean(dim=1, keepdim=True)
     return (_pooled((grey - soften(grey)).square()) + 1e-6).sqrt()
+
+
+def _shared_contrast(weights: Tensor, sources: Sequence[Tensor]) -> Tensor:
+    """``[B, 1, h, w]``: the fine contrast of :data:`SOURCES` ``[B, 3, S, S]``, by their shares ``[B, 3, S,
+    S]``. That of the mixed picture would reward pixels that are taken in turn from two sources.
+    """
+    shares = weights.split(1, dim=1)
+    return sum(_pooled(share) * _fine_contrast(source) for share, source in zip(shares, sources, strict=True))
 
 
 def _pooled(planes: Tensor, window: int = 9) -> Tensor:
