@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -153,10 +154,14 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     The 96 frames between them are 288 MB as they are computed, and 72 MB as bytes.
     """
     script = MEMORY.format(root=str(ROOT), path=str(tmp_path / "talking.mp4"))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # what is freed goes back at once: with glibc's moving threshold the same clip's peak differs by 50 MB
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
     short, long = map(float, done.stdout.split()[-2:])
     print(f"peak memory: 4 s {short:.0f} MB, 16 s {long:.0f} MB")
-    assert long - short <= 48
+    assert long - short <= 32
 
 
 def test_bad_files_end_the_command_line_with_one_sentence(
