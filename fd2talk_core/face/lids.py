@@ -90,12 +90,18 @@ def stop_lids(face_model: FaceModel, shapes: Tensor) -> Tensor:
     return shapes
 
 
+def shape_of(face_model: FaceModel, person: FaceState, expression: Tensor) -> Tensor:
+    """``[F, V, 3]``: a person's shape with other expressions ``[F, D_β]``, lids stopped."""
+    shapes = stop_lids(face_model, face_model(person.identity[None], expression))
+    return shapes if person.offsets is None else shapes + person.offsets.to(shapes)
+
+
 @lru_cache(maxsize=4)  # a portrait's view and its close-ups ask for the same one
 @torch.inference_mode(False)  # what is kept may be used by those who differentiate
 @torch.no_grad()
 def portrait_shape(face_model: FaceModel, portrait: FaceState) -> Tensor:
     """``[1, V, 3]``: a portrait's own shape, its lids stopped; to be read, not written to."""
-    return stop_lids(face_model, face_model(portrait.identity[None], portrait.expression[None]))
+    return shape_of(face_model, portrait, portrait.expression[None])
 
 
 @lru_cache(maxsize=4)

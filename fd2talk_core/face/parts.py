@@ -46,3 +46,10 @@ def under_hair(face_model: FaceModel) -> Tensor:
         return above
     depth = face_model.mean[face_model.triangles].mean(dim=1)[:, 2]
     return above & (depth < depth[part_kinds(face_model) == len(MOUTH_PARTS)].min())
+
+
+def ears(face_model: FaceModel) -> Tensor:
+    """``[T]`` bool. None where the face model names no parts."""
+    if "ears" not in face_model.part_names:
+        return torch.zeros_like(face_model.triangle_parts, dtype=torch.bool)
+    return face_model.triangle_parts == face_model.part_names.index("ears")

@@ -19,6 +19,8 @@ class FaceState:
         expression: ``[D_β]``, β.
         pose: ``[6]``, p: pitch, yaw, roll in radians, then face-model units.
         face_model: name of the face model whose coefficients these are.
+        offsets: ``[V, 3]`` face-model units, which are added to the mesh of the coefficients so that it ends
+            where the picture's face does, see :func:`fd2talk_core.face.outline.fit_outline`; None for none.
 
     Raises:
         FD2TalkError: when a part has another shape or holds a value that is not finite.
@@ -28,6 +30,7 @@ class FaceState:
     expression: Tensor
     pose: Tensor
     face_model: str
+    offsets: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, fits in (

@@ -26,7 +26,7 @@ from ..errors import FD2TalkError
 from ..face.lids import portrait_shape, stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
-from ..face.parts import below_the_eyes, part_kinds, under_hair
+from ..face.parts import below_the_eyes, ears, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
@@ -202,6 +202,7 @@ class PortraitView:
         kinds: ``[T]``, by :func:`part_kinds`.
         below: ``[T]``, by :func:`below_the_eyes`.
         hair: ``[T]``, by :func:`under_hair`.
+        ears: ``[T]``, by :func:`fd2talk_core.face.parts.ears`.
     """
 
     points: Tensor
@@ -210,6 +211,7 @@ class PortraitView:
     kinds: Tensor
     below: Tensor
     hair: Tensor
+    ears: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -225,7 +227,7 @@ class PortraitView:
         seen = project(points, face_model.camera)
         raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
         areas = _areas(seen, face_model.triangles)
-        places = part_kinds(face_model), below_the_eyes(face_model), under_hair(face_model)
+        places = (part(face_model) for part in (part_kinds, below_the_eyes, under_hair, ears))
         return cls(points, raster, areas, *places)
 
 
@@ -256,20 +258,26 @@ def correspond(
     places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
     kind = raster.look_up(portrait.kinds, -1)
     seen = raster.covered & _is_seen(portrait.raster, places, kind, portrait.kinds)
+    # on a cheek or an ear seen aslant it is chance whether a cell hits the portrait's surface: most decide
+    seen = torch.where(kind > len(MOUTH_PARTS), raster.covered & _most(seen), seen)
     enough = raster.look_up(_enough_room(portrait, _areas(target, face_model.triangles)), 1.0)
-    # what a turn brings out of the skull is under hair, which the portrait shows beside its own skull
-    scalp = raster.look_up(portrait.hair, False)
+    # what a turn brings out of the skull is under hair, which the portrait shows beside its own skull; and of
+    # an ear's folds no mesh knows where they are, so what it hides of one goes on as what is around it
+    ear = raster.look_up(portrait.ears, False)
+    folds = ear & ~seen
+    scalp = raster.look_up(portrait.hair, False) & ~ear
     hair = scalp & ~seen
-    visible = (seen | hair)[:, None] * soften(enough[:, None])
+    visible = (seen | hair | ear)[:, None] * soften(enough[:, None])
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
-    within = _within_rim(raster.covered) & ~hair
+    within = _within_rim(raster.covered) & ~hair & ~folds
     continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
     strays = (displacement - continued).abs().amax(dim=1) > STRAY
-    known = raster.covered & (hair | ~strays)
+    known = raster.covered & ~folds & (hair | ~strays)
     displacement = _extend(displacement * known[:, None], known)
     turned = _coarse(hair)
     onward = (continued - displacement) * resize(nearness(turned > 0, 0, _SETTLED), resolution)
+    onward = onward + _healed(displacement + onward, hair, within)
     grid = pixel_centers(size, places) + _averaged(displacement, supersample).movedim(1, -1)
 
     mouth_kinds = range(len(MOUTH_PARTS))
@@ -499,6 +507,22 @@ def _areas(on_screen: Tensor, triangles: Tensor) -> Tensor:
     first, second, third = on_screen[:, triangles, :2].unbind(dim=2)
     one, other = second - first, third - first
     return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
+
+
+def _most(part: Tensor) -> Tensor:
+    """``[F, R, R]`` (bool): cells around which a part has more than it has not."""
+    return soften(part[:, None].float())[:, 0] > 0.5
+
+
+def _healed(displacement: Tensor, hair: Tensor, within: Tensor) -> Tensor:
+    """``[F, 2, R, R]``: what a displacement lacks to be smooth between the skull that a turn brings out,
+    ``hair`` ``[F, R, R]`` (bool), and the one beside it, ``within``. Where the portrait looks along the
+    skull, cells are the one or the other by chance, and hair would be a saw.
+    """
+    both = torch.stack([hair, within], dim=1).to(displacement)
+    out, beside = soften(soften(both)).split(1, dim=1)
+    border = (4 * out * beside).clamp_max(1)
+    return border * (soften(soften(displacement)) - displacement)
 
 
 def _beside(share: Tensor) -> Tensor:

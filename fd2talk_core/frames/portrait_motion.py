@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
-from ..face.lids import stop_lids
+from ..face.lids import shape_of
 from ..face.model import FaceModel, default_face_model
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
@@ -148,8 +148,7 @@ class PortraitMotion:
         """``[V, 3]``, one frame at a time: the rounding of a matrix product depends on how many rows it has,
         and what a frame becomes must not depend on its batch.
         """
-        shape = self.face_model(self.portrait.identity[None], self.expression[frame, None])
-        shape = stop_lids(self.face_model, shape)
+        shape = shape_of(self.face_model, self.portrait, self.expression[frame, None])
         return pose_on_body(self.face_model, shape, self.pose[frame, None], self.portrait.pose[None])[0]
 
     @stage("correspondence")

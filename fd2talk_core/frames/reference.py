@@ -8,7 +8,7 @@ aliasing), and what lies beyond the picture repeats its border.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -29,6 +29,7 @@ from ..face.landmarks import (
     pick_face,
 )
 from ..face.model import FaceModel
+from ..face.outline import fit_outline
 from ..face.state import FaceState
 from ..metering import stage
 from ..networks.checkpoint import DEFAULT_RESOLUTION, LARGEST_RESOLUTION, resolution_of
@@ -186,7 +187,9 @@ def crop_portrait(
         return PortraitCrop(neutral, transform.to_crop(picture).clamp(0, 1), transform, picture, None)
     transform, fit = frame_head(face, face_model, margin, size)
     fitted = FaceState(fit.identity, fit.expression[0], fit.pose[0], face_model.name)
-    return PortraitCrop(fitted, transform.to_crop(picture).clamp(0, 1), transform, picture, face)
+    crop = transform.to_crop(picture).clamp(0, 1)
+    fitted = replace(fitted, offsets=fit_outline(face_model, fitted, crop))
+    return PortraitCrop(fitted, crop, transform, picture, face)
 
 
 @checked

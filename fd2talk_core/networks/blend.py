@@ -39,6 +39,10 @@ _SHARP = -1.8
 """Their opinion of the latents' colours where the portrait shows the place: those are soft, as latents are
 small, and a loss over pixels likes soft hair better than strands that lie a little beside the true ones."""
 
+_COVERED, _AWAY = 3.0, 0.005
+"""How much less it counts under a mesh that lies so many half widths elsewhere: a twentieth of the
+portrait's lips shows on a cheek. A body that stays does so in the picture's own pixels."""
+
 _GHOST = 4.0
 """How much less the portrait as it stands counts where it shows somebody whom the frame shows elsewhere."""
 
@@ -178,7 +182,9 @@ class PortraitBlend(nn.Module):
         # softened, since pixels that are taken in turn from two sources are noise
         maps = resize(soften(F.pixel_shuffle(self.last(hidden).float(), _FINE)), size)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
-        prior = _prior(resize(masks[:, :2], size), resize(_left(matte, moved[:, 3:]), size))
+        away = (displacement.norm(dim=1, keepdim=True) / _AWAY).clamp_max(1)
+        left = resize(away, size) * resize(_left(matte, moved[:, 3:]), size)
+        prior = _prior(resize(torch.cat([masks[:, :2], away * masks[:, :1]], dim=1), size), left)
         weights = (maps[:, : len(SOURCES)] + prior).softmax(dim=1)
         colours = made + maps[:, len(SOURCES) :] if self.paints else made
         return Blend(weights, colours, self._shift(hidden, cells[:, :1]))
@@ -203,13 +209,15 @@ def _left(matte: Tensor, moved: Tensor) -> Tensor:
     """``[F, 1, S / 4, S / 4]`` in 0..1: where the portrait shows its person, or close beside them, who has
     moved away.
     """
-    was, stays = (F.max_pool2d(F.avg_pool2d(m, _PATCH), 3, stride=1, padding=1) for m in (matte, moved))
-    return (was - stays).clamp_min(0)
+    was, stays = (F.avg_pool2d(m, _PATCH) for m in (matte, moved))
+    return (F.max_pool2d(was, 3, stride=1, padding=1) - stays).clamp_min(0)
 
 
 def _prior(masks: Tensor, left: Tensor) -> Tensor:
-    """``[F, 3, S, S]``: logits of :data:`SOURCES` by the masks alone, and by what has been left."""
-    coverage, visible = masks[:, :1], masks[:, 1:2]
+    """``[F, 3, S, S]``: logits of :data:`SOURCES` by coverage, what of it the portrait shows, and what of it
+    it shows elsewhere; and by what has been left.
+    """
+    coverage, visible, elsewhere = masks.split(1, dim=1)
     made = _SHARP + (3 - _SHARP) * (coverage - visible).clamp(0, 1)
-    still = 1 - coverage - _GHOST * left
+    still = 1 - coverage - _COVERED * elsewhere - _GHOST * left
     return _SURENESS * torch.cat([torch.full_like(made, 2.0), still, made], dim=1)

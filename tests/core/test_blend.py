@@ -126,6 +126,17 @@ def test_no_ghost_stands_where_somebody_has_left() -> None:
     torch.testing.assert_close(after[-size // 4 :], before[-size // 4 :])
 
 
+def test_no_lips_of_the_portrait_show_on_a_cheek_that_has_moved() -> None:
+    """Under a mesh that lies elsewhere in the portrait next to nothing is of the portrait as it stands."""
+    portrait, made = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
+    matte, masks = torch.ones(1, 1, SIZE, SIZE), flow(covered=1.0, visible=1.0).masks
+    with torch.no_grad():
+        blend = PortraitBlend(**BLEND)
+        stays, goes = (blend(portrait, matte, made, displaced(by), masks) for by in (0.0, 0.05))
+    of_still = SOURCES.index("still")
+    assert goes.weights[:, of_still].max() < 0.01 < stays.weights[:, of_still].min()
+
+
 def test_a_portrait_is_looked_at_once_a_clip() -> None:
     blend = PortraitBlend(**BLEND)
     portrait, matte = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 1, SIZE, SIZE)
@@ -195,7 +206,7 @@ def test_a_pasted_crop_and_what_it_is_pasted_into_make_the_blend_s_picture(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
     shown = reconstruction(autoencoder, reference)
-    field = flow(shift=0.1, covered=0.5, visible=0.3)
+    field = flow(shift=0.001, covered=0.2, visible=0.1)
     whole = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=False).add_to(shown, field)
     assert whole[..., 3].min() == 1
     front = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=True)

@@ -344,6 +344,22 @@ def test_hair_over_a_turned_skull_is_what_the_portrait_shows_beside_its_own(
     assert apart[scalp].quantile(0.9) < 0.01
 
 
+@pytest.mark.parametrize("yaw", [0.3, -0.4, 0.5])
+def test_hair_is_no_saw_where_the_portrait_looks_along_the_skull(
+    face: FaceModel, identity: Tensor, yaw: float
+) -> None:
+    """Between the scalp that the portrait shows and the one it hides no cell strays from its neighbours."""
+    flow = turned(face, identity, yaw, 128).within_hair(hair_everywhere())
+    scalp, _ = brought_out(face, identity, yaw)
+    inside = F.max_pool2d((flow.masks[:, :1] < 1).float(), 7, stride=1, padding=3) == 0
+    border = (F.max_pool2d(scalp[:, None].float(), 7, stride=1, padding=3) > 0) & inside
+    displacement = flow.displacement
+    near = F.avg_pool2d(displacement, 3, stride=1, padding=1)
+    apart = (displacement - near).abs().amax(dim=1, keepdim=True)[border]
+    assert border.sum() > 50
+    assert apart.max() < 0.01
+
+
 @pytest.mark.parametrize(("margin", "least"), [(0, 0.99), (3, 0.9)])
 def test_thin_hair_over_a_turned_skull_is_not_the_wall(
     face: FaceModel, identity: Tensor, margin: int, least: float

@@ -1,0 +1,156 @@
+"""Where a portrait's face ends: the mesh's sides are drawn in to the skin's edge.
+
+Coefficients fit a face to its landmarks, of which cheeks and jaw have few, so the mesh reaches over the
+sides of many a face by a few of the picture's pixels. At rest nobody sees it. In a turn those pixels, the
+wall or the dark under the hair, lie across the cheek. So skin is grown from the midst of the face to where
+the colour changes, and the vertices beside it are moved there, along the picture: the portrait's and those of
+all frames, so that a portrait at rest stays as it is.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..imaging import distance_to, push_pull, resize, smoothstep, soften
+from .model import FaceModel, apply_pose, project, unpose
+from .parts import below_the_eyes, part_kinds
+from .rasterizer import rasterize
+from .state import FaceState
+
+_SIZE = 128
+"""Pixels a side on which skin is looked for; lengths below are half widths of the picture."""
+
+_SURE = 0.12
+"""From the mesh's edge on inwards all is the face, and tells the colour of skin."""
+
+_LIKE_BESIDE, _LIKE_WITHIN = 0.06, 0.25
+"""Mean difference of the channels (of 0..1) up to which a pixel is skin as the skin beside it, and as the
+midst of the face: light falls off smoothly over a cheek, and its edge is a step."""
+
+_MARGIN = 0.01
+"""By which the mesh ends within the skin: a picture's edge is a pixel or two wide."""
+
+_MOST, _HAIR = 0.04, 0.05
+"""By which the mesh is drawn in at most, and the distance, averaged along a cheek, from which on nothing is
+done: that is no misfit but hair before the cheek, which goes with it."""
+
+_CHEEK = 15
+"""Pixels up and down a cheek over which that is averaged."""
+
+_REACH = 0.2
+"""From the mesh's edge inwards, over which what is drawn in is spread."""
+
+_SPREAD = 2
+"""Pixels over which neighbouring places along the edge are smoothed, twice."""
+
+_SOON = 4.0
+"""Below the eyes' middle, by the height from there to the lips, how soon the sides are drawn in."""
+
+_THROAT = (-0.8, -0.4)
+"""Upward part of the normal, up to which a place is the throat's, and from which on the jaw's."""
+
+
+@torch.no_grad()
+def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor) -> Tensor | None:
+    """How the mesh is to be changed for its sides to end where the face ends in its picture.
+
+    Args:
+        face_model: of the coefficients.
+        face: as fitted; its own offsets are not looked at.
+        crop: ``[S, S, 3]`` in 0..1, the picture that it was fitted to.
+
+    Returns:
+        ``[V, 3]``, to be added to the mesh of the coefficients before it is posed; None for a face model that
+        does not name its parts.
+    """
+    if not {"skin", "scalp", "ears", "neck"} <= set(face_model.part_names):
+        return None
+    posed = apply_pose(face_model(face.identity[None], face.expression[None]), face.pose[None])
+    seen = project(posed, face_model.camera)
+    raster = rasterize(seen, face_model.triangles, _SIZE, cull_back_faces=True)
+    scalp, ears, neck = (raster.look_up(_part(face_model, name), False) for name in ("scalp", "ears", "neck"))
+    within = raster.covered & ~scalp & ~ears
+    from_edge = _depth(within)
+    picture = resize(crop.movedim(-1, 0)[None].float(), _SIZE)
+    skin = _skin(picture, within, from_edge)
+
+    band = (within & ~neck & (from_edge < _REACH))[:, None].float()
+    over = (from_edge - _depth(skin)).clamp_min(0)[:, None] * band
+    cheek = band * (raster.look_up(below_the_eyes(face_model), 0.0) > 0)[:, None]
+    hair = _mean(over * cheek, _CHEEK) / _mean(cheek, _CHEEK).clamp_min(1e-3)
+    over = _smooth(over) / _smooth(band).clamp_min(1e-3)
+    over = (over + _MARGIN).clamp_max(_MOST) * smoothstep((_HAIR - hair) / (_HAIR - _MOST))
+    down, across = torch.gradient(from_edge, dim=(1, 2))
+    inward = F.normalize(_smooth(torch.stack([across, down], dim=1)), dim=1)
+    field = push_pull(over * inward * band, band)  # and on, for vertices that lie behind the edge
+    field = field * smoothstep(1 - from_edge / _REACH)[:, None]
+
+    shift = F.grid_sample(field, seen[:, None, :, :2], padding_mode="border", align_corners=False)[0, :, 0].mT
+    shift = shift * _sides(face_model)[:, None]
+    # along the picture: what lies a unit deep moves by more units for the same pixels
+    units = seen[0, :, 2:] / face_model.camera.focal * shift * shift.new_tensor([1.0, -1.0])
+    moved = posed + F.pad(units, (0, 1))
+    return (unpose(moved, face.pose[None]) - unpose(posed, face.pose[None]))[0]
+
+
+def _skin(picture: Tensor, within: Tensor, from_edge: Tensor) -> Tensor:
+    """``[1, n, n]`` bool: what of a mesh ``within`` shows skin in a picture ``[1, 3, n, n]``."""
+    sure = (within & (from_edge > _SURE))[:, None].float()
+    like = within[:, None] & (_difference(picture, push_pull(picture * sure, sure)) < _LIKE_WITHIN)
+    skin = sure
+    for _ in range(round(_SURE * _SIZE / 2) + 1):
+        share = soften(skin)
+        beside = soften(picture * skin) / share.clamp_min(1e-6)
+        grown = like & (share > 0) & (_difference(picture, beside) < _LIKE_BESIDE)
+        skin = torch.maximum(skin, grown.to(skin))
+    return skin[:, 0] > 0
+
+
+def _difference(picture: Tensor, other: Tensor) -> Tensor:
+    return (picture - other).abs().mean(dim=1, keepdim=True)
+
+
+def _depth(part: Tensor) -> Tensor:
+    """``[1, n, n]`` half widths from the edge of a part (bool) inwards, under 0 outside of it."""
+    inside, outside = (distance_to(side) for side in (~part, part))
+    return (inside.clamp_max(_SIZE) - outside.clamp_max(_SIZE)) * (2 / _SIZE)
+
+
+def _smooth(planes: Tensor) -> Tensor:
+    return _mean(_mean(planes, _SPREAD), _SPREAD)
+
+
+def _mean(planes: Tensor, reach: int) -> Tensor:
+    return F.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach)
+
+
+def _part(face_model: FaceModel, name: str) -> Tensor:
+    """``[T]`` bool."""
+    return face_model.triangle_parts == face_model.part_names.index(name)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _sides(face_model: FaceModel) -> Tensor:
+    """``[V]`` in 0..1: 1 on cheeks and jaw, 0 above the eyes' middle, on ears and the throat."""
+    mean, triangles = face_model.mean, face_model.triangles
+    weight = torch.zeros_like(mean[:, 0])
+    weight[triangles[_part(face_model, "skin")].unique()] = 1
+    below = (_SOON * below_the_eyes(face_model)).clamp_max(1)
+    count = torch.zeros_like(weight)
+    height = torch.zeros_like(weight)
+    normal = torch.zeros_like(mean)
+    one, two, three = mean[triangles].unbind(dim=1)
+    facing = torch.linalg.cross(two - one, three - one)
+    outer = (part_kinds(face_model) == part_kinds(face_model).max()).to(weight)
+    for corner in triangles.unbind(dim=1):
+        count.index_add_(0, corner, outer)
+        height.index_add_(0, corner, outer * below)
+        normal.index_add_(0, corner, facing)
+    upward = F.normalize(normal, dim=1)[:, 1]
+    not_throat = smoothstep((upward - _THROAT[0]) / (_THROAT[1] - _THROAT[0]))
+    return weight * height / count.clamp_min(1) * not_throat
