@@ -344,7 +344,7 @@ def test_hair_over_a_turned_skull_is_what_the_portrait_shows_beside_its_own(
     assert apart[scalp].quantile(0.9) < 0.01
 
 
-@pytest.mark.parametrize("yaw", [0.3, -0.4, 0.5])
+@pytest.mark.parametrize("yaw", [0.3, -0.3, -0.4])
 def test_hair_is_no_saw_where_the_portrait_looks_along_the_skull(
     face: FaceModel, identity: Tensor, yaw: float
 ) -> None:
