@@ -90,6 +90,10 @@ CHEEK_SHADOW, CHEEK_SHADOW_FROM, CHEEK_SHADOW_TO = 0.25, 0.12, 0.28
 """Share of the light that cheeks leave to the last teeth in sight, and how far from the middle, in face-model
 units, their shadow begins and is full."""
 
+FLESH = (0.7, 1.1, 1.15)
+"""Exponents of the light by channel: what reaches the back of a mouth has been thrown back by flesh, or teeth
+in a cheek's shadow would be grey."""
+
 COLOURED = 0.12
 """Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
 
@@ -856,7 +860,7 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     corners = 0.45 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
     colours = tones[kinds.clamp_min(0)] * (1 - teeth * torch.maximum(gaps, corners))[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
-    return colours * _light(rest, teeth)[..., None]
+    return colours * _light(rest, teeth + lower)[..., None] ** rest.new_tensor(FLESH)
 
 
 def _across_tooth(aside: Tensor, sides: Tensor) -> Tensor:
@@ -872,11 +876,15 @@ def _across_tooth(aside: Tensor, sides: Tensor) -> Tensor:
 
 
 def _light(rest: Tensor, teeth: Tensor) -> Tensor:
-    """``[...]``: how bright places ``[..., 3]`` in the mouth are; ``teeth`` ``[...]`` is 1 on teeth."""
+    """``[...]``: how bright places ``[..., 3]`` in the mouth are.
+
+    Args:
+        teeth: ``[...]``, 1 on upper teeth, 2 on lower ones, which stand behind those and in both shadows.
+    """
     x, _, z = rest.unbind(-1)
     deep = (0.12 + 0.88 * smoothstep((z - 0.45) / 0.45)) ** (1 / 2.2)
     aside = smoothstep((x.abs() - CHEEK_SHADOW_FROM) / (CHEEK_SHADOW_TO - CHEEK_SHADOW_FROM))
-    return deep * (1 - (1 - CHEEK_SHADOW) * aside * teeth)
+    return deep * (1 - (1 - CHEEK_SHADOW) * aside) ** teeth
 
 
 def _shadow(inside: Tensor, least: float, reach: int) -> Tensor:
