@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imaging import distance_to, push_pull, resize, smoothstep, soften
+from ..imaging import distance_to, mean_around, push_pull, resize, smoothstep, soften
 from .model import FaceModel, apply_pose, project, unpose
 from .parts import below_the_eyes, part_kinds
 from .rasterizer import rasterize
@@ -81,7 +81,7 @@ def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor) -> Tensor 
     band = (within & ~neck & (from_edge < _REACH))[:, None].float()
     over = (from_edge - _depth(skin)).clamp_min(0)[:, None] * band
     cheek = band * (raster.look_up(below_the_eyes(face_model), 0.0) > 0)[:, None]
-    hair = _mean(over * cheek, _CHEEK) / _mean(cheek, _CHEEK).clamp_min(1e-3)
+    hair = mean_around(over * cheek, _CHEEK) / mean_around(cheek, _CHEEK).clamp_min(1e-3)
     over = _smooth(over) / _smooth(band).clamp_min(1e-3)
     over = (over + _MARGIN).clamp_max(_MOST) * smoothstep((_HAIR - hair) / (_HAIR - _MOST))
     down, across = torch.gradient(from_edge, dim=(1, 2))
@@ -121,11 +121,7 @@ def _depth(part: Tensor) -> Tensor:
 
 
 def _smooth(planes: Tensor) -> Tensor:
-    return _mean(_mean(planes, _SPREAD), _SPREAD)
-
-
-def _mean(planes: Tensor, reach: int) -> Tensor:
-    return F.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach)
+    return mean_around(mean_around(planes, _SPREAD), _SPREAD)
 
 
 def _part(face_model: FaceModel, name: str) -> Tensor:

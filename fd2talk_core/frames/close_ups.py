@@ -28,7 +28,7 @@ from ..face.palette import lit_mouth_colours
 from ..face.parts import part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
-from ..imaging import pixel_centers, push_pull, smoothstep
+from ..imaging import largest_around, mean_around, pixel_centers, push_pull, shrink, smoothstep
 from ..metering import stage
 from .correspondence import unstretched
 from .reference import Reference
@@ -92,7 +92,7 @@ units, their shadow begins and is full."""
 
 FLESH = (0.7, 1.1, 1.15)
 """Exponents of the light by channel: what reaches the back of a mouth has been thrown back by flesh, or teeth
-in a cheek's shadow would be grey."""
+in a cheek's shadow would be grey. In a grey picture they are 1."""
 
 COLOURED = 0.12
 """Mean difference between a face's largest and smallest channel under which its mouth loses colour too."""
@@ -350,7 +350,7 @@ class _Sight:
     def beside(self, pixels: float) -> Tensor:
         """``[n, n]`` bool: outer parts within so many of the portrait's pixels of a wide inner one."""
         reach = math.ceil(pixels * SAMPLES / self.box.size)
-        near = F.max_pool2d(self.wide[None, None].float(), 2 * reach + 1, stride=1, padding=reach)[0, 0] > 0
+        near = largest_around(self.wide[None, None].float(), reach)[0, 0] > 0
         return near & ~self.inner
 
     def shows(self, places: Tensor, inner: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
@@ -625,7 +625,7 @@ class CloseUps:
         visible = _pool(layer * seen, box.size)
         if skin is not None:
             visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
-            visible, share = (_mean_around(part, box.size // SOFT_FOLD) for part in (visible, share))
+            visible, share = (mean_around(part, box.size // SOFT_FOLD) for part in (visible, share))
         visible = (visible / share.clamp_min(1e-3)).clamp(0, 1)
         if hidden is None:
             certain = (visible >= 0.6).to(colours)
@@ -806,32 +806,26 @@ def _mean_over(values: Tensor, weight: Tensor) -> Tensor:
 def _pool(planes: Tensor, size: int) -> Tensor:
     """``[F, C, n, n]`` samples as pixels, ``[F, C, size, size]``."""
     if planes.shape[-1] == size * SUPERSAMPLE:
-        return F.avg_pool2d(planes, SUPERSAMPLE)
-    planes = F.avg_pool2d(planes, SUPERSAMPLE)
+        return shrink(planes, SUPERSAMPLE)
+    planes = shrink(planes, SUPERSAMPLE)
     return F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
-
-
-def _mean_around(planes: Tensor, reach: int, padded: bool = False) -> Tensor:
-    """``[F, C, s, s]``: means over so many pixels on either side; ``padded``: beyond the edge lie zeros."""
-    return F.avg_pool2d(planes, 2 * reach + 1, stride=1, padding=reach, count_include_pad=padded)
 
 
 def _opened(mask: Tensor, reach: int) -> Tensor:
     """``[F, 1, n, n]`` without what is not wider than twice the reach in samples."""
-    return F.max_pool2d(_eroded(mask, reach), 2 * reach + 1, stride=1, padding=reach)
+    return largest_around(_eroded(mask, reach), reach)
 
 
 def _eroded(mask: Tensor, reach: int) -> Tensor:
     """``[F, 1, n, n]`` without what lies within the reach in samples of what is not in it."""
-    return -F.max_pool2d(-mask, 2 * reach + 1, stride=1, padding=reach)
+    return -largest_around(-mask, reach)
 
 
 def _feather(mask: Tensor) -> Tensor:
     """``[F, 1, s, s]``: a soft edge around, and none of it at the square's own edge."""
     size = mask.shape[-1]
-    reach = 2 * max(1, size // 40) + 1
-    soft = F.max_pool2d(mask, reach, stride=1, padding=reach // 2)
-    soft = F.avg_pool2d(soft, reach, stride=1, padding=reach // 2)
+    reach = max(1, size // 40)
+    soft = mean_around(largest_around(mask, reach), reach, padded=True)
     line = torch.arange(size, device=mask.device)
     inset = torch.minimum(line, size - 1 - line).clamp(max=4) / 4
     return soft * torch.minimum(inset[:, None], inset[None, :])
@@ -860,7 +854,9 @@ def _paint(rest: Tensor, kinds: Tensor, tones: Tensor) -> Tensor:
     corners = 0.45 * smoothstep((TOOTH_CORNER * beside**3 - edge) / 0.006 + 0.5)
     colours = tones[kinds.clamp_min(0)] * (1 - teeth * torch.maximum(gaps, corners))[..., None]
     colours = colours + gums[..., None] * (tones[len(MOUTH_PARTS)] - colours)
-    return colours * _light(rest, teeth + lower)[..., None] ** rest.new_tensor(FLESH)
+    coloured = _saturation(tones[0]) / _saturation(lit_mouth_colours()[0])
+    flesh = torch.lerp(torch.ones(3), torch.tensor(FLESH), coloured.clamp(max=1)).to(rest)
+    return colours * _light(rest, teeth + lower)[..., None] ** flesh
 
 
 def _across_tooth(aside: Tensor, sides: Tensor) -> Tensor:
@@ -898,7 +894,7 @@ def _shadow(inside: Tensor, least: float, reach: int) -> Tensor:
     size = inside.shape[-1]
     cells = max(1, size // reach)
     lowered = F.pad(inside, (0, 0, cells // 2, 0))[..., :size, :]
-    return least + (1 - least) * smoothstep((_mean_around(lowered, cells, padded=True) - 0.3) / 0.6)
+    return least + (1 - least) * smoothstep((mean_around(lowered, cells, padded=True) - 0.3) / 0.6)
 
 
 def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
-from ..imaging import resize, smoothstep
+from ..imaging import largest_around, mean_around, resize, smoothstep
 from .correspondence import Correspondence, nearness
 from .reference import Reference
 
@@ -111,9 +111,10 @@ def _near(covered: Tensor) -> Tensor:
 def _widened(covered: Tensor) -> Tensor:
     """``[F, m, m]`` grown by a 24th of the crop's side, of which the outer half fades."""
     reach = max(1, round(covered.shape[-1] / 24))
-    fade = 2 * (reach // 2) + 1
-    grown = F.max_pool2d(covered[:, None], 2 * reach + 1, stride=1, padding=reach)
-    return F.avg_pool2d(F.pad(grown, (fade // 2,) * 4, mode="replicate"), fade, stride=1)[:, 0]
+    fade = reach // 2
+    grown = F.pad(largest_around(covered[:, None], reach), (fade,) * 4, mode="replicate")
+    height, width = covered.shape[-2:]
+    return mean_around(grown, fade)[:, 0, fade : fade + height, fade : fade + width]
 
 
 def _size_of(pictures: Tensor) -> str:

@@ -30,7 +30,18 @@ from ..face.parts import below_the_eyes, ears, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
-from ..imaging import displace, distance_to, pixel_centers, push_pull, resize, smoothstep, soften
+from ..imaging import (
+    displace,
+    distance_to,
+    largest_around,
+    mean_around,
+    pixel_centers,
+    push_pull,
+    resize,
+    shrink,
+    smoothstep,
+    soften,
+)
 from ..networks.unet import MASK_NAMES
 
 HEAD_MARGIN = 0.5
@@ -484,9 +495,9 @@ def _continued(displacement: Tensor, edges: Tensor) -> Tensor:
     0, continued by two cells onto those of the other side.
     """
     own = (edges > 0).to(displacement)
-    sums = F.avg_pool2d(torch.cat([displacement * own, own], dim=1), 5, stride=1, padding=2)
+    sums = mean_around(torch.cat([displacement * own, own], dim=1), 2, padded=True)
     share = sums[:, 2:]
-    beyond = F.max_pool2d((edges < 0).to(own), 3, stride=1, padding=1) > own
+    beyond = largest_around((edges < 0).to(own), 1) > own
     return torch.where(beyond & (share > 0), sums[:, :2] / share.clamp_min(1e-6), displacement)
 
 
@@ -532,7 +543,7 @@ def _beside(share: Tensor) -> Tensor:
         share: ``[F, 1, m, m]``, of the cells that the part has.
     """
     reach = max(1, round(_BESIDE * share.shape[-1] / 2))
-    share = F.avg_pool2d(share, 2 * reach + 1, stride=1, padding=reach)
+    share = mean_around(share, reach, padded=True)
     return (_STEEP * share).clamp_max(1)
 
 
@@ -573,7 +584,7 @@ def _look_up(values: Tensor, flat: Tensor) -> Tensor:
 
 def _averaged(samples: Tensor, supersample: int) -> Tensor:
     """``[F, C, R, R]`` samples to cells; one sample a cell is the cell, which pooling would copy slowly."""
-    return samples if supersample == 1 else F.avg_pool2d(samples, supersample)
+    return samples if supersample == 1 else shrink(samples, supersample)
 
 
 def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -> Tensor:
@@ -584,9 +595,9 @@ def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -
     weight = covered[:, None].to(displacement)
     # a power of 2, so that halving pyramids of all sizes continue the rim alike
     factor = 1 << max(0, (resolution // size).bit_length() - 1)
-    coarse, coarse_weight = F.avg_pool2d(displacement, factor), F.avg_pool2d(weight, factor)
+    coarse, coarse_weight = shrink(displacement, factor), shrink(weight, factor)
     # only the mesh's rim is continued, lest an opening mouth move the background
-    rim = F.max_pool2d((coarse_weight < 1).float(), 5, stride=1, padding=2)
+    rim = largest_around((coarse_weight < 1).float(), 2)
     filled = push_pull(coarse * rim, coarse_weight * rim)
     # that is smooth over many cells
     far = nearness(F.max_pool2d(coarse_weight, 2, ceil_mode=True) > 0, HEAD_MARGIN, FALLOFF)

@@ -18,7 +18,7 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..imaging import displace, resize, soften
+from ..imaging import displace, largest_around, resize, shrink, soften
 
 SOURCES = ("moved", "still", "made")
 """The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
@@ -170,7 +170,10 @@ class PortraitBlend(nn.Module):
         both = torch.cat([portrait, matte], dim=1)
         moved = displace(both.expand(len(made), -1, -1, -1), displacement)
         cells = torch.cat([masks, displacement / _STEP], dim=1)
-        cells = F.interpolate(cells, size=(size // _PATCH,) * 2, mode="area")
+        whole, rest = divmod(cells.shape[-1], size // _PATCH)
+        cells = (
+            F.interpolate(cells, size=(size // _PATCH,) * 2, mode="area") if rest else shrink(cells, whole)
+        )
         seen = _patches(torch.cat([moved, made], dim=1), kind)
         hidden = self.first(seen) + self.first_cells(cells.to(kind)) + looked_at
         skips = []
@@ -193,7 +196,7 @@ class PortraitBlend(nn.Module):
         """``[F, 2, s, s]``, smooth, and none where the mesh is, ``[F, 1, s, s]``."""
         if self.move is None:
             return None
-        covered = F.max_pool2d(coverage, 5, stride=1, padding=2)
+        covered = largest_around(coverage, 2)
         return soften(self.reach * self.move(hidden).float().tanh() * soften(1 - covered))
 
 
@@ -209,8 +212,8 @@ def _left(matte: Tensor, moved: Tensor) -> Tensor:
     """``[F, 1, S / 4, S / 4]`` in 0..1: where the portrait shows its person, or close beside them, who has
     moved away.
     """
-    was, stays = (F.avg_pool2d(m, _PATCH) for m in (matte, moved))
-    return (F.max_pool2d(was, 3, stride=1, padding=1) - stays).clamp_min(0)
+    was, stays = (shrink(m, _PATCH) for m in (matte, moved))
+    return (largest_around(was, 1) - stays).clamp_min(0)
 
 
 def _prior(masks: Tensor, left: Tensor) -> Tensor:
