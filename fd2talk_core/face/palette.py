@@ -39,6 +39,10 @@ MOUTH: dict[str, MouthColours] = {
 LIT_GUMS: Colour = (0.58, 0.36, 0.39)
 """As :attr:`MouthColours.lit`; gums are no part of the mesh, but painted on the teeth's edge."""
 
+LIT_EYE: tuple[Colour, Colour, Colour] = ((0.06, 0.05, 0.05), (0.32, 0.22, 0.16), (0.66, 0.62, 0.60))
+"""Pupil, iris and white as :attr:`MouthColours.lit`, of an eye that nobody sees: most people's are brown, and
+the white stands in the lids' shadow."""
+
 PREVIEW: dict[str, Colour] = {
     "lips": (0.72, 0.50, 0.46),
     **{name: colours.preview for name, colours in MOUTH.items()},
@@ -61,6 +65,11 @@ def hidden_mouth_colours() -> Tensor:
 def lit_mouth_colours() -> Tensor:
     """``[5, 3]``, by :data:`fd2talk_core.face.names.MOUTH_PARTS`, then gums."""
     return torch.tensor([*(MOUTH[part].lit for part in MOUTH_PARTS), LIT_GUMS])
+
+
+def lit_eye_colours() -> Tensor:
+    """``[3, 3]``: pupil, iris and white."""
+    return torch.tensor(LIT_EYE)
 
 
 def preview_colours(face_model: FaceModel) -> Tensor:

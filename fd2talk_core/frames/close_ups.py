@@ -24,7 +24,7 @@ from torch import Tensor
 from ..face.lids import portrait_shape
 from ..face.model import FaceModel, apply_pose, project, unpose
 from ..face.names import EYE_PARTS, MOUTH_PARTS
-from ..face.palette import lit_mouth_colours
+from ..face.palette import lit_eye_colours, lit_mouth_colours
 from ..face.parts import part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
@@ -122,6 +122,10 @@ FOLDS = 0.05
 FOLDED = (0.2, 0.5)
 """A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
 
+BEHIND = 0.05
+"""Face-model units (5 mm) by which the mouth's inside is drawn further back than it is: in some faces it
+pierces the skin beside the lips."""
+
 SAME_SHAPE = (0.008, 0.03)
 """Face-model units (0.8 and 3 mm) by which lips lie elsewhere on the head than in the portrait, in the mean:
 up to the first all that the portrait shows between them is kept, whatever the mesh holds it for; from the
@@ -150,6 +154,8 @@ EYE_RINGS, LARGEST_RING = 16, 0.13
 """Rings around the pupil that tell the colours of an eye, and the radius of the last in face-model units."""
 WHITE_RING, WHITE_QUANTILE = 9, 0.8
 """The first ring of the white, of whose colours most lie in the shadow of lids and lashes."""
+PUPIL_RINGS = 3
+"""Before the iris's, which are followed by the white's."""
 LEAST_EYE, LEAST_RING = 100, 12
 """Samples of a close-up that must show an eye, and a ring of it, to tell their colours."""
 
@@ -164,6 +170,7 @@ class _Region:
         kinds: ``[t]``, the index among MOUTH_PARTS of what is painted, -1 for what is not.
         frame: ``[w]`` among ``vertices``: the lips or lids, which the close-up is cut around.
         edge: ``[t]`` bool, what of the face is drawn anew: the lips or lids and what is folded next to them.
+        behind: ``[v]``, face-model units by which vertices are drawn further back, see :data:`BEHIND`.
         reach: face-model units that the close-up measures a side.
         pupil: vertices of the face model, none in a mouth.
     """
@@ -174,6 +181,7 @@ class _Region:
     kinds: Tensor
     frame: Tensor
     edge: Tensor
+    behind: Tensor
     reach: float
     pupil: Tensor
 
@@ -181,6 +189,11 @@ class _Region:
     def is_mouth(self) -> bool:
         """Or an eye."""
         return bool((self.kinds >= 0).any())
+
+    def rasterize(self, target: Tensor, samples: int) -> Raster:
+        """Of the vertices at ``[F, v, 3]`` in the square that is drawn."""
+        target = target + F.pad(self.behind[:, None], (2, 0))
+        return rasterize(target, self.triangles, samples, cull_back_faces=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,23 +208,6 @@ class _Eye:
     pupil: Tensor
     rings: Tensor
 
-    @classmethod
-    def of(cls, places: Tensor, colours: Tensor, pupil: Tensor) -> _Eye:
-        """From places ``[p, 3]`` on the mean face and their colours ``[p, 3]``."""
-        ring = _rings(places, pupil).round().long()
-        typical = torch.zeros(EYE_RINGS, 3)
-        known = torch.zeros(EYE_RINGS, dtype=torch.bool)
-        for index in range(EYE_RINGS):
-            inside = colours[ring == index]
-            if len(inside) >= LEAST_RING:
-                share = 0.5 if index < WHITE_RING else WHITE_QUANTILE
-                typical[index], known[index] = inside.quantile(share, dim=0), True
-        if not known.any():
-            return cls(pupil, colours.median(dim=0).values.expand(EYE_RINGS, 3))
-        numbers = known.nonzero()[:, 0]
-        nearest = (torch.arange(EYE_RINGS)[:, None] - numbers).abs().argmin(dim=1)
-        return cls(pupil, typical[numbers[nearest]])
-
     def colours_at(self, places: Tensor) -> Tensor:
         """``[..., 3]`` of places ``[..., 3]`` on the mean face."""
         ring = _rings(places, self.pupil)
@@ -220,16 +216,44 @@ class _Eye:
         return torch.lerp(self.rings[inner], self.rings[outer], (ring - inner)[..., None])
 
 
-def _as_white(eyes: list[_Eye | None]) -> list[_Eye | None]:
-    """Eyes with the white of the brightest: one may stand in a nose's shadow, or look away from its own."""
-    whites = [eye.rings[WHITE_RING:] for eye in eyes if eye is not None]
-    if not whites:
-        return eyes
-    brightest = max(whites, key=lambda rings: float(rings.mean()))
-    return [
-        None if eye is None else replace(eye, rings=torch.cat([eye.rings[:WHITE_RING], brightest]))
-        for eye in eyes
-    ]
+def _typical_rings(places: Tensor, colours: Tensor, pupil: Tensor, usual: Tensor) -> Tensor:
+    """``[EYE_RINGS, 3]``, the colours of an eye.
+
+    Args:
+        places: ``[p, 3]`` on the mean face, with ``colours`` ``[p, 3]``.
+        usual: ``[EYE_RINGS, 3]``, for pupil, iris or white where too little of it is shown.
+    """
+    ring = _rings(places, pupil).round().long()
+    typical, known = usual.clone(), torch.zeros(EYE_RINGS, dtype=torch.bool)
+    for index in range(EYE_RINGS):
+        inside = colours[ring == index]
+        if len(inside) >= LEAST_RING:
+            share = 0.5 if index < WHITE_RING else WHITE_QUANTILE
+            typical[index], known[index] = inside.quantile(share, dim=0), True
+    if not known.any():
+        return colours.median(dim=0).values.expand(EYE_RINGS, 3)
+    for first, end in ((0, PUPIL_RINGS), (PUPIL_RINGS, WHITE_RING), (WHITE_RING, EYE_RINGS)):
+        numbers = first + known[first:end].nonzero()[:, 0]
+        if len(numbers):
+            nearest = (torch.arange(first, end)[:, None] - numbers).abs().argmin(dim=1)
+            typical[first:end] = typical[numbers[nearest]]
+    return typical
+
+
+def _usual_rings(face: Tensor) -> Tensor:
+    """``[EYE_RINGS, 3]`` of a brown eye in the light of a face of colours ``[p, 3]``."""
+    counts = torch.tensor([PUPIL_RINGS, WHITE_RING - PUPIL_RINGS, EYE_RINGS - WHITE_RING])
+    return _as_lit(lit_eye_colours(), face).repeat_interleave(counts, dim=0)
+
+
+def _as_a_pair(rings: list[Tensor | None], usual: Tensor) -> list[Tensor]:
+    """The rings ``[EYE_RINGS, 3]`` of a person's eyes, each with the white of the brightest: one may stand in
+    a nose's shadow, or look away from its own. An eye that the portrait does not show is as the other one, or
+    a usual one.
+    """
+    known = [of_one for of_one in rings if of_one is not None] or [usual]
+    brightest = max((of_one[WHITE_RING:] for of_one in known), key=lambda white: float(white.mean()))
+    return [torch.cat([(known[0] if own is None else own)[:WHITE_RING], brightest]) for own in rings]
 
 
 def _rings(places: Tensor, pupil: Tensor) -> Tensor:
@@ -339,7 +363,7 @@ class _Sight:
         # the same for a whole clip: how soft an edge is must not depend on which frames are drawn together
         share = region.reach * float((focal / target[..., 2]).mean()) / 2
         box = _box_around(target[:, region.frame], picture, 1.5 * share)
-        raster = rasterize(box.to_box(target), region.triangles, SAMPLES, cull_back_faces=True)
+        raster = region.rasterize(box.to_box(target), SAMPLES)
         inner = raster.look_up(region.inner, False)
         wide = inner[0]
         if region.is_mouth:  # what is not believed is painted, and eyes are not
@@ -455,10 +479,12 @@ class CloseUps:
             wide = _eroded((mouth.wide & agreed)[None, None].float(), math.ceil(TOOTH_RIM * pixel))
             wide = _opened(wide, math.ceil(SLIT / 2 * pixel))[0, 0] > 0  # a speck of a tooth is none
             self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=wide)
-        eyes = _as_white([self._eye(sight) for sight in self.sights])
-        self.sights = [
-            replace(sight, eye=eye, skin=self._lid_skin(sight))
-            for sight, eye in zip(self.sights, eyes, strict=True)
+        mouth, eyes = self.sights[:1], self.sights[1:]
+        usual = _usual_rings(self._face_colours())
+        rings = _as_a_pair([self._rings_of(sight, usual) for sight in eyes], usual)
+        self.sights = mouth + [
+            replace(sight, eye=_Eye(self._pupil(sight), own), skin=self._lid_skin(sight))
+            for sight, own in zip(eyes, rings, strict=True)
         ]
 
     @stage("close-ups")
@@ -559,7 +585,7 @@ class CloseUps:
 
     def _rasterized(self, sight: _Sight, target: Tensor, box: _Box, same: Tensor) -> _Layers:
         region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
-        raster = rasterize(box.to_box(target), region.triangles, samples, cull_back_faces=True)
+        raster = region.rasterize(box.to_box(target), samples)
         inner = raster.look_up(region.inner, False)
         attributes = [self.portrait[0, region.vertices], self.face_model.mean[region.vertices]]
         found = raster.interpolate(
@@ -643,17 +669,19 @@ class CloseUps:
         apart = (one - mean).abs().amax(dim=1, keepdim=True) > SEAM * 2 / box.picture
         return torch.where(apart & (known > 0), one, mean).movedim(1, -1)
 
-    def _eye(self, sight: _Sight) -> _Eye | None:
-        """The colours of an eye; None for a mouth, and where the portrait's eye is shut or too small to tell
-        them.
-        """
-        region = sight.region
-        shown = sight.clear if int(sight.clear.sum()) >= LEAST_EYE else sight.inner
-        if region.is_mouth or int(shown.sum()) < LEAST_EYE:
-            return None
-        rest = self._rest(sight)
-        pupil = self.face_model.mean[region.pupil].mean(dim=0)
-        return _Eye.of(rest[shown], self._colours_in(sight)[shown], pupil)
+    def _pupil(self, sight: _Sight) -> Tensor:
+        """``[3]``, the middle of an eye's pupil on the mean face."""
+        return self.face_model.mean[sight.region.pupil].mean(dim=0)
+
+    def _rings_of(self, sight: _Sight, usual: Tensor) -> Tensor | None:
+        """``[EYE_RINGS, 3]``, the colours of an eye; None where it is shut or too small to tell them."""
+        places, colours, told = self._rest(sight), self._colours_in(sight), None
+        for shown in (sight.inner, sight.clear):  # what is seen clearly says more, but of fewer rings
+            if int(shown.sum()) >= LEAST_EYE:
+                told = _typical_rings(
+                    places[shown], colours[shown], self._pupil(sight), usual if told is None else told
+                )
+        return told
 
     def _lid_skin(self, sight: _Sight) -> float | None:
         """Brightness of the skin of an eye's lids; None for a mouth."""
@@ -723,7 +751,7 @@ class CloseUps:
         fits = []
         for drop in TEETH_DROPS.tolist():
             target = mouth.box.to_box(self._portrait(drop)[:, mouth.region.vertices])
-            raster = rasterize(target, mouth.region.triangles, SAMPLES, cull_back_faces=True)
+            raster = mouth.region.rasterize(target, SAMPLES)
             kinds = _kinds_in(mouth.region, raster)
             upper = (kinds == MOUTH_PARTS.index("upper_teeth"))[mouth.wide]
             fits.append(int((sign * upper).sum()))
@@ -770,6 +798,9 @@ def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
         number = torch.full((len(face_model.mean),), -1)
         number[vertices] = torch.arange(len(vertices))
         painted = torch.where(kinds < len(MOUTH_PARTS), kinds, -1)
+        behind = torch.zeros(len(face_model.mean))
+        behind[face_model.triangles[of(*MOUTH_PARTS) & drawn].unique()] = BEHIND
+        behind[face_model.triangles[outer].unique()] = 0
         regions.append(
             _Region(
                 triangles=number[triangles],
@@ -778,6 +809,7 @@ def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
                 kinds=painted[drawn],
                 frame=number[face_model.triangles[frame].unique()],
                 edge=edge[drawn],
+                behind=behind[vertices],
                 reach=margin * float(reach),
                 pupil=face_model.triangles[pupil].unique(),
             )
@@ -898,17 +930,19 @@ def _shadow(inside: Tensor, least: float, reach: int) -> Tensor:
 
 
 def _tones(face: Tensor, teeth: Tensor | None = None) -> Tensor:
-    """``[5, 3]``: the lit mouth's colours in a face of colours ``[p, 3]``: as bright, as tinted, as grey.
-    Teeth whose colour ``[3]`` is known take it.
-    """
-    tones = lit_mouth_colours()
+    """``[5, 3]``: the lit mouth's colours by :func:`_as_lit`; teeth whose colour ``[3]`` is known take it."""
+    tones = _as_lit(lit_mouth_colours(), face)
+    if teeth is not None:
+        tones[[MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")]] = teeth
+    return tones
+
+
+def _as_lit(tones: Tensor, face: Tensor) -> Tensor:
+    """Colours ``[n, 3]`` in the light of a face of colours ``[p, 3]``: as bright, as tinted, as grey."""
     if not len(face):
         return tones
     brightness = face.mean().clamp_min(0.02)
     tint = (face.mean(dim=0) / brightness / torch.tensor(FACE_TINT)).clamp_min(0.1)
     tones = tones * (brightness / FACE_BRIGHTNESS) ** BRIGHTNESS_EXPONENT * tint**TINT_EXPONENT
     colour = ((face.amax(dim=1) - face.amin(dim=1)).mean() / COLOURED).clamp(0, 1)
-    tones = torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)
-    if teeth is not None:
-        tones[[MOUTH_PARTS.index(name) for name in ("upper_teeth", "lower_teeth")]] = teeth
-    return tones
+    return torch.lerp(tones.mean(dim=1, keepdim=True), tones, colour)

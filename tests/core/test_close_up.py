@@ -237,6 +237,23 @@ def test_eyes_that_are_slits_in_the_portrait_stay_as_they_are(face: FaceModel) -
     assert (made - crop)[share[..., 0] > 0.3].abs().mean() < 0.1
 
 
+@pytest.mark.parametrize("shut", ["both", "one"])
+def test_eyes_that_the_portrait_does_not_show_are_eyes(face: FaceModel, shut: str) -> None:
+    """As the other one, or with a dark iris and a pale white; black holes before."""
+    own = motion(eyeBlinkLeft=1.0, eyeBlinkRight=1.0 if shut == "both" else 0.0)
+    close_ups = CloseUps(portrait(face, flat(face, *own), *own), face)
+    open_eyes = motion()
+    drawn = draw(close_ups, torch.full((1, SIZE, SIZE, 3), 0.5), *open_eyes)[0]
+    seen = names(face, *open_eyes)
+    left = torch.tensor([face.part_names.index(f"left_{part}") for part in ("eye", "iris")])
+    white, iris = (drawn[inside(seen == number)] for number in left)
+    assert len(white) > 20 and len(iris) > 50
+    if shut == "one":
+        assert (white.median(dim=0).values - torch.tensor(EYES)).abs().max() < 0.2
+    else:
+        assert white.mean() > 0.4 and 0.05 < iris.mean() < 0.6 * white.mean()
+
+
 def test_an_eye_that_turns_shows_its_white_where_the_portrait_hid_it(face: FaceModel) -> None:
     """An iris that lids cut above and below must not be continued over the white beside it."""
     dark = torch.tensor([0.2, 0.1, 0.05])
