@@ -34,9 +34,12 @@ midst of the face: light falls off smoothly over a cheek, and its edge is a step
 _MARGIN = 0.01
 """By which the mesh ends within the skin: a picture's edge is a pixel or two wide."""
 
-_MOST, _HAIR = 0.04, 0.05
-"""By which the mesh is drawn in at most, and the distance, averaged along a cheek, from which on nothing is
-done: that is no misfit but hair before the cheek, which goes with it."""
+_MOST = 0.08
+"""By which the mesh is drawn in at most, where the wall is beside the skin."""
+
+_MOST_TO_HAIR, _HAIR = 0.04, 0.05
+"""The same where it is the person, and the distance, averaged along a cheek, from which on nothing is done
+there: that is no misfit but hair before the cheek, which goes with it."""
 
 _CHEEK = 15
 """Pixels up and down a cheek over which that is averaged."""
@@ -55,13 +58,14 @@ _THROAT = (-0.8, -0.4)
 
 
 @torch.no_grad()
-def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor) -> Tensor | None:
+def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Tensor) -> Tensor | None:
     """How the mesh is to be changed for its sides to end where the face ends in its picture.
 
     Args:
         face_model: of the coefficients.
         face: as fitted; its own offsets are not looked at.
         crop: ``[S, S, 3]`` in 0..1, the picture that it was fitted to.
+        matte: ``[S, S]`` in 0..1, where that shows its person.
 
     Returns:
         ``[V, 3]``, to be added to the mesh of the coefficients before it is posed; None for a face model that
@@ -81,11 +85,14 @@ def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor) -> Tensor 
     band = (within & ~neck & (from_edge < _REACH))[:, None].float()
     over = (from_edge - _depth(skin)).clamp_min(0)[:, None] * band
     cheek = band * (raster.look_up(below_the_eyes(face_model), 0.0) > 0)[:, None]
-    hair = mean_around(over * cheek, _CHEEK) / mean_around(cheek, _CHEEK).clamp_min(1e-3)
-    over = _smooth(over) / _smooth(band).clamp_min(1e-3)
-    over = (over + _MARGIN).clamp_max(_MOST) * smoothstep((_HAIR - hair) / (_HAIR - _MOST))
+    along_cheek = _mean_by(over, cheek, _CHEEK)
+    hair = _mean_by(resize(matte[None, None].float(), _SIZE), cheek * ~skin[:, None], _CHEEK)
+    over = _mean_by(over, band, _SPREAD, _SPREAD) + _MARGIN
+    before_hair = smoothstep((_HAIR - along_cheek) / (_HAIR - _MOST_TO_HAIR))
+    over = torch.lerp(over.clamp_max(_MOST), over.clamp_max(_MOST_TO_HAIR) * before_hair, hair)
     down, across = torch.gradient(from_edge, dim=(1, 2))
-    inward = F.normalize(_smooth(torch.stack([across, down], dim=1)), dim=1)
+    inward = torch.stack([across, down], dim=1)
+    inward = F.normalize(mean_around(mean_around(inward, _SPREAD), _SPREAD), dim=1)
     field = push_pull(over * inward * band, band)  # and on, for vertices that lie behind the edge
     field = field * smoothstep(1 - from_edge / _REACH)[:, None]
 
@@ -120,8 +127,14 @@ def _depth(part: Tensor) -> Tensor:
     return (inside.clamp_max(_SIZE) - outside.clamp_max(_SIZE)) * (2 / _SIZE)
 
 
-def _smooth(planes: Tensor) -> Tensor:
-    return mean_around(mean_around(planes, _SPREAD), _SPREAD)
+def _mean_by(planes: Tensor, weight: Tensor, *reaches: int) -> Tensor:
+    """Means of ``[1, 1, n, n]`` by weights ``[1, 1, n, n]`` over so many pixels around, and again; 0
+    where there are none.
+    """
+    sums = torch.cat([planes * weight, weight])
+    for reach in reaches:
+        sums = mean_around(sums, reach)
+    return sums[:1] / sums[1:].clamp_min(1e-6)
 
 
 def _part(face_model: FaceModel, name: str) -> Tensor:

@@ -28,6 +28,7 @@ from ..face.landmarks import (
     order_faces,
     pick_face,
 )
+from ..face.matte import person_matte
 from ..face.model import FaceModel
 from ..face.outline import fit_outline
 from ..face.state import FaceState
@@ -188,7 +189,7 @@ def crop_portrait(
     transform, fit = frame_head(face, face_model, margin, size)
     fitted = FaceState(fit.identity, fit.expression[0], fit.pose[0], face_model.name)
     crop = transform.to_crop(picture).clamp(0, 1)
-    fitted = replace(fitted, offsets=fit_outline(face_model, fitted, crop))
+    fitted = replace(fitted, offsets=fit_outline(face_model, fitted, crop, person_matte(crop)))
     return PortraitCrop(fitted, crop, transform, picture, face)
 
 
