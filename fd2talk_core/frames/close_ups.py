@@ -135,11 +135,20 @@ SEAM = 1.0
 """Pixels of the portrait by which samples of one pixel may lie apart there and are averaged: where lips or
 lids meet, what lies half way is a tooth or an eye."""
 
-SKIN_QUANTILE, LASH_EXPONENT = 0.75, 6
+SKIN_QUANTILE, LASH_EXPONENT = 0.75, 1.5
 """Of the brightness of lids, what is skin there; and how steeply what is darker, a lash or a fold, counts
 less when the skin is continued over what the portrait hides of a lid."""
 
-SOFT_FOLD = 20
+LASH = (0.55, 0.8)
+"""Brightness, by that of skin, under which a lid that closes shows no skin but the lashes of the open eye,
+which would stay where it was as a ring; and over which it shows skin."""
+
+LID_STAYS = (0.02, 0.06)
+"""Parts of a close-up's side by which skin moves on its own: up to the first it stays, from the second on it
+goes with a lid, whose lashes go along.
+"""
+
+SOFT_FOLD = 14
 """Which part of a close-up's side the passage measures from the lid that is seen to the one continued."""
 
 LID_RIM = 2.0
@@ -439,6 +448,14 @@ class _Layers:
 
 
 @dataclass(frozen=True, eq=False)
+class _LidSkin:
+    """Brightness of a lid's skin, and how far ``[F]`` in 0..1 it lies elsewhere than in the portrait."""
+
+    brightness: float
+    closes: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class _Teeth:
     """Colours ``[3]`` of a portrait's teeth: as they are seen, and as they would be in full light."""
 
@@ -578,7 +595,8 @@ class CloseUps:
         layers = self._rasterized(sight, target, box, same)
         within, share = self._within(sight, layers, box)
         rest = _pool(layers.outside, box.size)
-        colours = self._moved(box, layers.displacement, layers.outside, layers.seen, rest, skin=sight.skin)
+        skin = None if sight.skin is None else _LidSkin(sight.skin, 1 - same)
+        colours = self._moved(box, layers.displacement, layers.outside, layers.seen, rest, skin=skin)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
         edge = _pool(layers.edge, box.size)
         return colours.movedim(1, -1), _feather(torch.maximum(share, edge)).movedim(1, -1)
@@ -632,7 +650,7 @@ class CloseUps:
         seen: Tensor,
         share: Tensor,
         hidden: Tensor | None = None,
-        skin: float | None = None,
+        skin: _LidSkin | None = None,
     ) -> Tensor:
         """``[F, 3, s, s]``: the portrait, moved.
 
@@ -642,8 +660,8 @@ class CloseUps:
             share: ``[F, 1, s, s]``, of each pixel that the layer covers.
             hidden: ``[F, 3, s, s]``, colours of what the portrait does not show; without them, what it shows
                 around.
-            skin: brightness of a lid's. Its folds and lashes are dark, so they are hidden, and what is bright
-                continues over what the portrait does not show.
+            skin: a lid's. Its folds and lashes are dark, so they are hidden, and what is bright continues
+                over what the portrait does not show.
         """
         grid = box.centers(box.size, displacement) + self._pooled(box, displacement, layer, share)
         crop = self.crop.expand(len(grid), -1, -1, -1)
@@ -653,13 +671,27 @@ class CloseUps:
             visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
             visible, share = (mean_around(part, box.size // SOFT_FOLD) for part in (visible, share))
         visible = (visible / share.clamp_min(1e-3)).clamp(0, 1)
+        certain = (visible >= 0.6).to(colours)
+        if skin is not None:
+            brightness = (colours.mean(dim=1, keepdim=True) / skin.brightness).clamp(0, 1)
+            certain = certain * brightness**LASH_EXPONENT
+            lash = 1 - smoothstep((brightness - LASH[0]) / (LASH[1] - LASH[0]))
+            visible = visible * (1 - skin.closes.view(-1, 1, 1, 1) * lash * self._stays(box, grid, share))
         if hidden is None:
-            certain = (visible >= 0.6).to(colours)
-            if skin is not None:
-                brightness = colours.mean(dim=1, keepdim=True) / skin
-                certain = certain * brightness.clamp(max=1) ** LASH_EXPONENT
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
+
+    def _stays(self, box: _Box, grid: Tensor, share: Tensor) -> Tensor:
+        """``[F, 1, s, s]`` in 0..1: what moves with the skin around an eye, and not with its lids.
+
+        Args:
+            grid: ``[F, s, s, 2]``, places in the portrait.
+            share: ``[F, 1, s, s]``, of the pixels that are skin.
+        """
+        moved = (grid - box.centers(box.size, grid)).movedim(-1, 1)
+        apart = (moved - _mean_over(moved, share)[..., None, None]).norm(dim=1, keepdim=True)
+        least, most = LID_STAYS
+        return 1 - smoothstep((apart * (box.picture / (2 * box.size)) - least) / (most - least))
 
     def _pooled(self, box: _Box, displacement: Tensor, layer: Tensor, share: Tensor) -> Tensor:
         """``[F, s, s, 2]``: displacements of samples as those of pixels, see :meth:`_moved`."""

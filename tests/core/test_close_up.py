@@ -254,6 +254,22 @@ def test_eyes_that_the_portrait_does_not_show_are_eyes(face: FaceModel, shut: st
         assert white.mean() > 0.4 and 0.05 < iris.mean() < 0.6 * white.mean()
 
 
+def test_lashes_of_an_open_eye_do_not_stay_where_it_was(face: FaceModel) -> None:
+    """Where the picture has them above the mesh's lid, which takes them along: a ring around the shut eye."""
+    rest, shut = motion(), motion(eyeBlinkLeft=1.0, eyeBlinkRight=1.0)
+    picture, seen = flat(face, *rest), parts(face, *rest)
+    within_8, within_11 = (
+        torch.stack([F.pad(seen == 1, (0, 0, 0, rows))[rows:] for rows in range(most + 1)]).any(dim=0)
+        for most in (8, 11)
+    )
+    lashes = within_11 & ~within_8 & (seen == 0)
+    skin = torch.tensor(SKIN)
+    picture[lashes] = 0.3 * skin
+    drawn = draw(CloseUps(portrait(face, picture, *rest), face), picture[None], *shut)[0]
+    assert lashes.sum() > 100
+    assert drawn[lashes].mean() > 0.55 * skin.mean()  # 0.46 where they stay
+
+
 def test_an_eye_that_turns_shows_its_white_where_the_portrait_hid_it(face: FaceModel) -> None:
     """An iris that lids cut above and below must not be continued over the white beside it."""
     dark = torch.tensor([0.2, 0.1, 0.05])
