@@ -37,8 +37,11 @@ class FaceState:
             ("identity", self.identity.ndim == 1),
             ("expression", self.expression.ndim == 1),
             ("pose", self.pose.shape == (6,)),
+            ("offsets", self.offsets is None or (self.offsets.ndim == 2 and self.offsets.shape[1] == 3)),
         ):
             value = getattr(self, name)
+            if value is None:
+                continue
             if not fits:
                 raise FD2TalkError(
                     f"The face's {name} has the shape {tuple(value.shape)}, which does not fit."

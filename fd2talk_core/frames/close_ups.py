@@ -346,7 +346,7 @@ class _Sight:
         wide: ``[n, n]`` bool, whether it is one and not in a slit.
         clear: ``[n, n]`` bool, whether it is one and not next to a lid.
         stray: ``[n, n]`` bool, whether it is an outer part for the mesh only.
-        eye: its colours; None for a mouth, or where the portrait does not tell them.
+        eye: its colours; None for a mouth.
         skin: brightness of its lids' skin; None for a mouth.
     """
 
@@ -671,13 +671,13 @@ class CloseUps:
             visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
             visible, share = (mean_around(part, box.size // SOFT_FOLD) for part in (visible, share))
         visible = (visible / share.clamp_min(1e-3)).clamp(0, 1)
-        certain = (visible >= 0.6).to(colours)
-        if skin is not None:
-            brightness = (colours.mean(dim=1, keepdim=True) / skin.brightness).clamp(0, 1)
-            certain = certain * brightness**LASH_EXPONENT
-            lash = 1 - smoothstep((brightness - LASH[0]) / (LASH[1] - LASH[0]))
-            visible = visible * (1 - skin.closes.view(-1, 1, 1, 1) * lash * self._stays(box, grid, share))
         if hidden is None:
+            certain = (visible >= 0.6).to(colours)
+            if skin is not None:
+                brightness = (colours.mean(dim=1, keepdim=True) / skin.brightness).clamp(0, 1)
+                certain = certain * brightness**LASH_EXPONENT
+                lash = 1 - smoothstep((brightness - LASH[0]) / (LASH[1] - LASH[0]))
+                visible = visible * (1 - skin.closes.view(-1, 1, 1, 1) * lash * self._stays(box, grid, share))
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
 
@@ -715,10 +715,8 @@ class CloseUps:
                 )
         return told
 
-    def _lid_skin(self, sight: _Sight) -> float | None:
-        """Brightness of the skin of an eye's lids; None for a mouth."""
-        if sight.region.is_mouth:
-            return None
+    def _lid_skin(self, sight: _Sight) -> float:
+        """Brightness of the skin of an eye's lids."""
         lids = sight.raster.look_up(sight.region.edge, False)[0]
         if not lids.any():
             return 1.0
