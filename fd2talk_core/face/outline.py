@@ -27,7 +27,7 @@ _SIZE = 128
 _SURE = 0.12
 """From the mesh's edge on inwards all is the face, and tells the colour of skin."""
 
-_LIKE_BESIDE, _LIKE_WITHIN = 0.06, 0.25
+_LIKE_BESIDE, _LIKE_WITHIN = 0.09, 0.3
 """Mean difference of the channels (of 0..1) up to which a pixel is skin as the skin beside it, and as the
 midst of the face: light falls off smoothly over a cheek, and its edge is a step."""
 
@@ -37,7 +37,7 @@ _MARGIN = 0.01
 _MOST = 0.08
 """By which the mesh is drawn in at most, where the wall is beside the skin."""
 
-_MOST_TO_HAIR, _HAIR = 0.04, 0.05
+_MOST_TO_HAIR, _HAIR = 0.025, 0.035
 """The same where it is the person, and the distance, averaged along a cheek, from which on nothing is done
 there: that is no misfit but hair before the cheek, which goes with it."""
 
