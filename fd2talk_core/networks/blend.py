@@ -40,8 +40,9 @@ _SHARP = -1.8
 small, and a loss over pixels likes soft hair better than strands that lie a little beside the true ones."""
 
 _COVERED, _AWAY = 3.0, 0.005
-"""How much less it counts under a mesh that lies so many half widths elsewhere: a twentieth of the
-portrait's lips shows on a cheek. A body that stays does so in the picture's own pixels."""
+"""How much less it counts where a mesh, or a person beside it, lies so many half widths elsewhere: a
+twentieth of the portrait's lips shows on a cheek, and a quarter of its hair between the moved strands. A body
+that stays does so in the picture's own pixels."""
 
 _GHOST = 4.0
 """How much less the portrait as it stands counts where it shows somebody whom the frame shows elsewhere."""
@@ -187,7 +188,9 @@ class PortraitBlend(nn.Module):
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
         away = (displacement.norm(dim=1, keepdim=True) / _AWAY).clamp_max(1)
         left = resize(away, size) * resize(_left(matte, moved[:, 3:]), size)
-        prior = _prior(resize(torch.cat([masks[:, :2], away * masks[:, :1]], dim=1), size), left)
+        person = resize(shrink(moved[:, 3:], _PATCH), masks.shape[-1])
+        elsewhere = away * torch.maximum(masks[:, :1], person)
+        prior = _prior(resize(torch.cat([masks[:, :2], elsewhere], dim=1), size), left)
         weights = (maps[:, : len(SOURCES)] + prior).softmax(dim=1)
         colours = made + maps[:, len(SOURCES) :] if self.paints else made
         return Blend(weights, colours, self._shift(hidden, cells[:, :1]))

@@ -126,15 +126,16 @@ def test_no_ghost_stands_where_somebody_has_left() -> None:
     torch.testing.assert_close(after[-size // 4 :], before[-size // 4 :])
 
 
-def test_no_lips_of_the_portrait_show_on_a_cheek_that_has_moved() -> None:
-    """Under a mesh that lies elsewhere in the portrait next to nothing is of the portrait as it stands."""
+@pytest.mark.parametrize("covered", [1.0, 0.0])
+def test_no_lips_of_the_portrait_show_on_a_cheek_that_has_moved(covered: float) -> None:
+    """Nor its hair in hair: where mesh or person lie elsewhere, little is of the portrait as it stands."""
     portrait, made = torch.rand(1, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE)
-    matte, masks = torch.ones(1, 1, SIZE, SIZE), flow(covered=1.0, visible=1.0).masks
+    matte, masks = torch.ones(1, 1, SIZE, SIZE), flow(covered=covered, visible=covered).masks
     with torch.no_grad():
         blend = PortraitBlend(**BLEND)
         stays, goes = (blend(portrait, matte, made, displaced(by), masks) for by in (0.0, 0.05))
     of_still = SOURCES.index("still")
-    assert goes.weights[:, of_still].max() < 0.01 < stays.weights[:, of_still].min()
+    assert goes.weights[:, of_still].max() < 0.05 * stays.weights[:, of_still].min()
 
 
 def test_a_portrait_is_looked_at_once_a_clip() -> None:

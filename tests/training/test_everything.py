@@ -56,7 +56,7 @@ STEPS = {
     "motion": 45,
     "autoencoder": 60,
     "unet": 45,
-    "blend": 120,
+    "blend": 180,
     "style": 60,
 }
 """Fewer than the smoke configuration's, and enough for a loss to fall."""
