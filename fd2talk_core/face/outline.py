@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..imaging import distance_to, mean_around, push_pull, resize, smoothstep, soften
 from .model import FaceModel, apply_pose, project, unpose
-from .parts import below_the_eyes, part_kinds
-from .rasterizer import rasterize
+from .parts import below_the_eyes, named_part, part_kinds
+from .rasterizer import rasterize, vertex_normals
 from .state import FaceState
 
 _SIZE = 128
@@ -76,7 +76,9 @@ def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Ten
     posed = apply_pose(face_model(face.identity[None], face.expression[None]), face.pose[None])
     seen = project(posed, face_model.camera)
     raster = rasterize(seen, face_model.triangles, _SIZE, cull_back_faces=True)
-    scalp, ears, neck = (raster.look_up(_part(face_model, name), False) for name in ("scalp", "ears", "neck"))
+    scalp, ears, neck = (
+        raster.look_up(named_part(face_model, name), False) for name in ("scalp", "ears", "neck")
+    )
     within = raster.covered & ~scalp & ~ears
     from_edge = _depth(within)
     picture = resize(crop.movedim(-1, 0)[None].float(), _SIZE)
@@ -137,29 +139,19 @@ def _mean_by(planes: Tensor, weight: Tensor, *reaches: int) -> Tensor:
     return sums[:1] / sums[1:].clamp_min(1e-6)
 
 
-def _part(face_model: FaceModel, name: str) -> Tensor:
-    """``[T]`` bool."""
-    return face_model.triangle_parts == face_model.part_names.index(name)
-
-
 @lru_cache(maxsize=4)
 @torch.inference_mode(False)
 def _sides(face_model: FaceModel) -> Tensor:
     """``[V]`` in 0..1: 1 on cheeks and jaw, 0 above the eyes' middle, on ears and the throat."""
     mean, triangles = face_model.mean, face_model.triangles
-    weight = torch.zeros_like(mean[:, 0])
-    weight[triangles[_part(face_model, "skin")].unique()] = 1
+    weight, count, height = torch.zeros(3, len(mean), device=mean.device)
+    weight[triangles[named_part(face_model, "skin")].unique()] = 1
     below = (_SOON * below_the_eyes(face_model)).clamp_max(1)
-    count = torch.zeros_like(weight)
-    height = torch.zeros_like(weight)
-    normal = torch.zeros_like(mean)
-    one, two, three = mean[triangles].unbind(dim=1)
-    facing = torch.linalg.cross(two - one, three - one)
-    outer = (part_kinds(face_model) == part_kinds(face_model).max()).to(weight)
+    kinds = part_kinds(face_model)
+    outer = (kinds == kinds.max()).to(weight)
     for corner in triangles.unbind(dim=1):
         count.index_add_(0, corner, outer)
         height.index_add_(0, corner, outer * below)
-        normal.index_add_(0, corner, facing)
-    upward = F.normalize(normal, dim=1)[:, 1]
+    upward = vertex_normals(mean[None], triangles)[0, :, 1]
     not_throat = smoothstep((upward - _THROAT[0]) / (_THROAT[1] - _THROAT[0]))
     return weight * height / count.clamp_min(1) * not_throat

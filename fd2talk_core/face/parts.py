@@ -28,9 +28,7 @@ def below_the_eyes(face_model: FaceModel) -> Tensor:
     """
     height = face_model.mean[face_model.triangles].mean(dim=1)[:, 1]
     kinds = part_kinds(face_model)
-    eyes, lips = kinds == len(MOUTH_PARTS), torch.zeros_like(kinds, dtype=torch.bool)
-    if "lips" in face_model.part_names:
-        lips = face_model.triangle_parts == face_model.part_names.index("lips")
+    eyes, lips = kinds == len(MOUTH_PARTS), named_part(face_model, "lips")
     if not (eyes.any() and lips.any()):
         return torch.ones_like(height)
     top, bottom = height[eyes].mean(), height[lips].mean()
@@ -48,8 +46,8 @@ def under_hair(face_model: FaceModel) -> Tensor:
     return above & (depth < depth[part_kinds(face_model) == len(MOUTH_PARTS)].min())
 
 
-def ears(face_model: FaceModel) -> Tensor:
-    """``[T]`` bool. None where the face model names no parts."""
-    if "ears" not in face_model.part_names:
+def named_part(face_model: FaceModel, name: str) -> Tensor:
+    """``[T]`` bool. None where the face model has no part of that name."""
+    if name not in face_model.part_names:
         return torch.zeros_like(face_model.triangle_parts, dtype=torch.bool)
-    return face_model.triangle_parts == face_model.part_names.index("ears")
+    return face_model.triangle_parts == face_model.part_names.index(name)

@@ -12,9 +12,8 @@ picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import reduce
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -26,7 +25,7 @@ from ..errors import FD2TalkError
 from ..face.lids import portrait_shape, stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
-from ..face.parts import below_the_eyes, ears, part_kinds, under_hair
+from ..face.parts import below_the_eyes, named_part, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
@@ -213,7 +212,7 @@ class PortraitView:
         kinds: ``[T]``, by :func:`part_kinds`.
         below: ``[T]``, by :func:`below_the_eyes`.
         hair: ``[T]``, by :func:`under_hair`.
-        ears: ``[T]``, by :func:`fd2talk_core.face.parts.ears`.
+        ears: ``[T]`` bool.
     """
 
     points: Tensor
@@ -238,8 +237,8 @@ class PortraitView:
         seen = project(points, face_model.camera)
         raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
         areas = _areas(seen, face_model.triangles)
-        places = (part(face_model) for part in (part_kinds, below_the_eyes, under_hair, ears))
-        return cls(points, raster, areas, *places)
+        places = part_kinds(face_model), below_the_eyes(face_model), under_hair(face_model)
+        return cls(points, raster, areas, *places, named_part(face_model, "ears"))
 
 
 def view_resolution(resolution: int) -> int:
@@ -420,20 +419,7 @@ def _within_rim(covered: Tensor) -> Tensor:
     """``[F, R, R]`` bool: the covered cells that are not at the mesh's edge, see :data:`RIM`."""
     reach = max(1, round(RIM * covered.shape[-1] / 2))
     # a mesh that leaves the picture has no edge there
-    return _over_window(covered, reach, torch.logical_and, border=True)
-
-
-def _over_window(
-    values: Tensor, reach: int, combine: Callable[[Tensor, Tensor], Tensor], border: float
-) -> Tensor:
-    """``[F, R, R]``: a cell and those up to ``reach`` beside, above and under it, combined; beyond the
-    picture lies ``border``. Pooling takes ten times as long.
-    """
-    for dim in (-1, -2):
-        length = values.shape[dim]
-        padded = F.pad(values, (reach, reach) if dim == -1 else (0, 0, reach, reach), value=border)
-        values = reduce(combine, (padded.narrow(dim, at, length) for at in range(2 * reach + 1)))
-    return values
+    return ~largest_around(~covered, reach)
 
 
 def _cut_edges(pixels: Tensor, displacement: Tensor, edges: Tensor) -> tuple[_Index, Tensor] | None:
@@ -484,8 +470,7 @@ def _edges(depth: Tensor, below: Tensor) -> Tensor:
         below: ``[F, R, R]`` bool, where edges are wanted: ears before hair are none.
     """
     covered = torch.where(depth.isfinite(), depth, -torch.inf)
-    nearest = _over_window(depth, 1, torch.minimum, border=torch.inf)
-    furthest = _over_window(covered, 1, torch.maximum, border=-torch.inf)
+    nearest, furthest = -largest_around(-depth, 1), largest_around(covered, 1)
     sides = ((furthest - depth > EDGE) & below).float() - ((depth - nearest > EDGE) & below).float()
     return sides[:, None]
 

@@ -187,9 +187,10 @@ class PortraitBlend(nn.Module):
         maps = resize(soften(F.pixel_shuffle(self.last(hidden).float(), _FINE)), size)
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
         away = (displacement.norm(dim=1, keepdim=True) / _AWAY).clamp_max(1)
-        left = resize(away, size) * resize(_left(matte, moved[:, 3:]), size)
-        person = resize(shrink(moved[:, 3:], _PATCH), masks.shape[-1])
-        elsewhere = away * torch.maximum(masks[:, :1], person)
+        was, stays = (shrink(person, _PATCH) for person in (matte, moved[:, 3:]))
+        # where the portrait shows its person, or close beside them, who has moved away
+        left = resize(away, size) * resize((largest_around(was, 1) - stays).clamp_min(0), size)
+        elsewhere = away * torch.maximum(masks[:, :1], resize(stays, masks.shape[-1]))
         prior = _prior(resize(torch.cat([masks[:, :2], elsewhere], dim=1), size), left)
         weights = (maps[:, : len(SOURCES)] + prior).softmax(dim=1)
         colours = made + maps[:, len(SOURCES) :] if self.paints else made
@@ -209,14 +210,6 @@ def _patches(planes: Tensor, kind: torch.dtype) -> Tensor:
         kind = torch.get_autocast_dtype("cpu")  # half as much is moved about
     rows = rearrange(planes.to(kind), "f c (h p) (w q) -> f h w (c p q)", p=_PATCH, q=_PATCH)
     return rows.movedim(-1, 1)
-
-
-def _left(matte: Tensor, moved: Tensor) -> Tensor:
-    """``[F, 1, S / 4, S / 4]`` in 0..1: where the portrait shows its person, or close beside them, who has
-    moved away.
-    """
-    was, stays = (shrink(m, _PATCH) for m in (matte, moved))
-    return (largest_around(was, 1) - stays).clamp_min(0)
 
 
 def _prior(masks: Tensor, left: Tensor) -> Tensor:
