@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from threading import local
 from typing import TypeVar
 
 import torch
@@ -26,21 +27,34 @@ def worker_count(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def side_by_side(work: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Iterator[Made]:
+def side_by_side(
+    work: Callable[[Item], Made],
+    items: Iterable[Item],
+    workers: int,
+    beforehand: Callable[[], None] = lambda: None,
+) -> Iterator[Made]:
     """What is made of each item, in their order; one result more than there are workers is held at most.
 
     Args:
         work: must not depend on what is made of other items.
         items: read in the caller's thread.
         workers: threads; with one, all is done in the caller's.
+        beforehand: what must have been done before any work, while the first item is still being read.
     """
     if workers == 1:
+        beforehand()
         yield from map(work, items)
         return
     with _threads(workers) as submit:
+        ready = submit(beforehand)
+
+        def work_then(item: Item) -> Made:
+            ready.result()
+            return work(item)
+
         pending: deque[Future] = deque()
         for item in items:
-            pending.append(submit(work, item))
+            pending.append(submit(work_then, item))
             if len(pending) > workers:
                 yield pending.popleft().result()
         while pending:
@@ -59,19 +73,35 @@ def one_ahead(items: Iterator[Item], workers: int) -> Iterator[Item]:
             yield item
 
 
+class _Cores(local):
+    """What the calling thread had for torch before it had others work, and how many pools it has now."""
+
+    count, pools = 0, 0
+
+
+_CORES = _Cores()
+
+
 @contextmanager
 def _threads(count: int) -> Iterator[Callable[..., Future]]:
     """A function that calls another in one of so many threads, in the caller's context."""
-    cores, inference = torch.get_num_threads(), torch.is_inference_mode_enabled()
+    inference = torch.is_inference_mode_enabled()
 
     def call(work: Callable, *arguments: object) -> object:
         with torch.inference_mode(inference):
             return work(*arguments)
 
+    if not _CORES.pools:
+        _CORES.count = torch.get_num_threads()
+    _CORES.pools += 1
     pool = ThreadPoolExecutor(count, "frames", torch.set_num_threads, (1,))
+    # the caller, too: helpers of its own would wait for work on the cores that others need
+    torch.set_num_threads(1)
     try:
         yield lambda work, *arguments: pool.submit(copy_context().run, call, work, *arguments)
     finally:
         pool.shutdown(cancel_futures=True)
-        # threads that are yet to start take the number that was set last, by whichever thread
-        torch.set_num_threads(cores)
+        _CORES.pools -= 1
+        if not _CORES.pools:  # whichever is left last: who stops early leaves the outer one first
+            # threads that are yet to start take the number that was set last, by whichever thread
+            torch.set_num_threads(_CORES.count)

@@ -96,3 +96,33 @@ def test_threads_work_as_their_caller_does_with_a_core_each(three_threads: None)
 def test_only_a_processor_has_cores_to_share(three_threads: None) -> None:
     assert worker_count(torch.device("cpu")) == 3
     assert worker_count(torch.device("cuda")) == 1
+
+
+@pytest.mark.parametrize("taken", [1, 6])
+def test_the_caller_has_its_cores_back_whether_all_was_taken_or_not(three_threads: None, taken: int) -> None:
+    def items() -> Iterator[int]:
+        yield from one_ahead(iter(range(6)), 2)
+
+    results = side_by_side(lambda item: item, items(), 2)
+    assert [next(results) for _ in range(taken)] == list(range(taken))
+    assert torch.get_num_threads() == 1
+    results.close()
+    del results
+    assert torch.get_num_threads() == 3
+
+
+def test_what_must_be_done_beforehand_is_done_while_the_first_item_is_read() -> None:
+    meeting, done = threading.Barrier(2, timeout=30), []
+
+    def items() -> Iterator[int]:
+        meeting.wait()
+        yield from range(3)
+
+    def beforehand() -> None:
+        meeting.wait()
+        time.sleep(0.05)
+        done.append(True)
+
+    assert list(side_by_side(lambda item: (item, *done), items(), 2, beforehand)) == [
+        (0, True), (1, True), (2, True)]  # fmt: skip
+    assert list(side_by_side(lambda item: len(done), range(1), 1, lambda: done.append(True))) == [2]
