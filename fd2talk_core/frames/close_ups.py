@@ -393,8 +393,10 @@ class _Sight:
         cell = ((self.box.to_box(places)[..., :2] + 1) * (SAMPLES / 2)).floor()
         within = ((cell >= 0) & (cell < SAMPLES)).all(dim=-1)
         column, row = cell.clamp(0, SAMPLES - 1).int().unbind(-1)
-        found = self._planes.index_select(0, (row * SAMPLES + column).flatten())
-        depth, at_place, wide, outer, clear = found.view(*inner.shape, -1).unbind(-1)
+        place = (row * SAMPLES + column).flatten()
+        depth, at_place, wide, outer, clear = (
+            plane.index_select(0, place).view(inner.shape) for plane in self._planes
+        )
         near = places[..., 2] <= depth + DEPTH_TOLERANCE
         agreed = torch.where(inner, wide, outer)
         all_of_it = torch.where(inner, at_place, 1 - at_place)
@@ -403,12 +405,12 @@ class _Sight:
 
     @cached_property
     def _planes(self) -> Tensor:
-        """``[n n, 5]``: depth, and 1 for an inner part, a wide one, an outer one that does not stray, a clear
-        one; together, since finding a place is what costs.
+        """``[5, n n]``: depth, and 1 for an inner part, a wide one, an outer one that does not stray, a clear
+        one.
         """
         outer = ~self.inner & ~self.stray
         flags = [part.to(self.raster.depth) for part in (self.inner, self.wide, outer, self.clear)]
-        return torch.stack([self.raster.depth[0], *flags], dim=-1).flatten(0, 1)
+        return torch.stack([self.raster.depth[0], *flags]).flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -606,9 +608,7 @@ class CloseUps:
         raster = region.rasterize(box.to_box(target), samples)
         inner = raster.look_up(region.inner, False)
         attributes = [self.portrait[0, region.vertices], self.face_model.mean[region.vertices]]
-        found = raster.interpolate(
-            torch.cat(attributes, dim=-1).expand(len(target), -1, -1), region.triangles
-        )
+        found = raster.interpolate(torch.cat(attributes, dim=-1)[None], region.triangles)
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
         seen, clear = (shown[:, None] for shown in sight.shows(found[..., :3], inner, same))
         return _Layers(
