@@ -64,9 +64,20 @@ def shrink(planes: Tensor, factor: int) -> Tensor:
     return reduce(torch.add, columns) / factor**2
 
 
+def averaged(planes: Tensor, size: int) -> Tensor:
+    """``[F, C, size, size]``: means over what each cell covers of square planes at least as large."""
+    factor, rest = divmod(planes.shape[-1], size)
+    return F.adaptive_avg_pool2d(planes, size) if rest else shrink(planes, factor)
+
+
 def soften(mask: Tensor) -> Tensor:
     """``[..., h, w]``: the mean over a cell and those around it."""
     return mean_around(mask, 1)
+
+
+def length_of(vectors: Tensor) -> Tensor:
+    """``[F, 1, h, w]`` of ``[F, 2, h, w]``; a norm over planes takes a processor twenty times as long."""
+    return torch.hypot(*vectors.split(1, dim=1))
 
 
 def widen(mask: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from ..face.matte import person_matte
 from ..imaging import displace, resize
 from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
-from ..networks.blend import PortraitBlend
+from ..networks.blend import Blend, PortraitBlend
 from ..networks.precision import fast_math
-from .correspondence import Correspondence, room_in_hair
+from .correspondence import Correspondence, EnlargedDisplacement, room_in_hair
 from .reference import Reference
 
 LARGEST_SIDE = 768
@@ -105,19 +105,30 @@ class BlendedPortrait:
                 self.looked_at,
             )
         enlarged = flow.shifted(blend.shift).enlarged(self.portrait.shape[-1])
-        moved = displace(self.portrait.expand(len(made), -1, -1, -1), enlarged.pixels.to(made))
+        mixed = made.new_empty(len(made), 4, *self.portrait.shape[-2:])
+        # frame by frame: what is as large as the picture stays in a processor's cache
+        for frame, planes in enumerate(mixed):
+            self._mix(made[frame, None], blend.of_frame(frame), enlarged, frame, planes)
+        return mixed.movedim(1, -1).cpu()
+
+    def _mix(
+        self, made: Tensor, blend: Blend, enlarged: EnlargedDisplacement, frame: int, planes: Tensor
+    ) -> None:
+        """One frame and its cover, into ``[4, N, N]``."""
+        moved = displace(self.portrait, enlarged.pixels[frame, None].to(planes))
         front, of_still = blend.front(moved)
-        front = enlarged.smooth(front)
+        enlarged.smooth(frame, front[0])
         if self.strength < 1:
             front = torch.lerp(resize(made, front.shape[-1]), front, self.strength)
         of_still = self.strength * of_still
         if self.pasted:
-            cover = 1 - of_still
+            cover = 1 - of_still[0]
             front = front / cover.clamp_min(_LEAST_COVER)
+            planes[3:].copy_(cover)
         else:
-            cover = torch.ones_like(of_still)
-            front = front + of_still * self.portrait
-        return torch.cat([front, cover], dim=1).clamp(0, 1).movedim(1, -1).cpu()
+            front = torch.addcmul(front, of_still, self.portrait)
+            planes[3:] = 1
+        torch.clamp(front[0], 0, 1, out=planes[:3])
 
 
 def _finer(reference: Reference) -> Reference:

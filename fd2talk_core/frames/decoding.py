@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ..checks import check_tensor, checked
 from ..errors import FD2TalkError
-from ..face.model import FaceModel
 from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
 from ..networks.precision import fast_math
@@ -42,6 +41,9 @@ IN_FLIGHT, LEAST_TOGETHER, MOST_TOGETHER = 32, 4, 16
 """The same on a processor's cores, each of which has a batch of its own: this many on all cores together, for
 the memory that they take, but not so few a core that the interpreter, which one thread at a time may use,
 keeps the others waiting."""
+
+AT_ONCE = {"cpu": 4}
+"""Frames that go through the decoder's layers together: the maps of more leave a processor's cache."""
 
 PIXELS_TOGETHER = 1 << 24
 """Of the frames that are made together, unless a single one has more."""
@@ -190,23 +192,25 @@ class FrameDecoder:
     @torch.no_grad()
     def frames(self, chunks: Iterator[Tensor], batch: int, callback: Callback | None) -> Iterator[Tensor]:
         """``[n, H, W, 3]`` at a time. Several batches are drawn at once, and put together in order."""
-        if self.motion is not None and self.strength:
-            self._look_at_portrait(self.motion.face_model)
-        workers = worker_count(self.autoencoder.device)
-        for part, drawn in side_by_side(self._draw_new, self._batches(chunks, batch), workers):
+        workers, parts = worker_count(self.autoencoder.device), self._batches(chunks, batch)
+        for part, drawn in side_by_side(self._draw_new, parts, workers, self._look_at_portrait):
             pictures = self._place(part, drawn)
             if callback is not None:
                 callback(part.frames.stop, self.arrived, None)
             yield pictures
 
-    @stage("portrait")
-    def _look_at_portrait(self, face_model: FaceModel) -> None:
+    @torch.no_grad()
+    def _look_at_portrait(self) -> None:
         """What the later stages need of it."""
+        if self.motion is None or not self.strength:
+            return
         if self.autoencoder.portrait_blend is not None:
-            self.blended = BlendedPortrait.of(
-                self.autoencoder, self.reference, self.strength, self.paste_back
-            )
-        self.close_ups = CloseUps(self._shown, face_model)
+            with stage("blend"):
+                self.blended = BlendedPortrait.of(
+                    self.autoencoder, self.reference, self.strength, self.paste_back
+                )
+        with stage("close-ups"):
+            self.close_ups = CloseUps(self._shown, self.motion.face_model)
 
     def _batches(self, chunks: Iterator[Tensor], size: int) -> Iterator[_Batch]:
         """The clip's frames as their latents come."""
@@ -277,8 +281,9 @@ class FrameDecoder:
     @stage("decoder")
     def _decode(self, latents: Tensor) -> Tensor:
         """𝓓([x, J]) as ``[n, S, S, 3]``."""
+        parts = latents.to(self.latent).split(AT_ONCE.get(self.autoencoder.device.type, len(latents)))
         with fast_math(self.autoencoder.device):
-            decoded = self.autoencoder.decode(latents.to(self.latent), self.latent)
+            decoded = torch.cat([self.autoencoder.decode(part, self.latent) for part in parts])
         return decoded.movedim(1, -1).float().cpu()
 
     @stage("paste")

@@ -26,7 +26,7 @@ from .correspondence import Correspondence, PortraitView, correspond, view_resol
 MESHES_KEPT = 64
 """Frames whose mesh is remembered: more than are denoised together and then decoded a few at a time."""
 
-FIELD_SIZE = 192
+FIELD_SIZE = 128
 """Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
 
 FIELDS_KEPT = 40

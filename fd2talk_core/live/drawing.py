@@ -59,8 +59,7 @@ class _Decoder(FrameDecoder):
     """One that makes any frames asked for."""
 
     def ready(self) -> _Decoder:
-        if self.motion is not None and self.strength:
-            self._look_at_portrait(self.motion.face_model)
+        self._look_at_portrait()
         return self
 
     def pictures_of(self, frames: list[int], latents: Tensor) -> Tensor:

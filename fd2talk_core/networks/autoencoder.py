@@ -158,6 +158,7 @@ class FrameEncoder(nn.Module):
     ) -> None:
         super().__init__()
         channels = tuple(block_out_channels)
+        self.patch_size = patch_size
         self.downsample_factor = patch_size * 2 ** (len(channels) - 1)
         if architecture == "compact":
             self.layers = _compact_encoder(latent_channels, channels, blocks, patch_size)
@@ -178,15 +179,22 @@ class FrameEncoder(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` in 0..1 to normalised latents ``[B, d, H / f, W / f]``."""
+    def forward(self, image: Tensor, by_patch: bool = False) -> Tensor:
+        """``[B, 3, H, W]`` in 0..1 to normalised latents ``[B, d, H / f, W / f]``.
+
+        Args:
+            by_patch: the picture has a pixel for each patch: all pixels of that patch are taken to be it.
+        """
         height, width = image.shape[-2:]
-        factor = self.downsample_factor
+        factor = self.downsample_factor // (self.patch_size if by_patch else 1)
         if height % factor or width % factor:
             raise FD2TalkError(
                 f"The picture is {width} x {height} pixels, but both sides must be multiples of {factor}."
             )
-        raw = self.layers((image * 2 - 1).contiguous(memory_format=torch.channels_last))
+        layers, planes = self.layers, image * 2 - 1
+        if by_patch and self.patch_size > 1:  # whose first layer folds patches into channels
+            layers, planes = layers[1:], planes.repeat_interleave(self.patch_size**2, dim=1)
+        raw = layers(planes.contiguous(memory_format=torch.channels_last))
         return (raw - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]
 
 

@@ -18,14 +18,16 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..imaging import displace, largest_around, resize, shrink, soften
+from ..imaging import averaged, displace, largest_around, length_of, resize, shrink, soften
 
 SOURCES = ("moved", "still", "made")
 """The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
 
-_PATCH = 4
+_COARSER, _PATCH = 2, 2
+"""Pictures are looked at so much coarser a side than they are, folded in patches of so many pixels: which
+source is right is seen at half the resolution as well, and a processor moves a quarter of the pixels."""
 _FINE = 2
-"""Maps are so much finer a side than patches; what the masks say about them is as fine as the picture."""
+"""Maps are so much finer a side than patches."""
 _PORTRAIT, _MADE, _OF_CELLS = 3 + 1, 3, 5 + 2
 """Planes of a portrait with its matte, of what the latents show, and of a correspondence, which is smooth:
 the last come by cells of a patch's size."""
@@ -53,7 +55,7 @@ class Blend:
     """Where the pixels of F frames come from.
 
     Attributes:
-        weights: ``[F, 3, S, S]`` in 0..1, of :data:`SOURCES`; their sum is 1.
+        weights: ``[F, 3, S / 2, S / 2]`` in 0..1, of :data:`SOURCES`; their sum is 1.
         colours: ``[F, 3, S, S]``, what the latents show.
         shift: ``[F, 2, s, s]``, half widths of the picture that are added to the mesh's displacement; None
             for a blend that adds nothing.
@@ -62,6 +64,11 @@ class Blend:
     weights: Tensor
     colours: Tensor
     shift: Tensor | None = None
+
+    def of_frame(self, frame: int) -> Blend:
+        """Of one of the frames alone."""
+        shift = None if self.shift is None else self.shift[frame, None]
+        return Blend(self.weights[frame, None], self.colours[frame, None], shift)
 
     def picture(self, portrait: Tensor, displacement: Tensor) -> Tensor:
         """The frames.
@@ -91,7 +98,7 @@ class Blend:
         """
         size = moved.shape[-1]
         of_moved, of_still, of_made = resize(self.weights, size).split(1, dim=1)
-        return of_moved * moved + of_made * resize(self.colours, size), of_still
+        return torch.addcmul(of_made * resize(self.colours, size), of_moved, moved), of_still
 
 
 class PortraitBlend(nn.Module):
@@ -144,7 +151,8 @@ class PortraitBlend(nn.Module):
 
     def look_at(self, portrait: Tensor, matte: Tensor) -> Tensor:
         """What :meth:`forward` needs once a clip of a portrait as it stands: ``[1 or F, C, s, s]``."""
-        return self.first_still(_patches(torch.cat([portrait, matte], dim=1), self.first.weight.dtype))
+        both = shrink(torch.cat([portrait, matte], dim=1), _COARSER)
+        return self.first_still(_patches(both, self.first.weight.dtype))
 
     def forward(
         self,
@@ -167,15 +175,13 @@ class PortraitBlend(nn.Module):
         """
         if looked_at is None:
             looked_at = self.look_at(portrait, matte)
-        size, kind = made.shape[-1], self.first.weight.dtype
-        both = torch.cat([portrait, matte], dim=1)
+        kind = self.first.weight.dtype
+        both = shrink(torch.cat([portrait, matte], dim=1), _COARSER)
+        size = both.shape[-1]
         moved = displace(both.expand(len(made), -1, -1, -1), displacement)
         cells = torch.cat([masks, displacement / _STEP], dim=1)
-        whole, rest = divmod(cells.shape[-1], size // _PATCH)
-        cells = (
-            F.interpolate(cells, size=(size // _PATCH,) * 2, mode="area") if rest else shrink(cells, whole)
-        )
-        seen = _patches(torch.cat([moved, made], dim=1), kind)
+        cells = averaged(cells, size // _PATCH)
+        seen = _patches(torch.cat([moved, shrink(made, _COARSER)], dim=1), kind)
         hidden = self.first(seen) + self.first_cells(cells.to(kind)) + looked_at
         skips = []
         for layer in self.down:
@@ -184,16 +190,16 @@ class PortraitBlend(nn.Module):
         for join, layer, skip in zip(self.joins, self.up, reversed(skips[:-1]), strict=True):
             hidden = layer(skip + F.interpolate(join(hidden), size=skip.shape[-2:], mode="nearest"))
         # softened, since pixels that are taken in turn from two sources are noise
-        maps = resize(soften(F.pixel_shuffle(self.last(hidden).float(), _FINE)), size)
+        maps = soften(F.pixel_shuffle(self.last(hidden).float(), _FINE))
         # untrained, it believes the moved portrait where the mesh says that the portrait shows the place
-        away = (displacement.norm(dim=1, keepdim=True) / _AWAY).clamp_max(1)
-        was, stays = (shrink(person, _PATCH) for person in (matte, moved[:, 3:]))
+        away = (length_of(displacement) / _AWAY).clamp_max(1)
+        was, stays = (shrink(person, _PATCH) for person in (both[:, 3:], moved[:, 3:]))
         # where the portrait shows its person, or close beside them, who has moved away
         left = resize(away, size) * resize((largest_around(was, 1) - stays).clamp_min(0), size)
         elsewhere = away * torch.maximum(masks[:, :1], resize(stays, masks.shape[-1]))
         prior = _prior(resize(torch.cat([masks[:, :2], elsewhere], dim=1), size), left)
         weights = (maps[:, : len(SOURCES)] + prior).softmax(dim=1)
-        colours = made + maps[:, len(SOURCES) :] if self.paints else made
+        colours = made + resize(maps[:, len(SOURCES) :], made.shape[-1]) if self.paints else made
         return Blend(weights, colours, self._shift(hidden, cells[:, :1]))
 
     def _shift(self, hidden: Tensor, coverage: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import FD2TalkError
-from ..imaging import widen
+from ..imaging import averaged, widen
 from .autoencoder import FrameEncoder
 from .precision import fast_math
 
@@ -233,8 +233,9 @@ class FrameUNet(ModelMixin, ConfigMixin):
         """What :meth:`forward` takes as ``warped``.
 
         Args:
-            moved: the portrait moved to the frames: its latent ``[F, d, h, w]`` for ``"warp"``, the picture
-                ``[F, 3, H, W]`` in 0..1 for ``"warp_image"``.
+            moved: the portrait moved to the frames: its latent ``[F, d, h, w]`` for ``"warp"``; for
+                ``"warp_image"`` the picture in 0..1, with a pixel for each patch of the encoder,
+                ``[F, 3, H / p, W / p]``.
             masks: ``[F, 5, m, m]`` in 0..1, see :data:`MASK_NAMES`.
 
         Returns:
@@ -244,8 +245,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
             # large pictures: more than a few at once leave a processor's cache and take half as long again
             parts = moved.to(self.device, self.dtype).split(4)
             with fast_math(self.device):
-                moved = torch.cat([self.crop_encoder(part) for part in parts])
-            masks = F.adaptive_avg_pool2d(masks, moved.shape[-2:])
+                moved = torch.cat([self.crop_encoder(part, by_patch=True) for part in parts])
+            masks = averaged(masks, moved.shape[-1])
         return torch.cat([moved, masks.to(moved)], dim=1).to(self.device, self.dtype)
 
     def forward(

@@ -104,7 +104,7 @@ def test_an_untrained_blend_believes_the_mesh(autoencoder: FrameAutoencoder, ref
         with torch.no_grad():
             blend = autoencoder.portrait_blend(portrait, matte, made, displaced(), masks)
         assert blend.weights.mean(dim=(0, 2, 3)).argmax() == SOURCES.index(most)
-        torch.testing.assert_close(blend.weights.sum(dim=1), torch.ones(1, SIZE, SIZE))
+        torch.testing.assert_close(blend.weights.sum(dim=1), torch.ones(1, SIZE // 2, SIZE // 2))
         torch.testing.assert_close(blend.colours, made)
 
 
@@ -120,10 +120,11 @@ def test_no_ghost_stands_where_somebody_has_left() -> None:
         stays = blend(portrait, matte, made, displaced(size=size), nowhere)
         goes = blend(portrait, matte, made, displaced(2 * gone / size, size), nowhere)
     still = SOURCES.index("still")
-    before, after = stays.weights[0, still, size // 2], goes.weights[0, still, size // 2]
-    edge = slice(size // 2 - gone // 2, size // 2)
+    # half as fine as the picture
+    before, after = stays.weights[0, still, size // 4], goes.weights[0, still, size // 4]
+    edge = slice(size // 4 - gone // 4, size // 4)
     assert after[edge].max() < 0.1 * before[edge].min()
-    torch.testing.assert_close(after[-size // 4 :], before[-size // 4 :])
+    torch.testing.assert_close(after[-size // 8 :], before[-size // 8 :])
 
 
 @pytest.mark.parametrize("covered", [1.0, 0.0])

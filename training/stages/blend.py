@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fd2talk_core import configs
 from fd2talk_core.face.matte import person_matte
 from fd2talk_core.face.model import FaceModel
-from fd2talk_core.frames.conditioning import move_picture
+from fd2talk_core.frames.conditioning import align_portrait
 from fd2talk_core.frames.correspondence import reference_flow, room_in_hair
 from fd2talk_core.imaging import resize, soften
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
@@ -219,7 +219,7 @@ class BlendStage(Stage):
             for name, value in values.items():
                 measured.setdefault(name, []).append(value.cpu())
             if number % 6 == 0:
-                row = [pair["portrait"], frame, pair["made"], shown, blend.weights]
+                row = [pair["portrait"], frame, pair["made"], shown, resize(blend.weights, frame.shape[-1])]
                 rows.append(torch.cat(row).cpu())
         if folder is not None:
             save_grid(rows, folder / "blends.png")
@@ -272,7 +272,10 @@ def _shared_contrast(weights: Tensor, sources: Sequence[Tensor]) -> Tensor:
     S]``. That of the mixed picture would reward pixels that are taken in turn from two sources.
     """
     shares = weights.split(1, dim=1)
-    return sum(_pooled(share) * _fine_contrast(source) for share, source in zip(shares, sources, strict=True))
+    return sum(
+        _pooled(resize(share, source.shape[-1])) * _fine_contrast(source)
+        for share, source in zip(shares, sources, strict=True)
+    )
 
 
 def _pooled(planes: Tensor, window: int = 9) -> Tensor:
@@ -317,7 +320,7 @@ def make_pairs(
         )
         flow = reference_flow(face_model, *face, _FIELD)
         latents = autoencoder.encode(crops.to(device))
-        warped = unet.align(*move_picture(crops, flow))
+        warped = align_portrait(unet, latents, crops, lambda *_: flow)  # noqa: B023  is called at once
         motion = torch.cat([face[3], face[4]], dim=1)
         rows = [
             {"reference": x, "motion": m, "warped": w}
