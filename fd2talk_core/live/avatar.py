@@ -37,6 +37,7 @@ from ..waveforms import as_float, check_sample_rate, check_waveform
 from .drawing import PortraitDrawer
 from .hearing import StreamResampler, VoiceLevel
 from .motion import IdleMotion, MotionNetworks, Rows, SpeechMotion, on_portrait
+from .pace import Pace
 from .timeline import AHEAD, LEAST_LEAD, Slot, Timeline, Utterance
 
 BUFFER_SECONDS = 60.0
@@ -46,8 +47,9 @@ PATIENCE = 1.0
 MOST_BEHIND = 1.0
 """Seconds that frames may be taken late; beyond them the clock waits for who takes them."""
 DRAWN_TOGETHER = 4
-_TRUST = 0.25
-"""Share of the last batch in what drawing is expected to take."""
+"""Frames that a thread draws at once where it would not keep pace with one at a time."""
+ENOUGH = 0.9
+"""Of a frame's time, within which drawing one keeps pace."""
 
 
 class Clock(Protocol):
@@ -186,7 +188,7 @@ class LiveEngine:
         self._listen, self._utterances = listen, 0
         self._speakers: list[_Speaker] = []
         self._closed = False
-        self._seconds_by_frame = 0.0  # that one worker takes to draw
+        self.pace = Pace()
         self._drawn_last = -1
         timeline.start = clock.now()
 
@@ -312,13 +314,19 @@ class LiveEngine:
         with self.news:
             for slot, picture in zip(slots, pictures, strict=True):
                 slot.picture = picture
-            took = (self.clock.now() - began) / len(slots)
-            before = self._seconds_by_frame or took
-            self._seconds_by_frame = before + _TRUST * (took - before)
-            lead = math.ceil(2 * self._seconds_by_frame * float(self.timeline.rate)) + 1
+            self.pace.saw(len(slots), self.clock.now() - began)
+            share = self._share
+            # one that is begun late, as another took as long, is still in time; more wait for each other
+            calls = 2 if share == 1 else 1
+            lead = math.ceil(calls * self.pace.expected(share) * float(self.timeline.rate)) + share
             self.timeline.lead = max(min(lead, round(AHEAD * self.timeline.rate)), LEAST_LEAD)
             self.news.notify_all()
         return True
+
+    @property
+    def _share(self) -> int:
+        """Frames that a thread draws at once."""
+        return self.pace.share(DRAWN_TOGETHER, self.workers, ENOUGH / float(self.timeline.rate))
 
     @property
     def _longest(self) -> float:
@@ -327,27 +335,31 @@ class LiveEngine:
 
     def _to_draw(self) -> list[Slot]:
         """The slots whose pictures can be made in time; on a slow machine, every second or third of them."""
-        now, frame = self.clock.now(), float(1 / self.timeline.rate)
-        stride = max(1, math.ceil(self._seconds_by_frame / self.workers / frame - 0.1))
-        chosen: list[Slot] = []
-        last, newest = self._drawn_last, None
-        for slot in self.timeline.to_draw():
-            made_at = now + self._seconds_by_frame * (len(chosen) + 1)
-            newest = slot
-            in_time = made_at < self.timeline.due(slot.number)
-            if in_time and slot.number >= last + stride:
-                chosen.append(slot)
-                last = slot.number
-            # where time is short, one that waits for others comes too late
-            if len(chosen) == (DRAWN_TOGETHER if stride == 1 else 1):
-                break
-        if newest is not None and newest.number > last and self._seconds_by_frame > self._longest:
-            # nothing could come in time, if drawing took as long as it did: see whether it still does
-            chosen = [newest]
-        # others draw, too
-        chosen = chosen[: max(1, -(-len(chosen) // self.workers))]
+        now, frame, share = self.clock.now(), float(1 / self.timeline.rate), self._share
+        stride = max(1, math.ceil(self.pace.expected(share) / (share * self.workers) / frame - 0.1))
+        slots = list(self.timeline.to_draw())
+        # where there is no time for as many as shall be drawn together, for one
+        chosen = self._in_time(slots, share, stride, now) or self._in_time(slots, 1, stride, now)
+        if not chosen and slots and slots[-1].number > self._drawn_last:
+            if self.pace.expected(1) > self._longest:
+                # nothing could come in time, if drawing took as long as it did: see whether it still does
+                chosen = slots[-1:]
+        elif chosen and stride == 1 and len(chosen) < share:
+            begun_at = self.timeline.due(chosen[0].number) - self.pace.expected(share)
+            chosen = chosen if begun_at - now <= frame else []  # more are planned before that
         if chosen:
             self._drawn_last = chosen[-1].number
+        return chosen
+
+    def _in_time(self, slots: list[Slot], together: int, stride: int, now: float) -> list[Slot]:
+        """Up to so many slots, the first of which is due when all of them would have been drawn."""
+        ready, chosen, last = now + self.pace.expected(together), [], self._drawn_last
+        for slot in slots:
+            if slot.number >= last + stride and (chosen or ready < self.timeline.due(slot.number)):
+                chosen.append(slot)
+                last = slot.number
+            if len(chosen) == together:
+                break
         return chosen
 
     # -- frames out --
@@ -495,6 +507,10 @@ class LiveAvatar(LiveEngine):
         workers = worker_count(pipeline.autoencoder.device)
         super().__init__(timeline, drawer, listen, SystemClock(), workers)
         timeline.queued[0].picture, timeline.queued[0].taken_up = self.still, True
+        for frames in (1, DRAWN_TOGETHER):
+            began = self.clock.now()
+            drawer.draw(Rows.join([timeline.queued[0].rows] * frames))
+            self.pace.saw(frames, self.clock.now() - began)
         self._threads: list[threading.Thread] = []
         self._cores = torch.get_num_threads()
         self._failure: Exception | None = None

@@ -303,13 +303,15 @@ def _sample_native(
         return ddim_sample(denoise, start, steps=steps, callback=report)
 
     training = model.training
-    model.train(False)
+    if training:  # which asks every layer, as often as a live avatar listens
+        model.train(False)
     try:
         sample = run(steps, 0)
         if in_two:
             sample = torch.where(mouth.to(sample.device), sample, run(config.free_steps, steps))
     finally:
-        model.train(training)
+        if training:
+            model.train(True)
     return model.denormalize(sample)[0].float().cpu()
 
 

@@ -6,12 +6,18 @@ The alignment mask of FD2Talk Eq. 4 (audio to motion), and local self-attention 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 BLOCK = 16
 """Fewest queries that share their keys in :func:`local_attention`; with fewer, calls cost more than sums."""
+
+
+SHORT = 96
+"""Frames up to which no blocks are made, as the sums of a short stretch cost less than making them."""
 
 
 def alignment_mask(num_frames: int, k: int, device: torch.device | str | None = None) -> Tensor:
@@ -58,6 +64,10 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int | Non
     keys_given = key.shape[2]
     if window is None or window >= max(frames, keys_given) - 1:
         return functional.scaled_dot_product_attention(query, key, value)
+    if max(frames, keys_given) <= SHORT:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=_band(frames, keys_given, window, offset, query.device)
+        )
     block = max(window, BLOCK)
     blocks = -(-frames // block)
     span = block + 2 * window
@@ -85,6 +95,14 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int | Non
     return out.flatten(2, 3)[:, :, :frames]
 
 
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept may be used by those who differentiate
+def _band(frames: int, keys: int, window: int, offset: int, device: torch.device) -> Tensor:
+    """``[frames, keys]`` bool: which keys the queries of :func:`local_attention` see."""
+    at = torch.arange(frames, device=device)[:, None] + offset
+    return (at - torch.arange(keys, device=device)).abs() <= window
+
+
 def rotary_positions(
     num_frames: int, dim: int, device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -92,11 +110,20 @@ def rotary_positions(
 
     Angles are taken in float64: an hour of video reaches frame 90,000, where float32 angles are off by 0.01.
     """
+    # of an hour they are too large to be kept
+    made = _kept_positions if num_frames <= SHORT else _positions
+    return made(num_frames, dim, device)
+
+
+def _positions(num_frames: int, dim: int, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
     positions = torch.arange(num_frames, dtype=torch.float64)
     cos, sin = get_1d_rotary_pos_embed(dim, positions, use_real=True, freqs_dtype=torch.float64)
     return cos.to(device), sin.to(device)
+
+
+_kept_positions = lru_cache(maxsize=16)(torch.inference_mode(False)(_positions))
 
 
 def apply_rotary(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

@@ -450,7 +450,7 @@ class MotionTransformer(Normalizing, ModelMixin, ConfigMixin):
             elif drop_audio is not None:
                 audio = torch.where(drop_audio[:, None, None], null, audio)
             projected_audio = self.project_audio(audio)
-        time = self.time_embedding(self.time_proj(timestep.expand(sample.shape[0])).to(self.dtype))
+        time = self.time_embedding(self.time_proj(timestep.expand(sample.shape[0])).to(sample.dtype))
         condition = projected_audio
         if self.time_share:
             weight = self.condition_projection.weight[:, : self.time_share]
