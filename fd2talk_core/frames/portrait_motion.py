@@ -27,10 +27,11 @@ MESHES_KEPT = 64
 """Frames whose mesh is remembered: more than are denoised together and then decoded a few at a time."""
 
 FIELD_SIZE = 128
-"""Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck."""
+"""Cells a side of the correspondence: the displacement is smooth but where a jaw ends before the neck. A
+power of 2, as what continues it beyond the mesh halves its cells again and again."""
 
 FIELDS_KEPT = 40
-"""Frames that have been aligned and are yet to be blended, whose correspondence (2 MB) is remembered: those
+"""Frames that have been aligned and are yet to be blended, whose correspondence (1 MB) is remembered: those
 of one batch of latents while the next is made."""
 
 
