@@ -52,9 +52,13 @@ def run_command(work: Callable[[], object], prefix: str = "") -> int:
 
 
 def say(text: object, stream: TextIO) -> None:
-    """Print a line, whatever bytes a file's name is made of."""
+    """Print a line, whatever bytes a file's name is made of, and whether anybody still reads."""
     encoding = stream.encoding or "utf-8"
-    print(str(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    try:
+        print(str(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:
+        # who reads has enough, as `head` does; what Python writes at its end would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _tell(status: int, text: str) -> int:

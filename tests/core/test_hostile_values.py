@@ -546,3 +546,16 @@ def test_a_waveform_is_checked_wherever_it_comes_in() -> None:
         sentence(to_mono_16k, waveform, 16_000)
     for rate in ("16000", None, float("nan"), 44_100.5, True):
         assert "sample rate is" in sentence(to_mono_16k, torch.zeros(9), rate)
+
+
+def test_who_has_read_enough_of_a_command_s_output_sees_no_traceback() -> None:
+    told = (
+        "from fd2talk_core.terminal import run_command; raise SystemExit(run_command(lambda: 'x' * 1000000))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(3) == "xxx"
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(60) == 0
