@@ -124,7 +124,7 @@ class BlendedPortrait:
         if self.pasted:
             cover = 1 - of_still[0]
             front = front / cover.clamp_min(_LEAST_COVER)
-            planes[3:].copy_(cover)
+            planes[3:] = cover
         else:
             front = torch.addcmul(front, of_still, self.portrait)
             planes[3:] = 1

@@ -28,7 +28,7 @@ from ..face.palette import lit_eye_colours, lit_mouth_colours
 from ..face.parts import part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
-from ..imaging import largest_around, mean_around, pixel_centers, push_pull, shrink, smoothstep
+from ..imaging import largest_around, length_of, mean_around, pixel_centers, push_pull, shrink, smoothstep
 from ..metering import stage
 from .correspondence import unstretched
 from .reference import Reference
@@ -689,7 +689,7 @@ class CloseUps:
             share: ``[F, 1, s, s]``, of the pixels that are skin.
         """
         moved = (grid - box.centers(box.size, grid)).movedim(-1, 1)
-        apart = (moved - _mean_over(moved, share)[..., None, None]).norm(dim=1, keepdim=True)
+        apart = length_of(moved - _mean_over(moved, share)[..., None, None])
         least, most = LID_STAYS
         return 1 - smoothstep((apart * (box.picture / (2 * box.size)) - least) / (most - least))
 

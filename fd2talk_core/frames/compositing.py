@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
-from ..imaging import largest_around, mean_around, resize, smoothstep
+from ..imaging import largest_around, length_of, mean_around, resize, smoothstep
 from .correspondence import Correspondence, nearness
 from .reference import Reference
 
@@ -95,7 +95,7 @@ def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
     size = flow.grid.shape[1]
     if not reference.face_found:
         return torch.ones(len(flow.grid), size, size)
-    displaced = flow.displacement.norm(dim=1) * (reference.crop_transform.size / 2)
+    displaced = length_of(flow.displacement)[:, 0] * (reference.crop_transform.size / 2)
     least, most = _VISIBLE_DISPLACEMENT
     moved = ((displaced - least) / (most - least)).clamp(0, 1)
     return torch.maximum(moved * _near(flow.masks[:, :1]), _widened(flow.masks[:, 0]))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import EllipsisType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +17,6 @@ from .correspondence import Correspondence, reference_flow, warp_reference
 if TYPE_CHECKING:
     from ..networks.unet import FrameUNet
 
-
-_Index: TypeAlias = "tuple[EllipsisType, slice, slice]"
 
 Corresponder = Callable[[int, int], Correspondence]
 """``(size, supersample)`` to the correspondence of the frames at hand."""
@@ -98,31 +95,8 @@ def paint_mouth(pictures: Tensor, hidden_mouth: Tensor) -> Tensor:
         pictures: ``[F, 3, H, W]``.
         hidden_mouth: ``[F, 4, h, w]``, of a :class:`Correspondence`.
     """
-    box, pixels = _mouth_box(hidden_mouth, pictures.shape[-1])
-    shares = hidden_mouth[box].to(pictures)
+    shares = hidden_mouth.to(pictures)
     paint = torch.einsum("fkhw,kc->fchw", shares, hidden_mouth_colours().to(pictures))
     both = torch.cat([paint, shares.sum(dim=1, keepdim=True)], dim=1)
-    painted, around = pictures.clone(), pictures[pixels]
-    both = F.interpolate(both, size=around.shape[-2:], mode="bilinear", align_corners=False)
-    painted[pixels] = around * (1 - both[:, 3:]) + both[:, :3]
-    return painted
-
-
-def _mouth_box(hidden_mouth: Tensor, size: int) -> tuple[_Index, _Index]:
-    """Where frames may be painted, in cells and in the pixels of pictures that are whole times as large."""
-    cells = hidden_mouth.shape[-1]
-    scale, rest = divmod(size, cells)
-    if rest:
-        return (..., slice(None), slice(None)), (..., slice(None), slice(None))
-    hidden = hidden_mouth.amax(dim=(0, 1))
-    rows, columns = (_span(hidden.amax(dim=dim)) for dim in (1, 0))
-    down, across = (slice(span.start * scale, span.stop * scale) for span in (rows, columns))
-    return (..., rows, columns), (..., down, across)
-
-
-def _span(hidden: Tensor) -> slice:
-    """Of ``[n]`` cells those over 0, and two more on each side: further than bilinear enlargement reaches."""
-    there = hidden.nonzero()
-    if not len(there):
-        return slice(0, 1)
-    return slice(max(0, int(there[0]) - 2), min(len(hidden), int(there[-1]) + 3))
+    both = F.interpolate(both, size=pictures.shape[-2:], mode="bilinear", align_corners=False)
+    return pictures * (1 - both[:, 3:]) + both[:, :3]

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..checks import check_tensor, checked
 from ..errors import FD2TalkError
 from ..metering import stage
-from ..networks.autoencoder import FrameAutoencoder
+from ..networks.autoencoder import FrameAutoencoder, few_at_once
 from ..networks.precision import fast_math
 from ..progress import Callback
 from .background import Background
@@ -41,9 +41,6 @@ IN_FLIGHT, LEAST_TOGETHER, MOST_TOGETHER = 32, 4, 16
 """The same on a processor's cores, each of which has a batch of its own: this many on all cores together, for
 the memory that they take, but not so few a core that the interpreter, which one thread at a time may use,
 keeps the others waiting."""
-
-AT_ONCE = {"cpu": 4}
-"""Frames that go through the decoder's layers together: the maps of more leave a processor's cache."""
 
 PIXELS_TOGETHER = 1 << 24
 """Of the frames that are made together, unless a single one has more."""
@@ -281,9 +278,10 @@ class FrameDecoder:
     @stage("decoder")
     def _decode(self, latents: Tensor) -> Tensor:
         """𝓓([x, J]) as ``[n, S, S, 3]``."""
-        parts = latents.to(self.latent).split(AT_ONCE.get(self.autoencoder.device.type, len(latents)))
         with fast_math(self.autoencoder.device):
-            decoded = torch.cat([self.autoencoder.decode(part, self.latent) for part in parts])
+            decoded = few_at_once(
+                lambda part: self.autoencoder.decode(part, self.latent), latents.to(self.latent)
+            )
         return decoded.movedim(1, -1).float().cpu()
 
     @stage("paste")

@@ -22,7 +22,7 @@ from ..face.names import MOUTH_PARTS
 from ..face.rasterizer import rasterize, vertex_normals
 from ..face.rotations import rotation_matrix
 from ..face.state import FaceState
-from ..imaging import distance_to, push_pull, smoothstep, soften
+from ..imaging import distance_to, length_of, push_pull, smoothstep, soften
 from .close_ups import CloseUps, MouthBox
 from .reference import Reference
 
@@ -360,7 +360,7 @@ def _continued(shift: Tensor, skin: Tensor, pixels: float, unit: float) -> Tenso
     coarse, coarse_weight = (F.avg_pool2d(part, COARSE, ceil_mode=True) for part in (shift * weight, weight))
     beyond = push_pull(coarse, coarse_weight)
     far = distance_to(coarse_weight[:, 0] > 0.5)[:, None] * (COARSE * pixels)
-    reach = FADE * unit + FADE_OF_SHIFT * beyond.norm(dim=1, keepdim=True)
+    reach = FADE * unit + FADE_OF_SHIFT * length_of(beyond)
     beyond = soften(beyond * smoothstep(1 - far / reach))
     beyond = F.interpolate(beyond, scale_factor=COARSE, mode="bilinear", align_corners=False)
     return torch.where(weight > 0, shift, beyond[..., : size[0], : size[1]])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from threading import local
 from typing import TypeVar
 
@@ -73,27 +74,35 @@ def one_ahead(items: Iterator[Item], workers: int) -> Iterator[Item]:
             yield item
 
 
-class _Cores(local):
-    """What the calling thread had for torch before it had others work, and how many pools it has now."""
+@dataclass
+class _Cores:
+    """What a thread had for torch before it had others work, and how many pools it has now."""
 
-    count, pools = 0, 0
+    count: int = 0
+    pools: int = 0
 
 
-_CORES = _Cores()
+class _OfThread(local):
+    def __init__(self) -> None:
+        self.cores = _Cores()
+
+
+_OF_THREAD = _OfThread()
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[Callable[..., Future]]:
     """A function that calls another in one of so many threads, in the caller's context."""
-    inference = torch.is_inference_mode_enabled()
+    # who stops early may leave this to be ended by another thread
+    cores, inference = _OF_THREAD.cores, torch.is_inference_mode_enabled()
 
     def call(work: Callable, *arguments: object) -> object:
         with torch.inference_mode(inference):
             return work(*arguments)
 
-    if not _CORES.pools:
-        _CORES.count = torch.get_num_threads()
-    _CORES.pools += 1
+    if not cores.pools:
+        cores.count = torch.get_num_threads()
+    cores.pools += 1
     pool = ThreadPoolExecutor(count, "frames", torch.set_num_threads, (1,))
     # the caller, too: helpers of its own would wait for work on the cores that others need
     torch.set_num_threads(1)
@@ -101,7 +110,7 @@ def _threads(count: int) -> Iterator[Callable[..., Future]]:
         yield lambda work, *arguments: pool.submit(copy_context().run, call, work, *arguments)
     finally:
         pool.shutdown(cancel_futures=True)
-        _CORES.pools -= 1
-        if not _CORES.pools:  # whichever is left last: who stops early leaves the outer one first
+        cores.pools -= 1
+        if not cores.pools:  # whichever is left last: who stops early leaves the outer one first
             # threads that are yet to start take the number that was set last, by whichever thread
-            torch.set_num_threads(_CORES.count)
+            torch.set_num_threads(cores.count)

@@ -15,18 +15,25 @@ from torch.nn import functional
 BLOCK = 16
 """Fewest queries that share their keys in :func:`local_attention`; with fewer, calls cost more than sums."""
 
-
 SHORT = 96
 """Frames up to which no blocks are made, as the sums of a short stretch cost less than making them."""
 
 
-def alignment_mask(num_frames: int, k: int, device: torch.device | str | None = None) -> Tensor:
-    """FD2Talk Eq. 4, written out: ``[F, F]``, row j (motion frame) sees column i (audio) iff |i - j| ≤ k.
+def alignment_mask(
+    num_frames: int,
+    k: int,
+    device: torch.device | str | None = None,
+    num_features: int | None = None,
+    offset: int = 0,
+) -> Tensor:
+    """FD2Talk Eq. 4, written out: ``[F, F]``, row j (motion frame) sees column i (audio) iff |i - j| ≤ k;
+    with another number of columns and an offset as :func:`local_attention` has them.
 
-    The networks never build it; it states what :func:`banded_attention` computes.
+    It states what :func:`banded_attention` computes; the networks build it for short stretches alone.
     """
-    index = torch.arange(num_frames, device=device)
-    return (index[None, :] - index[:, None]).abs() <= k
+    frame = torch.arange(num_frames, device=device)[:, None] + offset
+    feature = torch.arange(num_frames if num_features is None else num_features, device=device)
+    return (feature - frame).abs() <= k
 
 
 def banded_attention(query: Tensor, key: Tensor, value: Tensor, k: int | None, offset: int = 0) -> Tensor:
@@ -66,7 +73,7 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int | Non
         return functional.scaled_dot_product_attention(query, key, value)
     if max(frames, keys_given) <= SHORT:
         return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=_band(frames, keys_given, window, offset, query.device)
+            query, key, value, attn_mask=_kept_mask(frames, window, query.device, keys_given, offset)
         )
     block = max(window, BLOCK)
     blocks = -(-frames // block)
@@ -95,14 +102,6 @@ def local_attention(query: Tensor, key: Tensor, value: Tensor, window: int | Non
     return out.flatten(2, 3)[:, :, :frames]
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # what is kept may be used by those who differentiate
-def _band(frames: int, keys: int, window: int, offset: int, device: torch.device) -> Tensor:
-    """``[frames, keys]`` bool: which keys the queries of :func:`local_attention` see."""
-    at = torch.arange(frames, device=device)[:, None] + offset
-    return (at - torch.arange(keys, device=device)).abs() <= window
-
-
 def rotary_positions(
     num_frames: int, dim: int, device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -123,6 +122,8 @@ def _positions(num_frames: int, dim: int, device: torch.device | str | None) -> 
     return cos.to(device), sin.to(device)
 
 
+# what is kept may be used by those who differentiate
+_kept_mask = lru_cache(maxsize=16)(torch.inference_mode(False)(alignment_mask))
 _kept_positions = lru_cache(maxsize=16)(torch.inference_mode(False)(_positions))
 
 

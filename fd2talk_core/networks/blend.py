@@ -151,8 +151,7 @@ class PortraitBlend(nn.Module):
 
     def look_at(self, portrait: Tensor, matte: Tensor) -> Tensor:
         """What :meth:`forward` needs once a clip of a portrait as it stands: ``[1 or F, C, s, s]``."""
-        both = shrink(torch.cat([portrait, matte], dim=1), _COARSER)
-        return self.first_still(_patches(both, self.first.weight.dtype))
+        return self.first_still(_patches(_coarse(portrait, matte), self.first.weight.dtype))
 
     def forward(
         self,
@@ -176,12 +175,12 @@ class PortraitBlend(nn.Module):
         if looked_at is None:
             looked_at = self.look_at(portrait, matte)
         kind = self.first.weight.dtype
-        both = shrink(torch.cat([portrait, matte], dim=1), _COARSER)
+        both = _coarse(portrait, matte)
         size = both.shape[-1]
         moved = displace(both.expand(len(made), -1, -1, -1), displacement)
         cells = torch.cat([masks, displacement / _STEP], dim=1)
         cells = averaged(cells, size // _PATCH)
-        seen = _patches(torch.cat([moved, shrink(made, _COARSER)], dim=1), kind)
+        seen = _patches(torch.cat([moved, _coarse(made)], dim=1), kind)
         hidden = self.first(seen) + self.first_cells(cells.to(kind)) + looked_at
         skips = []
         for layer in self.down:
@@ -210,6 +209,11 @@ class PortraitBlend(nn.Module):
         return soften(self.reach * self.move(hidden).float().tanh() * soften(1 - covered))
 
 
+def _coarse(*planes: Tensor) -> Tensor:
+    """Planes of a picture together, as the network looks at them."""
+    return shrink(torch.cat(planes, dim=1), _COARSER)
+
+
 def _patches(planes: Tensor, kind: torch.dtype) -> Tensor:
     """``[F, C p², S / p, S / p]`` of ``[F, C, S, S]``: pixel unshuffle, its channels last in memory."""
     if planes.is_cpu and torch.is_autocast_enabled("cpu"):
@@ -219,8 +223,8 @@ def _patches(planes: Tensor, kind: torch.dtype) -> Tensor:
 
 
 def _prior(masks: Tensor, left: Tensor) -> Tensor:
-    """``[F, 3, S, S]``: logits of :data:`SOURCES` by coverage, what of it the portrait shows, and what of it
-    it shows elsewhere; and by what has been left.
+    """``[F, 3, S / 2, S / 2]``: logits of :data:`SOURCES` by coverage, what of it the portrait shows, and
+    what of it it shows elsewhere; and by what has been left.
     """
     coverage, visible, elsewhere = masks.split(1, dim=1)
     made = _SHARP + (3 - _SHARP) * (coverage - visible).clamp(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import FD2TalkError
 from ..imaging import averaged, widen
-from .autoencoder import FrameEncoder
+from .autoencoder import FrameEncoder, few_at_once
 from .precision import fast_math
 
 CONDITIONINGS = ("decoupled", "concat")
@@ -242,10 +243,9 @@ class FrameUNet(ModelMixin, ConfigMixin):
             ``[F, d + 5, h, w]`` on this network's device.
         """
         if self.crop_encoder is not None:
-            # large pictures: more than a few at once leave a processor's cache and take half as long again
-            parts = moved.to(self.device, self.dtype).split(4)
+            encode = partial(self.crop_encoder, by_patch=True)
             with fast_math(self.device):
-                moved = torch.cat([self.crop_encoder(part, by_patch=True) for part in parts])
+                moved = few_at_once(encode, moved.to(self.device, self.dtype))
             masks = averaged(masks, moved.shape[-1])
         return torch.cat([moved, masks.to(moved)], dim=1).to(self.device, self.dtype)
 

@@ -111,6 +111,17 @@ def test_the_caller_has_its_cores_back_whether_all_was_taken_or_not(three_thread
     assert torch.get_num_threads() == 3
 
 
+def test_one_who_stops_early_may_leave_the_end_to_another_thread(three_threads: None) -> None:
+    results = side_by_side(lambda item: item, range(6), 2)
+    next(results)
+    other = threading.Thread(target=results.close)
+    other.start()
+    other.join()
+    torch.set_num_threads(3)
+    assert list(side_by_side(lambda item: torch.get_num_threads(), range(2), 2)) == [1, 1]
+    assert torch.get_num_threads() == 3
+
+
 def test_what_must_be_done_beforehand_is_done_while_the_first_item_is_read() -> None:
     meeting, done = threading.Barrier(2, timeout=30), []
 

@@ -20,6 +20,7 @@ from fd2talk_core.face.matte import person_matte
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.frames.conditioning import align_portrait
 from fd2talk_core.frames.correspondence import reference_flow, room_in_hair
+from fd2talk_core.frames.portrait_motion import FIELD_SIZE
 from fd2talk_core.imaging import resize, soften
 from fd2talk_core.networks.autoencoder import FrameAutoencoder, perceptual_loss
 from fd2talk_core.networks.blend import SOURCES, Blend
@@ -34,9 +35,6 @@ from .autoencoder import random_colour
 from .conditions import FitErrors, load_autoencoder
 from .perceptual import perceptual_features
 from .unet import choose_pairs, sample_pairs
-
-_FIELD = 128
-"""Cells a side of the correspondence."""
 
 _BLEND_WORDS = "; blend: "
 """In what a checkpoint says of its training, between the autoencoder's and the blend's."""
@@ -268,14 +266,11 @@ def _fine_contrast(pictures: Tensor) -> Tensor:
 
 
 def _shared_contrast(weights: Tensor, sources: Sequence[Tensor]) -> Tensor:
-    """``[B, 1, h, w]``: the fine contrast of :data:`SOURCES` ``[B, 3, S, S]``, by their shares ``[B, 3, S,
-    S]``. That of the mixed picture would reward pixels that are taken in turn from two sources.
+    """``[B, 1, h, w]``: the fine contrast of :data:`SOURCES` ``[B, 3, S, S]``, by their shares at any size.
+    That of the mixed picture would reward pixels that are taken in turn from two sources.
     """
-    shares = weights.split(1, dim=1)
-    return sum(
-        _pooled(resize(share, source.shape[-1])) * _fine_contrast(source)
-        for share, source in zip(shares, sources, strict=True)
-    )
+    shares = resize(weights, sources[0].shape[-1]).split(1, dim=1)
+    return sum(_pooled(share) * _fine_contrast(source) for share, source in zip(shares, sources, strict=True))
 
 
 def _pooled(planes: Tensor, window: int = 9) -> Tensor:
@@ -318,7 +313,7 @@ def make_pairs(
             (pictures.expression[targets], pictures.pose[targets]),
             generator,
         )
-        flow = reference_flow(face_model, *face, _FIELD)
+        flow = reference_flow(face_model, *face, FIELD_SIZE)
         latents = autoencoder.encode(crops.to(device))
         warped = align_portrait(unet, latents, crops, lambda *_: flow)  # noqa: B023  is called at once
         motion = torch.cat([face[3], face[4]], dim=1)
