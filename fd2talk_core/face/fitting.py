@@ -52,6 +52,15 @@ LIP_AND_LID_RIMS = (
 """MediaPipe's landmarks on the rims of lips and lids, which count more: pictures are cut there."""
 LIP_AND_LID_WEIGHT = 10.0
 
+# fmt: off
+BROWS = (
+    107, 66, 105, 63, 70, 55, 65, 52, 53, 46, 336, 296, 334, 293, 300, 285, 295, 282, 283, 276,
+)
+# fmt: on
+"""MediaPipe's landmarks along the edges of the brows, few of many."""
+BROW_WEIGHT, REFINED_BROW_WEIGHT = 4.0, 16.0
+"""What they count, and beside a photometric term, which takes hair before a brow for it."""
+
 NUM_LIP_LANDMARKS = 40
 """The first of them are the lips'."""
 LIP_SIGMA, LIP_EXPRESSION_SIGMA = 0.004, 0.3
@@ -66,6 +75,8 @@ EYE_RIMS = ((33, 133, 159, 145), (263, 362, 386, 374))
 """Of each eye the outer and inner corner and the middle of the upper and the lower lid."""
 EYE_OPENING = (0.06, 0.16)
 """Height of an eye by its width, from where its iris says nothing to where it counts."""
+LIDS = (((160, 159, 158), (144, 145, 153)), ((387, 386, 385), (373, 374, 380)))
+"""Landmarks on the upper lid of the right and the left eye, and those under them."""
 GAZE_SIGMA = 0.5
 """Of an eye's look about the landmarker's score, which tells gazes badly, where irises are known."""
 
@@ -160,7 +171,7 @@ def refine_fit(
     Returns:
         the fit with another expression and pose; its error is again that of the landmarks.
     """
-    problem = _Problem(face_model, _checked(landmarks_ndc), fit.expression)
+    problem = _Problem(face_model, _checked(landmarks_ndc), fit.expression, REFINED_BROW_WEIGHT)
     problem.weight *= (LANDMARK_SIGMA / REFINED_LANDMARK_SIGMA) ** 2
     frames = torch.arange(len(landmarks_ndc))
     expression, pose, error = problem.fit_motion(
@@ -202,6 +213,34 @@ def fit_lips(
     return changed.clamp(*LIP_RANGE).float()
 
 
+@torch.no_grad()
+def eye_openings(
+    landmarks_ndc: Tensor, face_model: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor
+) -> Tensor:
+    """How far the landmarks of eyes are open, by those of the fitted mesh without a blink.
+
+    Args:
+        landmarks_ndc, face_model, identity, expression, pose: as :func:`fit_lips`.
+
+    Returns:
+        ``[N, 2]`` of the right and the left eye; what it is in most frames is this person's open eye.
+    """
+    blinks = torch.tensor([name.startswith("eyeBlink") for name in face_model.expression_names])
+    problem = _Problem(face_model, _checked(landmarks_ndc), None)
+    opened = torch.where(blinks, 0, expression.double())
+    mesh = problem.points(identity.double(), opened, pose.double())
+    seen, wide = (
+        torch.stack([_gap(points, upper, lower) for upper, lower in LIDS], dim=1)
+        for points in (problem.target, mesh)
+    )
+    return (seen / wide.clamp_min(1e-6)).float()
+
+
+def _gap(points: Tensor, upper: tuple[int, ...], lower: tuple[int, ...]) -> Tensor:
+    """``[N]``, mean distance of some of the points ``[N, L, 2]`` from others."""
+    return (points[:, list(upper)] - points[:, list(lower)]).norm(dim=-1).mean(dim=-1)
+
+
 def _checked(landmarks_ndc: Tensor) -> Tensor:
     """``[N, 468 or 478, 2]`` in double precision on the CPU."""
     if landmarks_ndc.ndim != 3 or landmarks_ndc.shape[1] < NUM_LANDMARKS or landmarks_ndc.shape[2] < 2:
@@ -218,6 +257,7 @@ class _Problem:
     Args:
         landmarks: ``[N, 468 or 478, 2]``, checked.
         scores: ``[N, D_β]``, what β is drawn to.
+        brow_weight: what the landmarks of the brows count.
 
     Attributes:
         target: ``[N, L, 2]``, the landmarks that are fitted: MediaPipe's 468, and the centres of the irises
@@ -225,7 +265,13 @@ class _Problem:
         weight: ``[N, 2 L]``, of their residuals.
     """
 
-    def __init__(self, face_model: FaceModel, landmarks: Tensor, scores: Tensor | None) -> None:
+    def __init__(
+        self,
+        face_model: FaceModel,
+        landmarks: Tensor,
+        scores: Tensor | None,
+        brow_weight: float = BROW_WEIGHT,
+    ) -> None:
         corners = face_model.triangles[face_model.mediapipe_triangles].cpu()
         weights = face_model.mediapipe_barycentric.double().cpu()
         irises = _iris_vertices(face_model) if landmarks.shape[1] > max(IRISES) else ()
@@ -243,6 +289,7 @@ class _Problem:
         on_skin = torch.ones(NUM_LANDMARKS, dtype=torch.float64)
         on_skin[list(FACE_OVAL)] = FACE_OVAL_WEIGHT
         on_skin[list(LIP_AND_LID_RIMS)] = LIP_AND_LID_WEIGHT
+        on_skin[list(BROWS)] = brow_weight
         self.target = landmarks[:, :NUM_LANDMARKS]
         weight = on_skin.expand(len(landmarks), -1)
         size = (len(landmarks), face_model.expression_dim)

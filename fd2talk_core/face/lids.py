@@ -70,6 +70,11 @@ class _Eye:
             columns=_between(face_model.mean[vertices, 0], at_rest[upper, 0]),
         )
 
+    def whole(self, shapes: Tensor) -> Tensor:
+        """``[B]``: the blink that shuts the middle of this eye of shapes ``[B, V, 3]``."""
+        gap = shapes[:, self.corners, 1].flatten(1) @ self.weights.mT
+        return (gap / self.falls)[:, gap.shape[1] // 2].clamp_min(0)
+
     def excess(self, shapes: Tensor) -> Tensor:
         """``[B, J]``: the part of a blink by which lids of shapes ``[B, V, 3]`` go past each other."""
         gap = shapes[:, self.corners, 1].flatten(1) @ self.weights.mT
@@ -88,6 +93,31 @@ def stop_lids(face_model: FaceModel, shapes: Tensor) -> Tensor:
             shapes = shapes.clone()
             shapes[:, eye.vertices] -= (excess @ eye.columns.mT)[..., None] * eye.blink
     return shapes
+
+
+def rims_of_lids(face_model: FaceModel) -> Tensor:
+    """``[n, 3]``: points along the rims of both eyes of the mean face."""
+    points = face_model.landmarks(face_model.mean[None])[0]
+    return torch.cat([points[list(rim)] for rim in UPPER_RIMS + LOWER_RIMS])
+
+
+def shut_lids(face_model: FaceModel, identity: Tensor, expression: Tensor, closed: Tensor) -> Tensor:
+    """Expressions ``[F, D_β]`` whose lids ``[F, 2]``, right and left, are at least so far closed, 0..1; the
+    same for a face model whose expressions are not ARKit's.
+    """
+    names = face_model.expression_names
+    if not set(BLINKS) <= set(names):
+        return expression
+    expression = expression.clone()
+    for side, (blink, eye) in enumerate(zip(BLINKS, _eyes(face_model), strict=True)):
+        share = closed[:, side]
+        column, wide = names.index(blink), names.index(blink.replace("Blink", "Wide"))
+        expression[:, wide] *= 1 - share
+        opened = expression.clone()
+        opened[:, column] = 0
+        whole = eye.whole(face_model(identity[None], opened))
+        expression[:, column] = torch.maximum(expression[:, column], share * whole).clamp(max=1)
+    return expression
 
 
 def shape_of(face_model: FaceModel, person: FaceState, expression: Tensor) -> Tensor:

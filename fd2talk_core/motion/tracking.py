@@ -21,7 +21,7 @@ from torch import Tensor
 from ..checks import check_amount, check_whole, checked, shown
 from ..errors import FD2TalkError, NoFaceError
 from ..face.crop import Box, frame_head
-from ..face.fitting import IDENTITY_FRAMES, fit_landmarks, fit_lips, refine_fit
+from ..face.fitting import IDENTITY_FRAMES, eye_openings, fit_landmarks, fit_lips, refine_fit
 from ..face.landmarks import (
     NUM_LANDMARKS,
     Face,
@@ -32,10 +32,12 @@ from ..face.landmarks import (
     pick_face,
     sample_square,
 )
+from ..face.lids import shut_lids
 from ..face.model import FaceModel
 from ..face.names import ARKIT_NAMES, POSE_NAMES
 from ..face.photometry import LEVELS, LOOK_SIZE, SURFACES, Looks, PhotometricTerm
 from ..face.rotations import interpolate_pose, matrix_to_axis_angle, rotation_matrix
+from ..imaging import smoothstep
 from ..progress import Callback
 from ..timing import check_fps
 from .coefficients import CoefficientSequence
@@ -51,6 +53,12 @@ LOOK_MARGIN = 1.5
 
 LARGEST_TURN = 0.4
 """Radians by which the first frame may be turned from the usual one for its look to be looked for in all."""
+
+SHUT = 0.2
+"""Of an eye's usual opening, what the landmarks of shut lids keep."""
+BLINKING = (0.3, 0.6)
+"""How far lids are closed by their landmarks, from where those count beside the fit, which seldom shuts an
+eye, to where it is shut as far as they say."""
 
 BLINK = 0.3
 """How far above its median a lid's weight lies in a blink."""
@@ -299,7 +307,7 @@ def read_motion(
         ),
     )
     expression, pose = smooth(filled[0], smooth_expression), smooth(filled[1], smooth_pose)
-    values = expression.values.clamp(0, 1)
+    values = _with_blinks(filled[0].values, expression.values).clamp(0, 1)
     return DrivingMotion(expression.replace(values=values, rest=_rest(values)), pose, gaps)
 
 
@@ -327,6 +335,7 @@ class FaceFitter:
             identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
         self.identity = identity
         self.term = self._photometric_term(track, usual)
+        self.opened = self._usual_opening(track)
 
     def fit(self, track: FaceTrack, callback: Callback | None = None) -> tuple[Tensor, Tensor]:
         """β ``[n, D_β]`` and p ``[n, 6]`` of the frames that show the face, this or another part of them."""
@@ -341,11 +350,28 @@ class FaceFitter:
             if looks is not None:
                 for level in LEVELS:
                     fit = refine_fit(ndc, self.face_model, fit, self.term.at(looks[part], level))
-            expressions.append(fit.expression)
+            closed = self._closed(ndc, fit.expression, fit.pose)
+            expressions.append(shut_lids(self.face_model, self.identity, fit.expression, closed))
             poses.append(fit.pose)
             if callback is not None:
                 callback(min(start + together, seen), seen, None)
         return torch.cat(expressions), torch.cat(poses)
+
+    def _usual_opening(self, track: FaceTrack) -> Tensor:
+        """``[2]``: how far this person's eyes are open in most frames."""
+        ndc = self.transform.points_to_ndc(track.landmarks)
+        fit = fit_landmarks(ndc, self.face_model, track.blendshapes, self.identity)
+        return self._openings(ndc, fit.expression, fit.pose).median(dim=0).values
+
+    def _openings(self, ndc: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
+        return eye_openings(ndc, self.face_model, self.identity, expression, pose)
+
+    def _closed(self, ndc: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
+        """``[n, 2]`` in 0..1: how far lids are shut for certain."""
+        opened = self._openings(ndc, expression, pose) / self.opened
+        closed = ((1 - opened) / (1 - SHUT)).clamp(0, 1)
+        least, most = BLINKING
+        return closed * smoothstep((closed - least) / (most - least))
 
     def with_lips(self, track: FaceTrack, expression: Tensor, pose: Tensor) -> Tensor:
         """``[n, D_β]``: fits whose lips lie closer to the landmarks', see
@@ -392,6 +418,14 @@ def face_look(frame: Tensor, face: Face) -> tuple[Tensor, Tensor]:
     picture = check_picture(frame).movedim(-1, 0)
     brightness = sample_square(picture, square, LOOK_SIZE).mean(dim=0)
     return (brightness * 255).round().byte(), torch.tensor([square.x, square.y, square.side])
+
+
+def _with_blinks(values: Tensor, smoothed: Tensor) -> Tensor:
+    """The smoothed ``[F, 52]`` with its blinks as deep as they were: they last no longer than jitter."""
+    blinks = torch.tensor([name.startswith("eyeBlink") for name in ARKIT_NAMES])
+    least, most = BLINKING
+    share = blinks * smoothstep((values - least) / (most - least))
+    return torch.lerp(smoothed, values, share)
 
 
 def _rest(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.fitting import fit_landmarks
+from fd2talk_core.face.fitting import BROWS, fit_landmarks
 from fd2talk_core.face.model import apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
 
@@ -134,3 +134,20 @@ def test_eyes_that_cross_are_found_crossed() -> None:
     expression, points = eyes(InLeft=0.6, InRight=0.6)
     found = fit_landmarks(points, default_face_model(), expression).expression
     assert look(found, "InLeft", "OutLeft") > 0.5 and look(found, "InRight", "OutRight") > 0.5
+
+
+def test_brows_are_found_as_high_as_they_are_beside_scores_that_know_nothing() -> None:
+    model = default_face_model()
+    raised = torch.zeros(3, 52)
+    for name, value in (("browInnerUp", 0.7), ("browOuterUpLeft", 0.5), ("browOuterUpRight", 0.7)):
+        raised[1, ARKIT_NAMES.index(name)] = value
+    for name in ("browDownLeft", "browDownRight"):
+        raised[2, ARKIT_NAMES.index(name)] = 0.8
+    seen = model.landmarks(model(torch.zeros(1, 80), raised))
+    found = fit_landmarks(project(seen, model.camera)[..., :2], model, torch.zeros(3, 52))
+    fitted = model.landmarks(model(found.identity[None], found.expression))
+    brows, eyes = list(BROWS), [33, 133, 263, 362]
+    height, wanted = ((at[:, brows, 1] - at[:, eyes, 1].mean(1, True)) for at in (fitted, seen))
+    moved, should = (each[1:] - each[:1] for each in (height, wanted))
+    assert should.abs().amax() > 0.04
+    assert (moved * should).sum() / should.square().sum() > 0.82  # 0.74 where they count as other skin

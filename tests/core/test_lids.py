@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fd2talk_core.face.lids import LOWER_RIMS, OVERLAP, UPPER_RIMS, portrait_shape, stop_lids
+from fd2talk_core.face.lids import LOWER_RIMS, OVERLAP, UPPER_RIMS, portrait_shape, shut_lids, stop_lids
 from fd2talk_core.face.model import FaceModel, default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.state import FaceState
@@ -97,3 +97,22 @@ def test_a_blink_that_moves_nothing_breaks_nothing(face: FaceModel) -> None:
     other.expression_basis[ARKIT_NAMES.index("eyeBlinkLeft")] = 0
     shut = shapes(other, torch.zeros(1, face.identity_dim), eyeBlinkLeft=1.0, eyeBlinkRight=1.0)
     assert torch.isfinite(stop_lids(other, shut)).all()
+
+
+def test_lids_are_shut_as_far_as_is_asked(face: FaceModel) -> None:
+    person = torch.randn(face.identity_dim, generator=torch.Generator().manual_seed(2))
+    expression = torch.zeros(3, len(ARKIT_NAMES))
+    expression[:, ARKIT_NAMES.index("eyeWideLeft")] = 0.5
+    expression[:, ARKIT_NAMES.index("jawOpen")] = 0.3
+    closed = torch.tensor([[0.0, 0.0], [0.5, 0.0], [1.0, 1.0]])
+    found = shut_lids(face, person, expression, closed)
+    assert torch.equal(found[0], expression[0])
+    right, left = (gaps(face, face(person[None], found), side)[:, 3] for side in (0, 1))
+    assert right[1] == pytest.approx(float(right[0]) / 2, abs=0.006) and left[1] == pytest.approx(
+        float(left[0])
+    )
+    assert right[2].abs() < 0.006 and left[2].abs() < 0.006
+    others = [i for i, name in enumerate(ARKIT_NAMES) if not name.startswith(("eyeBlink", "eyeWide"))]
+    assert torch.equal(found[:, others], expression[:, others])
+    already = found.clone()
+    assert torch.equal(shut_lids(face, person, already, 0 * closed), already), "nothing is opened"

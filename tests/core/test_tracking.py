@@ -14,6 +14,7 @@ from PIL import Image
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import Face, FaceLandmarker
+from fd2talk_core.face.lids import stop_lids
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rotations import axis_angle_to_matrix, matrix_to_axis_angle, rotation_matrix
@@ -113,6 +114,28 @@ def test_smoothing_takes_jitter_and_does_not_delay() -> None:
 
 
 GAPS = (0, 1, 7, 20, 21, 22, 39)
+
+
+def test_a_blink_of_one_frame_shuts_the_eyes() -> None:
+    """Landmarks of shut lids keep a gap, here of a fifth, and a Gaussian over frames widens it."""
+    model, frames = face_model(), 12
+    expression = torch.zeros(frames, 52)
+    blinks = [ARKIT_NAMES.index(name) for name in ("eyeBlinkLeft", "eyeBlinkRight")]
+    expression[6, blinks] = 0.64
+    points = project(model.landmarks(model(torch.zeros(1, 80), expression)), model.camera)[..., :2]
+    points = torch.cat([points, points[:, 468 - 10 :]], dim=1)  # irises are not looked at where lids are shut
+    points[:, 468:] = points[:, [33, 133, 159, 145, 33, 263, 362, 386, 374, 263]]
+    track = FaceTrack.of_faces(face((p + 1) * 256, e) for p, e in zip(points, expression, strict=True))
+    found = read(track).expression.values
+    lids = lid_gaps(stop_lids(model, model(torch.zeros(1, 80), found)))
+    assert lids[6] < 0.15 * lids[0]
+    assert lids[[0, 1, 2, 3, 9, 10, 11]].min() > 0.9 * lids[0], "and eyes are open before and after"
+
+
+def lid_gaps(shapes: torch.Tensor) -> torch.Tensor:
+    """``[F]``, of the middle of both eyes."""
+    points = face_model().landmarks(shapes)
+    return (points[:, [159, 386], 1] - points[:, [145, 374], 1]).mean(dim=1).clamp_min(0)
 
 
 def with_gaps() -> FaceTrack:
