@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..face.lids import portrait_shape
+from ..face.lids import portrait_shape, rims_of_lids
 from ..face.model import FaceModel, apply_pose, project, unpose
 from ..face.names import EYE_PARTS, MOUTH_PARTS
 from ..face.palette import lit_eye_colours, lit_mouth_colours
 from ..face.parts import part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
-from ..imaging import largest_around, length_of, mean_around, pixel_centers, push_pull, shrink, smoothstep
+from ..imaging import largest_around, mean_around, pixel_centers, push_pull, shrink, smoothstep
 from ..metering import stage
 from .correspondence import unstretched
 from .reference import Reference
@@ -119,8 +119,9 @@ RIM = 2.0
 FOLDS = 0.05
 """Face-model units (5 mm) around lips and lids that are drawn anew too: a lid closes from above its rim."""
 
-FOLDED = (0.2, 0.5)
-"""A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait."""
+FOLDED, LASHES_FOLDED = (0.4, 0.8), (0.2, 0.5)
+"""A portrait's pixels by a frame's pixel: at the lower, a place counts as hidden in the portrait. Stretched
+lashes are streaks on the lid; right beside its rim they are the lashes of a shut eye."""
 
 BEHIND = 0.05
 """Face-model units (5 mm) by which the mouth's inside is drawn further back than it is: in some faces it
@@ -140,13 +141,12 @@ SKIN_QUANTILE, LASH_EXPONENT = 0.75, 1.5
 less when the skin is continued over what the portrait hides of a lid."""
 
 LASH = (0.55, 0.8)
-"""Brightness, by that of skin, under which a lid that closes shows no skin but the lashes of the open eye,
-which would stay where it was as a ring; and over which it shows skin."""
+"""Brightness, by that of skin, under which a lid that closes shows no skin but the fold and the lashes of the
+open eye, which would stay where it was as a ring; and over which it shows skin."""
 
-LID_STAYS = (0.02, 0.06)
-"""Parts of a close-up's side by which skin moves on its own: up to the first it stays, from the second on it
-goes with a lid, whose lashes go along.
-"""
+LASHES = (0.018, 0.04)
+"""Face-model units from the lids' rims: up to the first what is dark are lashes that go with a lid, from the
+second on it stays behind."""
 
 SOFT_FOLD = 14
 """Which part of a close-up's side the passage measures from the lid that is seen to the one continued."""
@@ -182,6 +182,7 @@ class _Region:
         behind: ``[v]``, face-model units by which vertices are drawn further back, see :data:`BEHIND`.
         reach: face-model units that the close-up measures a side.
         pupil: vertices of the face model, none in a mouth.
+        from_lids: ``[v]``, how far from the rims of the lids vertices lie on the mean face.
     """
 
     triangles: Tensor
@@ -193,6 +194,7 @@ class _Region:
     behind: Tensor
     reach: float
     pupil: Tensor
+    from_lids: Tensor
 
     @cached_property
     def is_mouth(self) -> bool:
@@ -423,6 +425,7 @@ class _Layers:
         edge: ``[F, 1, n, n]``, whether they are of what is drawn anew.
         seen, clear: ``[F, 1, n, n]``, whether the portrait shows their places, and whether clear of lids.
         rest: ``[F, n, n, 3]``, their places on the mean face.
+        from_lids: ``[F, 1, n, n]``, as the region's.
         kinds: ``[F, n, n]``, as the region's.
     """
 
@@ -433,6 +436,7 @@ class _Layers:
     seen: Tensor
     clear: Tensor
     rest: Tensor
+    from_lids: Tensor
     kinds: Tensor
 
     def paint_inside(self, paint: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -451,10 +455,17 @@ class _Layers:
 
 @dataclass(frozen=True, eq=False)
 class _LidSkin:
-    """Brightness of a lid's skin, and how far ``[F]`` in 0..1 it lies elsewhere than in the portrait."""
+    """An eye's lids in F frames.
+
+    Attributes:
+        brightness: of their skin.
+        closes: ``[F]`` in 0..1, how far they lie elsewhere than in the portrait.
+        beyond: ``[F, 1, s, s]`` in 0..1, where no lashes are, see :data:`LASHES`.
+    """
 
     brightness: float
     closes: Tensor
+    beyond: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -597,7 +608,11 @@ class CloseUps:
         layers = self._rasterized(sight, target, box, same)
         within, share = self._within(sight, layers, box)
         rest = _pool(layers.outside, box.size)
-        skin = None if sight.skin is None else _LidSkin(sight.skin, 1 - same)
+        skin = None
+        if sight.skin is not None:
+            least, most = LASHES
+            beyond = smoothstep((_pool(layers.from_lids, box.size) - least) / (most - least))
+            skin = _LidSkin(sight.skin, 1 - same, beyond)
         colours = self._moved(box, layers.displacement, layers.outside, layers.seen, rest, skin=skin)
         colours = torch.lerp(colours, within, share / (share + rest).clamp_min(1e-3))
         edge = _pool(layers.edge, box.size)
@@ -607,7 +622,11 @@ class CloseUps:
         region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
         raster = region.rasterize(box.to_box(target), samples)
         inner = raster.look_up(region.inner, False)
-        attributes = [self.portrait[0, region.vertices], self.face_model.mean[region.vertices]]
+        attributes = [
+            self.portrait[0, region.vertices],
+            self.face_model.mean[region.vertices],
+            region.from_lids[:, None],
+        ]
         found = raster.interpolate(torch.cat(attributes, dim=-1)[None], region.triangles)
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
         seen, clear = (shown[:, None] for shown in sight.shows(found[..., :3], inner, same))
@@ -618,7 +637,8 @@ class CloseUps:
             edge=raster.look_up(region.edge, False)[:, None].to(found),
             seen=seen,
             clear=clear,
-            rest=found[..., 3:],
+            rest=found[..., 3:6],
+            from_lids=found[..., 6:].movedim(-1, 1),
             kinds=raster.look_up(region.kinds, -1),
         )
 
@@ -668,7 +688,10 @@ class CloseUps:
         colours = F.grid_sample(crop, grid, mode="bilinear", padding_mode="border", align_corners=False)
         visible = _pool(layer * seen, box.size)
         if skin is not None:
-            visible = visible * unstretched(grid * (box.picture / box.size), *FOLDED)
+            least, enough = (
+                rim + (lid - rim) * skin.beyond for rim, lid in zip(LASHES_FOLDED, FOLDED, strict=True)
+            )
+            visible = visible * unstretched(grid * (box.picture / box.size), least, enough)
             visible, share = (mean_around(part, box.size // SOFT_FOLD) for part in (visible, share))
         visible = (visible / share.clamp_min(1e-3)).clamp(0, 1)
         if hidden is None:
@@ -677,21 +700,9 @@ class CloseUps:
                 brightness = (colours.mean(dim=1, keepdim=True) / skin.brightness).clamp(0, 1)
                 certain = certain * brightness**LASH_EXPONENT
                 lash = 1 - smoothstep((brightness - LASH[0]) / (LASH[1] - LASH[0]))
-                visible = visible * (1 - skin.closes.view(-1, 1, 1, 1) * lash * self._stays(box, grid, share))
+                visible = visible * (1 - skin.closes.view(-1, 1, 1, 1) * lash * skin.beyond)
             hidden = push_pull(colours * certain, certain)
         return torch.lerp(hidden, colours, visible)
-
-    def _stays(self, box: _Box, grid: Tensor, share: Tensor) -> Tensor:
-        """``[F, 1, s, s]`` in 0..1: what moves with the skin around an eye, and not with its lids.
-
-        Args:
-            grid: ``[F, s, s, 2]``, places in the portrait.
-            share: ``[F, 1, s, s]``, of the pixels that are skin.
-        """
-        moved = (grid - box.centers(box.size, grid)).movedim(-1, 1)
-        apart = length_of(moved - _mean_over(moved, share)[..., None, None])
-        least, most = LID_STAYS
-        return 1 - smoothstep((apart * (box.picture / (2 * box.size)) - least) / (most - least))
 
     def _pooled(self, box: _Box, displacement: Tensor, layer: Tensor, share: Tensor) -> Tensor:
         """``[F, s, s, 2]``: displacements of samples as those of pixels, see :meth:`_moved`."""
@@ -816,6 +827,7 @@ def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
     pupils = of("left_pupil", "right_pupil")
     mouth = (of("lips"), of(*MOUTH_PARTS), 2.2, torch.zeros_like(pupils))
     eyes = [(of("eyelids") & side, of(*EYE_PARTS) & side, 1.4, pupils & side) for side in sides]
+    from_lids = torch.cdist(face_model.mean, rims_of_lids(face_model)).amin(dim=1)
     for frame, inner, margin, pupil in (mouth, *eyes):
         rim = face_model.mean[face_model.triangles[frame].unique()]
         middle, reach = rim.mean(dim=0), (rim.amax(dim=0) - rim.amin(dim=0))[:2].amax()
@@ -842,6 +854,7 @@ def _regions(face_model: FaceModel) -> tuple[_Region, ...]:
                 behind=behind[vertices],
                 reach=margin * float(reach),
                 pupil=face_model.triangles[pupil].unique(),
+                from_lids=from_lids[vertices],
             )
         )
     return tuple(regions)

@@ -270,6 +270,20 @@ def test_lashes_of_an_open_eye_do_not_stay_where_it_was(face: FaceModel) -> None
     assert drawn[lashes].mean() > 0.55 * skin.mean()  # 0.46 where they stay
 
 
+def test_lashes_are_no_streaks_on_a_lid_that_closes(face: FaceModel) -> None:
+    rest, shut = motion(), motion(eyeBlinkLeft=0.8, eyeBlinkRight=0.8)
+    picture, seen = flat(face, *rest), parts(face, *rest)
+    eye = seen == 1
+    above = torch.stack([F.pad(eye, (0, 0, 0, rows))[rows:] for rows in range(9)]).any(dim=0) & (seen == 0)
+    picture[above & (torch.arange(picture.shape[1]) % 4 < 2)] *= 0.3
+    drawn = draw(CloseUps(portrait(face, picture, *rest), face), picture[None], *shut)[0]
+    rows = eye.any(dim=1).nonzero()[:, 0]
+    middle = rows[0] + (rows[-1] - rows[0]) // 4  # of the eye that was open, where the lid's skin is now
+    lid = drawn[rows[0] : middle].mean(dim=(0, 2))[eye[middle]]
+    assert above.sum() > 100
+    assert (lid[2:] - lid[:-2]).abs().mean() < 0.004  # 0.011 where what is stretched to twice its size shows
+
+
 def test_an_eye_that_turns_shows_its_white_where_the_portrait_hid_it(face: FaceModel) -> None:
     """An iris that lids cut above and below must not be continued over the white beside it."""
     dark = torch.tensor([0.2, 0.1, 0.05])
