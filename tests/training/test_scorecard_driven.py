@@ -8,7 +8,15 @@ import torch
 
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import SHIPPED
-from training.scorecard.driven import box_around, score_driven, similarity
+from training.scorecard.driven import (
+    BROWS,
+    LIDS,
+    box_around,
+    followed_by,
+    part_heights,
+    score_driven,
+    similarity,
+)
 from training.scorecard.weights import Weights
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +36,28 @@ def test_similarity_is_one_for_the_same_and_falls_with_a_shift() -> None:
         similarity(picture[:5], picture[:5])
 
 
+def test_what_follows_half_as_far_has_half_the_slope() -> None:
+    time = torch.linspace(0, 6, 40, dtype=torch.float64)
+    still = torch.rand(1, 478, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def face(amount: float) -> torch.Tensor:
+        points = still.repeat(40, 1, 1)
+        points[:, [33, 133, 362, 263]] = torch.tensor([[0.0, 0], [0.3, 0], [0.7, 0], [1.0, 0]]).double()
+        points[:, [10, 152]] = torch.tensor([[0.5, -1.0], [0.5, 2.0]]).double()
+        for brow in BROWS:
+            points[:, list(brow), 1] = -0.4 - amount * 0.1 * time.sin()[:, None]
+        for upper, lower in LIDS:
+            points[:, [upper, lower], 0] = 0.2
+            points[:, upper, 1], points[:, lower, 1] = -0.1 - amount * 0.05 * time.cos(), 0.1
+        return points
+
+    turn = torch.tensor([[0.8, 0.6], [-0.6, 0.8]]).double()  # neither a turn nor a size counts
+    found = followed_by(part_heights(face(1.0)), part_heights(3 * face(0.5) @ turn))
+    for part in ("lids", "brows"):
+        assert found[part] == pytest.approx((1.0, 0.5), abs=1e-6)
+    assert found["lips"] == pytest.approx((0.0, 0.0), abs=1e-6), "lips that do not move follow nothing"
+
+
 @pytest.mark.slow
 def test_a_clip_that_is_followed_is_more_like_itself_than_its_first_frame(tmp_path: Path) -> None:
     clips, out = tmp_path / "clips", tmp_path / "out"
@@ -42,6 +72,7 @@ def test_a_clip_that_is_followed_is_more_like_itself_than_its_first_frame(tmp_pa
     # the UNet counts, however little, and so do the networks as a whole
     assert clip["made"]["face"] != clip["without_unet"]["face"]
     assert 0 < clip["networks"]["face"] < 1
+    assert clip["follows"]["brows"][0] > 0.5 and clip["follows"]["lips"][0] > 0.5
 
 
 def test_without_a_clip_that_can_be_measured_one_sentence_says_so(tmp_path: Path) -> None:

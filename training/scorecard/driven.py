@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.landmarks import FaceLandmarker, check_picture
+from fd2talk_core.face.landmarks import FaceLandmarker, check_picture, pick_face
 from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.frames.decoding import decode_frames
 from fd2talk_core.frames.denoising import sample_latents
@@ -27,7 +27,9 @@ from fd2talk_core.motion.tracking import follow_face, read_motion
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.blend import Blend, PortraitBlend
 
+from ..measures import correlation
 from .clips import keep_scores, list_clips, measure_each
+from .synchrony import CHIN, FOREHEAD, lip_gap
 from .weights import Weights
 
 EVERY = 3
@@ -37,6 +39,12 @@ MOUTH = [61, 291, 0, 17, 13, 14, 78, 308, 84, 314, 37, 267]
 EYES = [33, 133, 159, 145, 263, 362, 386, 374, 70, 300]
 REGIONS = {"face": (None, 0.1), "mouth": (MOUTH, 0.35), "eyes": (EYES, 0.1)}
 """MediaPipe's landmarks of a region, and how much larger its box is on each side than they are."""
+
+EYE_CORNERS = ((33, 133), (362, 263))
+LIDS = ((159, 145), (386, 374))
+BROWS = ((55, 107, 52, 105, 46, 70), (285, 336, 282, 334, 276, 300))
+"""MediaPipe's landmarks of the right and the left eye: its corners, the middle of its lids, its brow."""
+PARTS = ("lips", "lids", "brows")
 
 PROBE = 0.05
 """Brightness that is added to what the networks show, to see in how much of it a frame changes."""
@@ -50,6 +58,8 @@ class DrivenClip:
         made, without_unet, copied: structural similarity with the real frames (Wang et al. 2004) of what was
             made, of the same without the UNet's change, and of the first frame repeated.
         networks: share of the region that the networks show; the rest is the portrait moved, or drawn.
+        follows: of each of PARTS, how it opens or rises in what was made, as a landmarker sees it, beside
+            the real frames: correlation, and by how much of what the real one does.
         frames: that were compared.
     """
 
@@ -58,6 +68,7 @@ class DrivenClip:
     without_unet: dict[str, float]
     copied: dict[str, float]
     networks: dict[str, float]
+    follows: dict[str, tuple[float, float]]
     frames: int
 
 
@@ -151,7 +162,38 @@ def drive_clip(weights: Weights, path: Path, seconds: float | None, landmarker: 
         kind: {region: fmean(values) for region, values in regions.items()}
         for kind, regions in scores.items()
     }
-    return DrivenClip(path.stem, **means, frames=len(scores["made"]["face"]))
+    faces = (pick_face(landmarker.detect(frame)) for frame in made)
+    # a frame without a face counts as one in which nothing has moved
+    shown = torch.stack([track.landmarks[0] if face is None else face.landmarks[:, :2] for face in faces])
+    followed = followed_by(part_heights(track.landmarks[seen_before[chosen]]), part_heights(shown))
+    return DrivenClip(path.stem, **means, follows=followed, frames=len(scores["made"]["face"]))
+
+
+def part_heights(landmarks: Tensor) -> dict[str, Tensor]:
+    """``[n, k]`` of each of PARTS in landmarks ``[n, 468 or 478, 2]``: how far the lips and each eye's lids
+    are apart, by the face's height, and how high each brow stands over its eye, by the eyes' distance.
+    """
+    right, left = (landmarks[:, list(corners)].mean(dim=1) for corners in EYE_CORNERS)
+    across = left - right
+    up = torch.stack([across[:, 1], -across[:, 0]], dim=-1) / across.square().sum(dim=-1, keepdim=True)
+    tall = (landmarks[:, FOREHEAD] - landmarks[:, CHIN]).norm(dim=-1)
+    lids = [(landmarks[:, upper] - landmarks[:, lower]).norm(dim=-1) / tall for upper, lower in LIDS]
+    brows = [
+        ((landmarks[:, list(brow)].mean(dim=1) - eye) * up).sum(dim=-1)
+        for brow, eye in zip(BROWS, (right, left), strict=True)
+    ]
+    heights = ([lip_gap(landmarks)], lids, brows)
+    return {name: torch.stack(part, dim=1) for name, part in zip(PARTS, heights, strict=True)}
+
+
+def followed_by(real: dict[str, Tensor], made: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
+    """Of each part of :func:`part_heights`: the correlation of what moves, and the slope of made on real."""
+    found = {}
+    for name, truth in real.items():
+        moved, ours = ((heights - heights.mean(dim=0)).flatten() for heights in (truth, made[name]))
+        slope = float((moved * ours).sum() / moved.square().sum().clamp_min(1e-12))
+        found[name] = (correlation(ours, moved), slope)
+    return found
 
 
 def box_around(points: Tensor, grow: float, size: Sequence[int]) -> tuple[slice, slice]:
@@ -196,6 +238,14 @@ def driven_table(clips: Sequence[DrivenClip]) -> str:
         lines.append(f"{clip.name[:23]:24}" + "".join(map(cell, values)) + f"   {clip.frames} frames")
     means = [[fmean(getattr(clip, kind)[region] for clip in clips) for kind in kinds] for region in REGIONS]
     lines.append(f"{'mean':24}" + "".join(map(cell, means)))
+    lines += [
+        "",
+        "How parts follow the film: correlation, and how far they move by what is real (repeated: 0, 0)",
+    ]
+    lines.append(f"{'clip':24}" + "".join(f"{part:>16}" for part in PARTS))
+    for clip in clips:
+        cells = (f"{r:10.2f}{slope:6.2f}" for r, slope in (clip.follows[part] for part in PARTS))
+        lines.append(f"{clip.name[:23]:24}" + "".join(cells))
     return "\n".join(lines)
 
 
