@@ -12,13 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fd2talk_core.face.fitting import BROWS
 from fd2talk_core.face.lids import LOWER_RIMS, UPPER_RIMS
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.face.rasterizer import vertex_normals
 from fd2talk_core.imaging import smoothstep
-
-UPPER_EDGE, LOWER_EDGE = (107, 66, 105, 63, 70), (55, 65, 52, 53, 46)
-"""MediaPipe's landmarks along the right brow, from the nose outward."""
 
 INNER_RISE, OUTER_RISE, FALL = 0.09, 0.08, 0.06
 """Decimetres by which coefficients of 1 move the inner part up, the outer part up, and all of it down."""
@@ -65,7 +63,7 @@ def _rise(model: FaceModel) -> Tensor:
     x, y, z = model.mean.unbind(-1)
     places = model.landmarks(model.mean[None])[0, :, :2]
     rim = _height_at(x.abs(), places[[*UPPER_RIMS[0], LOWER_RIMS[0][0], LOWER_RIMS[0][-1]]])
-    lower, upper = (_height_at(x.abs(), places[list(edge)]) for edge in (LOWER_EDGE, UPPER_EDGE))
+    lower, upper = (_height_at(x.abs(), places[list(edge)]) for edge in (BROWS[5:10], BROWS[:5]))
     below = _curve((y - rim) / (lower - rim), BELOW)
     within = torch.lerp(below, torch.ones_like(below), ((y - lower) / (upper - lower)).clamp(0, 1))
     along = torch.where(y < upper, within, _curve(y - upper, ABOVE))

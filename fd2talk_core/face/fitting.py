@@ -57,7 +57,7 @@ BROWS = (
     107, 66, 105, 63, 70, 55, 65, 52, 53, 46, 336, 296, 334, 293, 300, 285, 295, 282, 283, 276,
 )
 # fmt: on
-"""MediaPipe's landmarks along the edges of the brows, few of many."""
+"""MediaPipe's landmarks along the upper and the lower edge of the right brow, and of the left one."""
 BROW_WEIGHT, REFINED_BROW_WEIGHT = 4.0, 16.0
 """What they count, and beside a photometric term, which takes hair before a brow for it."""
 

@@ -72,13 +72,15 @@ class _Eye:
 
     def whole(self, shapes: Tensor) -> Tensor:
         """``[B]``: the blink that shuts the middle of this eye of shapes ``[B, V, 3]``."""
-        gap = shapes[:, self.corners, 1].flatten(1) @ self.weights.mT
-        return (gap / self.falls)[:, gap.shape[1] // 2].clamp_min(0)
+        return (self._gaps(shapes) / self.falls)[:, len(self.falls) // 2].clamp_min(0)
 
     def excess(self, shapes: Tensor) -> Tensor:
         """``[B, J]``: the part of a blink by which lids of shapes ``[B, V, 3]`` go past each other."""
-        gap = shapes[:, self.corners, 1].flatten(1) @ self.weights.mT
-        return (-OVERLAP - gap).clamp_min(0) / self.falls
+        return (-OVERLAP - self._gaps(shapes)).clamp_min(0) / self.falls
+
+    def _gaps(self, shapes: Tensor) -> Tensor:
+        """``[B, J]``: how far the upper rim's points stand over the lower rim."""
+        return shapes[:, self.corners, 1].flatten(1) @ self.weights.mT
 
 
 def stop_lids(face_model: FaceModel, shapes: Tensor) -> Tensor:

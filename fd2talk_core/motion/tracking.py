@@ -54,6 +54,8 @@ LOOK_MARGIN = 1.5
 LARGEST_TURN = 0.4
 """Radians by which the first frame may be turned from the usual one for its look to be looked for in all."""
 
+OPENING_FRAMES = 64
+"""Frames that tell how far open a person's eyes usually are."""
 SHUT = 0.2
 """Of an eye's usual opening, what the landmarks of shut lids keep."""
 BLINKING = (0.3, 0.6)
@@ -307,7 +309,7 @@ def read_motion(
         ),
     )
     expression, pose = smooth(filled[0], smooth_expression), smooth(filled[1], smooth_pose)
-    values = _with_blinks(filled[0].values, expression.values).clamp(0, 1)
+    values = with_blinks(filled[0].values, expression.values).clamp(0, 1)
     return DrivingMotion(expression.replace(values=values, rest=_rest(values)), pose, gaps)
 
 
@@ -326,11 +328,10 @@ class FaceFitter:
 
     def __init__(self, track: FaceTrack, face_model: FaceModel, identity: Tensor | None = None) -> None:
         self.face_model = face_model
-        seen = len(track.landmarks)
         usual = _usual(track.landmarks)
         self.transform, _ = frame_head(_face(track.landmarks[usual], track.blendshapes[usual]), face_model)
         if identity is None:
-            spread = torch.linspace(0, seen - 1, min(seen, IDENTITY_FRAMES)).round().long().unique()
+            spread = _spread(track, IDENTITY_FRAMES)
             ndc = self.transform.points_to_ndc(track.landmarks[spread])
             identity = fit_landmarks(ndc, face_model, track.blendshapes[spread]).identity
         self.identity = identity
@@ -359,9 +360,10 @@ class FaceFitter:
 
     def _usual_opening(self, track: FaceTrack) -> Tensor:
         """``[2]``: how far this person's eyes are open in most frames."""
-        ndc = self.transform.points_to_ndc(track.landmarks)
-        fit = fit_landmarks(ndc, self.face_model, track.blendshapes, self.identity)
-        return self._openings(ndc, fit.expression, fit.pose).median(dim=0).values
+        spread = _spread(track, OPENING_FRAMES)
+        ndc = self.transform.points_to_ndc(track.landmarks[spread])
+        fit = fit_landmarks(ndc, self.face_model, track.blendshapes[spread], self.identity)
+        return self._openings(ndc, fit.expression, fit.pose).median(dim=0).values.clamp_min(1e-6)
 
     def _openings(self, ndc: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
         return eye_openings(ndc, self.face_model, self.identity, expression, pose)
@@ -420,7 +422,13 @@ def face_look(frame: Tensor, face: Face) -> tuple[Tensor, Tensor]:
     return (brightness * 255).round().byte(), torch.tensor([square.x, square.y, square.side])
 
 
-def _with_blinks(values: Tensor, smoothed: Tensor) -> Tensor:
+def _spread(track: FaceTrack, count: int) -> Tensor:
+    """Numbers of at most so many seen frames, spread over all."""
+    seen = len(track.landmarks)
+    return torch.linspace(0, seen - 1, min(seen, count)).round().long().unique()
+
+
+def with_blinks(values: Tensor, smoothed: Tensor) -> Tensor:
     """The smoothed ``[F, 52]`` with its blinks as deep as they were: they last no longer than jitter."""
     blinks = torch.tensor([name.startswith("eyeBlink") for name in ARKIT_NAMES])
     least, most = BLINKING

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.fitting import BROWS
 from fd2talk_core.networks.checkpoint import SHIPPED
 from training.scorecard.driven import (
-    BROWS,
     LIDS,
     box_around,
     followed_by,
@@ -44,8 +44,7 @@ def test_what_follows_half_as_far_has_half_the_slope() -> None:
         points = still.repeat(40, 1, 1)
         points[:, [33, 133, 362, 263]] = torch.tensor([[0.0, 0], [0.3, 0], [0.7, 0], [1.0, 0]]).double()
         points[:, [10, 152]] = torch.tensor([[0.5, -1.0], [0.5, 2.0]]).double()
-        for brow in BROWS:
-            points[:, list(brow), 1] = -0.4 - amount * 0.1 * time.sin()[:, None]
+        points[:, list(BROWS), 1] = -0.4 - amount * 0.1 * time.sin()[:, None]
         for upper, lower in LIDS:
             points[:, [upper, lower], 0] = 0.2
             points[:, upper, 1], points[:, lower, 1] = -0.1 - amount * 0.05 * time.cos(), 0.1

@@ -34,7 +34,14 @@ from fd2talk_core.media import open_media
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.editing import smooth
 from fd2talk_core.motion.filming import numbered_by_shot
-from fd2talk_core.motion.tracking import SMOOTH_EXPRESSION, SMOOTH_POSE, FaceFitter, FaceTrack, face_look
+from fd2talk_core.motion.tracking import (
+    SMOOTH_EXPRESSION,
+    SMOOTH_POSE,
+    FaceFitter,
+    FaceTrack,
+    face_look,
+    with_blinks,
+)
 from fd2talk_core.networks.checkpoint import LARGEST_RESOLUTION
 
 from .films import Film, Pictures, open_film
@@ -423,7 +430,8 @@ def _smoothed(expression: Tensor, pose: Tensor, face_model: FaceModel) -> tuple[
     name = face_model.name
     of_face = CoefficientSequence("expression", expression, NATIVE_FPS, name, ARKIT_NAMES)
     of_head = CoefficientSequence("pose", pose, NATIVE_FPS, name, POSE_NAMES)
-    return smooth(of_face, SMOOTH_EXPRESSION).values.clamp(0, 1), smooth(of_head, SMOOTH_POSE).values
+    values = with_blinks(expression, smooth(of_face, SMOOTH_EXPRESSION).values).clamp(0, 1)
+    return values, smooth(of_head, SMOOTH_POSE).values
 
 
 def _sound(film: Film) -> Tensor | None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.fitting import BROWS
 from fd2talk_core.face.landmarks import FaceLandmarker, check_picture, pick_face
 from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.frames.decoding import decode_frames
@@ -42,8 +43,7 @@ REGIONS = {"face": (None, 0.1), "mouth": (MOUTH, 0.35), "eyes": (EYES, 0.1)}
 
 EYE_CORNERS = ((33, 133), (362, 263))
 LIDS = ((159, 145), (386, 374))
-BROWS = ((55, 107, 52, 105, 46, 70), (285, 336, 282, 334, 276, 300))
-"""MediaPipe's landmarks of the right and the left eye: its corners, the middle of its lids, its brow."""
+"""MediaPipe's landmarks of the right and the left eye: its corners, and the middle of its lids."""
 PARTS = ("lips", "lids", "brows")
 
 PROBE = 0.05
@@ -180,7 +180,7 @@ def part_heights(landmarks: Tensor) -> dict[str, Tensor]:
     lids = [(landmarks[:, upper] - landmarks[:, lower]).norm(dim=-1) / tall for upper, lower in LIDS]
     brows = [
         ((landmarks[:, list(brow)].mean(dim=1) - eye) * up).sum(dim=-1)
-        for brow, eye in zip(BROWS, (right, left), strict=True)
+        for brow, eye in ((BROWS[:10], right), (BROWS[10:], left))
     ]
     heights = ([lip_gap(landmarks)], lids, brows)
     return {name: torch.stack(part, dim=1) for name, part in zip(PARTS, heights, strict=True)}
