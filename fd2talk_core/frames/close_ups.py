@@ -425,7 +425,7 @@ class _Layers:
         edge: ``[F, 1, n, n]``, whether they are of what is drawn anew.
         seen, clear: ``[F, 1, n, n]``, whether the portrait shows their places, and whether clear of lids.
         rest: ``[F, n, n, 3]``, their places on the mean face.
-        from_lids: ``[F, 1, n, n]``, as the region's.
+        from_lids: ``[F, 1, n, n]``, as the region's; of a mouth ``[F, 0, n, n]``.
         kinds: ``[F, n, n]``, as the region's.
     """
 
@@ -622,11 +622,9 @@ class CloseUps:
         region, samples = sight.region, min(box.size * SUPERSAMPLE, SAMPLES)
         raster = region.rasterize(box.to_box(target), samples)
         inner = raster.look_up(region.inner, False)
-        attributes = [
-            self.portrait[0, region.vertices],
-            self.face_model.mean[region.vertices],
-            region.from_lids[:, None],
-        ]
+        attributes = [self.portrait[0, region.vertices], self.face_model.mean[region.vertices]]
+        if not region.is_mouth:
+            attributes.append(region.from_lids[:, None])
         found = raster.interpolate(torch.cat(attributes, dim=-1)[None], region.triangles)
         inside, outside = (layer[:, None].to(found) for layer in (inner, raster.covered & ~inner))
         seen, clear = (shown[:, None] for shown in sight.shows(found[..., :3], inner, same))

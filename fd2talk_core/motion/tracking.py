@@ -32,7 +32,7 @@ from ..face.landmarks import (
     pick_face,
     sample_square,
 )
-from ..face.lids import shut_lids
+from ..face.lids import BLINKS, shut_lids
 from ..face.model import FaceModel
 from ..face.names import ARKIT_NAMES, POSE_NAMES
 from ..face.photometry import LEVELS, LOOK_SIZE, SURFACES, Looks, PhotometricTerm
@@ -74,6 +74,7 @@ SMALLEST_FACE = 4
 _FITTED_TOGETHER = 256
 _REFINED_TOGETHER = 16
 _LISTED_GAPS = 6
+_IS_BLINK = [name in BLINKS for name in ARKIT_NAMES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -430,17 +431,15 @@ def _spread(track: FaceTrack, count: int) -> Tensor:
 
 def with_blinks(values: Tensor, smoothed: Tensor) -> Tensor:
     """The smoothed ``[F, 52]`` with its blinks as deep as they were: they last no longer than jitter."""
-    blinks = torch.tensor([name.startswith("eyeBlink") for name in ARKIT_NAMES])
     least, most = BLINKING
-    share = blinks * smoothstep((values - least) / (most - least))
+    share = torch.tensor(_IS_BLINK) * smoothstep((values - least) / (most - least))
     return torch.lerp(smoothed, values, share)
 
 
 def _rest(values: Tensor) -> Tensor:
     """The first of ``[F, 52]``, without a blink that the clip may start with."""
     first, usual = values[0], values.median(dim=0).values
-    blinks = torch.tensor([name.startswith("eyeBlink") for name in ARKIT_NAMES])
-    return torch.where(blinks & (first > usual + BLINK), usual, first)
+    return torch.where(torch.tensor(_IS_BLINK) & (first > usual + BLINK), usual, first)
 
 
 def _usual(landmarks: Tensor) -> int:

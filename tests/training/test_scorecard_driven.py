@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.fitting import BROWS
+from fd2talk_core.face.fitting import BROWS, EYE_RIMS
 from fd2talk_core.networks.checkpoint import SHIPPED
 from training.scorecard.driven import (
-    LIDS,
     box_around,
     followed_by,
     part_heights,
@@ -45,7 +44,7 @@ def test_what_follows_half_as_far_has_half_the_slope() -> None:
         points[:, [33, 133, 362, 263]] = torch.tensor([[0.0, 0], [0.3, 0], [0.7, 0], [1.0, 0]]).double()
         points[:, [10, 152]] = torch.tensor([[0.5, -1.0], [0.5, 2.0]]).double()
         points[:, list(BROWS), 1] = -0.4 - amount * 0.1 * time.sin()[:, None]
-        for upper, lower in LIDS:
+        for *_, upper, lower in EYE_RIMS:
             points[:, [upper, lower], 0] = 0.2
             points[:, upper, 1], points[:, lower, 1] = -0.1 - amount * 0.05 * time.cos(), 0.1
         return points

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fd2talk_core.errors import FD2TalkError
-from fd2talk_core.face.fitting import BROWS
+from fd2talk_core.face.fitting import BROWS, EYE_RIMS
 from fd2talk_core.face.landmarks import FaceLandmarker, check_picture, pick_face
 from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.frames.decoding import decode_frames
@@ -41,9 +41,6 @@ EYES = [33, 133, 159, 145, 263, 362, 386, 374, 70, 300]
 REGIONS = {"face": (None, 0.1), "mouth": (MOUTH, 0.35), "eyes": (EYES, 0.1)}
 """MediaPipe's landmarks of a region, and how much larger its box is on each side than they are."""
 
-EYE_CORNERS = ((33, 133), (362, 263))
-LIDS = ((159, 145), (386, 374))
-"""MediaPipe's landmarks of the right and the left eye: its corners, and the middle of its lids."""
 PARTS = ("lips", "lids", "brows")
 
 PROBE = 0.05
@@ -173,11 +170,11 @@ def part_heights(landmarks: Tensor) -> dict[str, Tensor]:
     """``[n, k]`` of each of PARTS in landmarks ``[n, 468 or 478, 2]``: how far the lips and each eye's lids
     are apart, by the face's height, and how high each brow stands over its eye, by the eyes' distance.
     """
-    right, left = (landmarks[:, list(corners)].mean(dim=1) for corners in EYE_CORNERS)
+    right, left = (landmarks[:, [outer, inner]].mean(dim=1) for outer, inner, *_ in EYE_RIMS)
     across = left - right
     up = torch.stack([across[:, 1], -across[:, 0]], dim=-1) / across.square().sum(dim=-1, keepdim=True)
     tall = (landmarks[:, FOREHEAD] - landmarks[:, CHIN]).norm(dim=-1)
-    lids = [(landmarks[:, upper] - landmarks[:, lower]).norm(dim=-1) / tall for upper, lower in LIDS]
+    lids = [(landmarks[:, upper] - landmarks[:, lower]).norm(dim=-1) / tall for *_, upper, lower in EYE_RIMS]
     brows = [
         ((landmarks[:, list(brow)].mean(dim=1) - eye) * up).sum(dim=-1)
         for brow, eye in ((BROWS[:10], right), (BROWS[10:], left))
