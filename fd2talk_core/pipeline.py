@@ -52,6 +52,7 @@ from .motion.lip_keys import LipKeys, apply_lip_keys, lip_keys_of_track
 from .motion.sampling import sample_motion, take_blinks
 from .motion.tracking import MissingPolicy, follow_face, read_motion
 from .networks.checkpoint import find_checkpoint
+from .networks.latent_flow import LatentFlowUNet
 from .progress import Callback
 from .segments import BLOCK, Segment
 from .timing import frame_count
@@ -363,12 +364,17 @@ class FD2TalkPipeline:
         marks = ClipMarks.of(*sampled, *shown, label=(label, label_corner, label_size))
         moving = PortraitMotion.of(reference.face, expression, pose, motion_mode, self.face_model)
         part = None if segment is None else Segment(*segment, moving.num_frames)
+        heard = None
+        if isinstance(self.unet, LatentFlowUNet) and self.unet.hears and sound is not None:
+            features = self.audio_encoder.encode(*sound, fps, callback=report("audio"))
+            heard = features.on_frames(moving.num_frames)
 
         def made(motion: PortraitMotion, callback: Callback | None) -> Iterator[Tensor]:
             latents = iter_latents(
                 self.unet,
                 reference,
                 motion,
+                heard=heard,
                 seed=seed,
                 steps=frame_steps,
                 eta=eta,

@@ -16,7 +16,7 @@ from ..fd2talk_core.marks.defaults import CORNERS, LABEL_SIZE
 from ..fd2talk_core.timing import check_fps
 from . import host
 from .checkpoints import CheckpointNode
-from .types import Expression, PortraitReference, Pose, advanced, label_inputs, schema
+from .types import Expression, Features, PortraitReference, Pose, advanced, label_inputs, schema
 
 if TYPE_CHECKING:
     from ..fd2talk_core.frames.portrait_motion import PortraitMotion
@@ -125,6 +125,12 @@ class FD2TalkUNetSampler(CheckpointNode):
                         "the same.",
                     )
                 ),
+                Features.Input(
+                    "features",
+                    optional=True,
+                    tooltip="What the recording says, from Load Audio (wav2vec 2.0). Only a checkpoint that "
+                    "makes the lips from the sound (DAWN) needs it; 'tiny' does not.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(
@@ -148,6 +154,7 @@ class FD2TalkUNetSampler(CheckpointNode):
         eta=0.0,
         noise_mode="shared",
         frames_per_batch=0,
+        features=None,
     ) -> io.NodeOutput:
         check_choice(noise_mode, "noise_mode", NOISE_MODES)
         from ..fd2talk_core.frames.denoising import sample_latents
@@ -159,6 +166,7 @@ class FD2TalkUNetSampler(CheckpointNode):
             unet,
             reference,
             motion,
+            heard=None if features is None else features.on_frames(motion.num_frames),
             seed=seed,
             steps=steps or None,
             eta=eta,

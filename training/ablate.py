@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,16 +27,28 @@ from fd2talk_core.configs import load_network
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.files import replacing
-from fd2talk_core.motion.sampling import sample_motion
+from fd2talk_core.motion.sampling import sample_motion, sample_pose_and_blinks
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import SHIPPED, load_checkpoint
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip
 from fd2talk_core.terminal import run_command
 
+from .drawing import save_grid
 from .everything import ROOT, Run, make_corpus
-from .measures import MILLIMETRES, lip_vertex_error
+from .held_out import HeldOutVideo
+from .measures import (
+    MILLIMETRES,
+    beat_alignment,
+    blink_rate,
+    lip_vertex_error,
+    pose_diversity,
+    pose_range,
+)
 from .mouths import mouth_basis
-from .scorecard.motion import measure_motion
-from .sources import copy_weights, load_speech, need_weights
+from .scorecard.motion import frame_energy, measure_motion
+from .sources import SpeechSet, VideoSet, copy_weights, load_speech, load_videos, need_weights
+from .stages.latent_flow import NETWORK
+from .stages.pose_blink import LIDS
 from .trainer import load_section
 
 DOCUMENT = ROOT / "docs" / "ablations.md"
@@ -55,11 +67,12 @@ class Variant:
     Attributes:
         key: names its folder.
         title: names it in the tables.
-        stage: that is trained, ``motion`` or ``unet``.
+        stage: that is trained: ``motion``, ``unet``, ``pbnet`` or ``flow``; empty for the set that ships.
         settings: what differs from the full model, as ``--set`` takes it.
         of: the row whose networks it samples otherwise; nothing is trained then.
         guidance: of its sampling (FaceTalk Eq. 10).
         ours: whether the paper has no such row.
+        table: that it stands in; empty for that of its stage.
     """
 
     key: str
@@ -69,6 +82,12 @@ class Variant:
     of: str = ""
     guidance: float = 1.0
     ours: bool = False
+    table: str = ""
+
+    @property
+    def place(self) -> str:
+        """The table that it stands in."""
+        return self.table or self.stage
 
 
 MOTION = (
@@ -86,7 +105,7 @@ MOTION = (
         "longer",
         "clips of 50 to 75 frames in the second half (DAWN)",
         "motion",
-        ("longer_from=50", "longer_to=75", "longer_after=4800"),
+        ("longer_from=50", "longer_to=75", "longer_after=9600"),
         ours=True,
     ),
     Variant(
@@ -112,7 +131,35 @@ FRAMES = (
         ours=True,
     ),
 )
-VARIANTS = (*MOTION, *FRAMES)
+HEADS = (
+    Variant("posedit", "PoseDiT, and lids by ExpDiT (FD2Talk)", "motion", of="full", table="heads"),
+    Variant("pbnet", "PBNet: a transformer VAE (DAWN)", "pbnet", table="heads"),
+    Variant("pbnet_plain", "PBNet without L_GAN", "pbnet", ("adversarial_weight=0",), table="heads"),
+)
+VIDEOS = (
+    Variant(
+        "frame_wise",
+        "frame by frame: φ₁, φ₂, of every fourth frame (FD2Talk)",
+        "unet",
+        ("pictures=2400", "train.steps=20000", "train.minutes=12"),
+        table="videos",
+    ),
+    Variant("flow", "all frames at once, from sound, pose, lids (DAWN)", "flow", table="videos"),
+    Variant(
+        "flow_of_motion",
+        "all frames at once, from β and p",
+        "flow",
+        ("hears=false",),
+        ours=True,
+        table="videos",
+    ),
+    Variant("shipped_latents", "the set that ships, its latents alone", "", ours=True, table="videos"),
+    Variant("shipped", "the set that ships", "", ours=True, table="videos"),
+)
+VARIANTS = (*MOTION, *FRAMES, *HEADS, *VIDEOS)
+TABLES = ("motion", "unet", "heads", "videos")
+GENERATOR = "latent_flow"
+"""The stage before ``flow``, which all its rows share."""
 
 
 @dataclass(frozen=True)
@@ -123,22 +170,26 @@ class Bench:
         out: folder of everything that is made.
         data: with shards for training and held out.
         base: a weights folder, whose :data:`FROZEN` networks all rows take.
+        videos: with shards of talking videos, for training and held out.
         config: name or path of the configuration.
         steps: of a stage, over what the configuration says; empty keeps that.
         threads: of the processor, for each training; None takes all.
-        seeds, frame_seeds: trainings of each row of motion and of frames.
+        seeds, frame_seeds: trainings of each row of motion and heads, and of frames and videos.
         clips: held-out recordings that motion is measured on.
+        frames: of each held-out video that are made.
     """
 
     out: Path
     data: Path
     base: Path
+    videos: Path
     config: str = "ablate"
     steps: Mapping[str, int] = field(default_factory=dict)
     threads: int | None = None
     seeds: int = 3
     frame_seeds: int = 1
     clips: int = 16
+    frames: int = 50
 
     def folder(self, variant: Variant, seed: int) -> Path:
         """Of one row and seed."""
@@ -146,7 +197,9 @@ class Bench:
 
     def seeds_of(self, variant: Variant) -> range:
         """That a row is trained with."""
-        return range(self.seeds if variant.stage == "motion" else self.frame_seeds)
+        if not variant.stage:
+            return range(1)
+        return range(self.seeds if variant.place in ("motion", "heads") else self.frame_seeds)
 
 
 def train_row(bench: Bench, variant: Variant, seed: int) -> dict[str, Any]:
@@ -156,34 +209,56 @@ def train_row(bench: Bench, variant: Variant, seed: int) -> dict[str, Any]:
         FD2TalkError: when the stage fails; it has told why itself.
     """
     folder = bench.folder(variant, seed)
+    data = bench.videos if variant.place == "videos" else bench.data
     report = folder / "runs" / "row" / variant.stage / "report.json"
     if not report.exists():
-        weights = folder / "weights"
         for network in FROZEN:
             need_weights(bench.base, network, f"training.{network}")
-        copy_weights(bench.base, weights, FROZEN)
-        _share_features(bench, report.parent)
-        options: list[object] = ["--config", bench.config, "--data", bench.data, "--weights", weights]
-        options += ["--runs", folder / "runs", "--run", "row", "--seed", seed]
-        for setting in variant.settings:
-            options += ["--set", setting]
-        if variant.stage in bench.steps:
-            options += ["--steps", bench.steps[variant.stage]]
-        if bench.threads is not None:
-            options += ["--threads", bench.threads]
-        print(f"$ python -m training.{variant.stage}", *options, flush=True)
-        # in this process: to start one costs more than a small row
-        stage = import_module(f".stages.{variant.stage}", __package__)
-        if stage.main([str(option) for option in options]):
-            raise FD2TalkError(f"The row {variant.key} failed; what it said stands above.")
+        if variant.stage == "flow":
+            copy_weights(_flow_generator(bench), folder / "weights", (NETWORK, "autoencoder"))
+        copy_weights(bench.base, folder / "weights", FROZEN)
+        _train(bench, variant.stage, folder, data, seed, variant.settings)
     return json.loads(report.read_text(encoding="utf-8"))
 
 
+def _flow_generator(bench: Bench) -> Path:
+    """Weights with the latent flow generator that the rows of videos share, trained once."""
+    folder = bench.out / GENERATOR
+    if not (folder / "runs" / "row" / GENERATOR / "report.json").exists():
+        copy_weights(bench.base, folder / "weights", FROZEN)
+        _train(bench, GENERATOR, folder, bench.videos, 0, ())
+    return folder / "weights"
+
+
+def _train(bench: Bench, stage: str, folder: Path, data: Path, seed: int, settings: Sequence[str]) -> None:
+    """A stage in a folder of its own."""
+    _share_features(bench, folder / "runs" / "row" / stage)
+    options: list[object] = ["--config", bench.config, "--data", data, "--weights", folder / "weights"]
+    options += ["--runs", folder / "runs", "--run", "row", "--seed", seed]
+    for setting in settings:
+        options += ["--set", setting]
+    if stage in bench.steps:
+        options += ["--steps", bench.steps[stage]]
+    if bench.threads is not None:
+        options += ["--threads", bench.threads]
+    print(f"$ python -m training.{stage}", *options, flush=True)
+    # in this process: to start one costs more than a small row
+    module = import_module(f".stages.{_MODULES.get(stage, stage)}", __package__)
+    if module.main([str(option) for option in options]):
+        raise FD2TalkError(f"The stage {stage} failed; what it said stands above.")
+
+
+_MODULES = {"pbnet": "pose_blink"}
+"""Stages whose module has another name."""
+
+
 def _share_features(bench: Bench, run: Path) -> None:
-    """Audio features are the same for all rows, and named after what they are of."""
+    """Audio features and pictures' latents are the same for all rows, and named after what they are of."""
     run.mkdir(parents=True, exist_ok=True)
-    for kept in (bench.out / "rows").glob("*/runs/row/motion/features-*.safetensors"):
-        if not (run / kept.name).exists():
+    for name in ("features", "latents", "held-out"):
+        for kept in bench.out.glob(f"**/runs/row/*/{name}-*.safetensors"):
+            if (run / kept.name).exists():
+                continue
             with replacing(run / kept.name) as partial:
                 shutil.copyfile(kept, partial)
 
@@ -210,6 +285,20 @@ MEASURES = {
         Measure("beats", "Beat Align", "high"),
     ),
     "unet": (Measure("psnr", "PSNR (dB)", "high"), Measure("ssim", "SSIM", "high")),
+    "heads": (
+        Measure("turning", "head over time (rad)", ""),
+        Measure("diversity", "head over samples (rad)", ""),
+        Measure("beats", "Beat Align", ""),
+        Measure("blinks", "blinks a minute", ""),
+        Measure("likeness", "likeness to people's", "high"),
+    ),
+    "videos": (
+        Measure("psnr", "PSNR on the face (dB)", "high"),
+        Measure("ssim", "SSIM on the face", "high"),
+        Measure("mouth", "PSNR of the mouth (dB)", "high"),
+        Measure("hidden", "PSNR where hidden (dB)", "high"),
+        Measure("flicker", "flicker (255ths)", "low"),
+    ),
 }
 CLAIMS = {
     "joint": ("correlation", "lip_vertices_mm", "p_sync", "diversity", "beats"),
@@ -229,8 +318,12 @@ def measure_row(
     kept = bench.folder(variant, seed) / f"measures-{variant.key}.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
-    if variant.stage == "motion":
+    if variant.place == "motion":
         found = _measure_motion(bench, variant, seed)
+    elif variant.place == "heads":
+        found = _measure_heads(bench, variant, seed)
+    elif variant.place == "videos":
+        found = _measure_videos(bench, variant, seed)
     else:
         metrics = report["metrics"]
         found = {
@@ -251,14 +344,8 @@ def _measure_motion(bench: Bench, variant: Variant, seed: int) -> dict[str, dict
         kind: load_network(kind, need_weights(folder / "weights", kind, "training.motion"), face_model.name)
         for kind in ("expression", "pose")
     }
-    encoder = AudioEncoder.from_pretrained(
-        need_weights(bench.base, "audio_encoder", "training.audio_encoder")
-    )
     expert = load_checkpoint(bench.base / "lip_expert.safetensors", LipExpert, face_model.name)
-    _, held_out, _ = load_speech(bench.data, face_model)
-    held_out = held_out.with_features(
-        encoder, folder / "runs" / "row" / "motion"
-    )  # kept there by the training
+    held_out = _heard(bench, load_speech(bench.data, face_model)[1], folder / "runs" / "row" / "motion")
     basis = mouth_basis(face_model)
     rows: dict[str, list[dict[str, float]]] = {"row": [], _TRUTH: [], _CHANCE: []}
     for clip in held_out.clips[: bench.clips]:
@@ -298,6 +385,98 @@ def _measure_motion(bench: Bench, variant: Variant, seed: int) -> dict[str, dict
     return {row: {key: fmean(clip[key] for clip in clips) for key in clips[0]} for row, clips in rows.items()}
 
 
+Heard = TypeVar("Heard", SpeechSet, VideoSet)
+
+
+def _heard(bench: Bench, given: Heard, kept: Path) -> Heard:
+    """Recordings or videos with what the audio encoder hears in them, which a training has kept."""
+    path = need_weights(bench.base, "audio_encoder", "training.audio_encoder")
+    return given.with_features(AudioEncoder.from_pretrained(path), kept)
+
+
+@torch.no_grad()
+def _measure_heads(bench: Bench, variant: Variant, seed: int) -> dict[str, dict[str, float]]:
+    """Held-out recordings: the head and the lids that a row's networks give them, and people's own."""
+    folder = bench.folder(variant, seed)
+    face_model = default_face_model()
+    pose = load_network("pose", need_weights(folder / "weights", "pose", "training.pbnet"), face_model.name)
+    lids_of = None
+    if variant.stage == "motion":
+        path = need_weights(folder / "weights", "expression", "training.motion")
+        lids_of = load_network("expression", path, face_model.name)
+    kept = folder / "runs" / "row" / variant.stage
+    held_out = _heard(bench, load_speech(bench.data, face_model)[1], kept)
+    rows: dict[str, list[dict[str, float]]] = {"row": [], _TRUTH: []}
+    for clip in held_out.clips[: bench.clips]:
+        clip = clip.first(SECONDS)
+        heard = clip.audio_features()
+        poses, blinks = [], []
+        for sample in range(SAMPLES):
+            if lids_of is None:
+                moved, lids = sample_pose_and_blinks(pose, heard, seed=sample)
+                lid = lids[:, 0]
+            else:
+                moved = sample_motion(pose, heard, kind="pose", seed=sample)
+                expression = sample_motion(lids_of, heard, kind="expression", seed=sample)
+                lid = expression.values[:, LIDS[0]]
+            poses.append(moved.values)
+            blinks.append(blink_rate(lid, clip.fps))
+        loudness = frame_energy(clip.waveform, clip.num_frames, clip.fps)
+        rows["row"].append(
+            {
+                "turning": fmean(map(pose_range, poses)),
+                "diversity": pose_diversity(torch.stack(poses)),
+                "beats": fmean(beat_alignment(one, loudness, clip.fps) for one in poses),
+                "blinks": fmean(blinks),
+            }
+        )
+        rows[_TRUTH].append(
+            {
+                "turning": pose_range(clip.pose),
+                # two people who say the same differ as two recordings do
+                "diversity": pose_range(clip.pose),
+                "beats": beat_alignment(clip.pose, loudness, clip.fps),
+                "blinks": blink_rate(clip.expression[:, LIDS[0]], clip.fps),
+            }
+        )
+    means = {
+        row: {key: fmean(clip[key] for clip in clips) for key in clips[0]} for row, clips in rows.items()
+    }
+    pairs = [(means["row"][key], true) for key, true in means[_TRUTH].items()]
+    means["row"]["likeness"] = fmean(min(a, b) / max(a, b) if max(a, b) > 0 else 1.0 for a, b in pairs)
+    means[_TRUTH]["likeness"] = 1.0
+    return means
+
+
+@torch.no_grad()
+def _measure_videos(bench: Bench, variant: Variant, seed: int) -> dict[str, dict[str, float]]:
+    """Held-out videos, made from their first frame, their motion and their sound."""
+    weights = bench.folder(variant, seed) / "weights" if variant.stage else bench.base
+    face_model = default_face_model()
+    unet = load_network("unet", need_weights(weights, "unet", "training.flow"), face_model.name)
+    autoencoder = load_checkpoint(
+        need_weights(weights, "autoencoder", "training.autoencoder"), FrameAutoencoder
+    )
+    kept = bench.out / "heard"
+    kept.mkdir(parents=True, exist_ok=True)
+    videos = _heard(bench, load_videos(bench.videos, face_model)[1], kept)
+    rows: dict[str, list[dict[str, float]]] = {"row": [], _CHANCE: []}
+    strips = []
+    for number in range(len(videos.videos)):
+        video, reference = HeldOutVideo.of(videos, number, bench.frames, autoencoder, face_model)
+        made = video.made_by(
+            unet, autoencoder, reference, face_model, detail=1.0 if variant.key == "shipped" else 0.0
+        )
+        rows["row"].append(asdict(video.measure(made)))
+        rows[_CHANCE].append(asdict(video.measure(video.truth[:1].expand_as(made))))
+        shown = torch.linspace(0, len(made) - 1, 6).round().long()
+        strips += [video.truth[shown], made[shown]]
+    folder = bench.folder(variant, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_grid(strips[:12], folder / f"{variant.key}.png")
+    return {row: {key: fmean(one[key] for one in found) for key in found[0]} for row, found in rows.items()}
+
+
 # ---- telling -----------------------------------------------------------------------------------------------
 
 Results = dict[str, list[dict[str, dict[str, float]]]]
@@ -314,12 +493,12 @@ def cell(values: Sequence[float]) -> str:
 def ablation_table(stage: str, results: Results) -> list[str]:
     """Markdown: a line a row, then the truth and chance."""
     measures = MEASURES[stage]
-    arrows = {"high": "↑", "low": "↓"}
+    arrows = {"high": " ↑", "low": " ↓", "": ""}
     lines = [
-        "| row | " + " | ".join(f"{m.title} {arrows[m.best]}" for m in measures) + " |",
+        "| row | " + " | ".join(f"{m.title}{arrows[m.best]}" for m in measures) + " |",
         "| --- |" + " --- |" * len(measures),
     ]
-    shown = [variant for variant in VARIANTS if variant.stage == stage and results.get(variant.key)]
+    shown = [variant for variant in VARIANTS if variant.place == stage and results.get(variant.key)]
 
     def line(title: str, key: str, row: str) -> str:
         cells = (
@@ -333,8 +512,9 @@ def ablation_table(stage: str, results: Results) -> list[str]:
     names = {
         "motion": "chance: a still mouth, sound of another moment",
         "unet": "chance: the portrait copied",
+        "videos": "chance: the portrait copied",
     }
-    if shown:
+    if shown and stage in names:
         lines.append(line(names[stage], shown[0].key, _CHANCE))
     return lines
 
@@ -364,16 +544,18 @@ def document(
         "# Ablations",
         "",
         f"Made by `python -m training.ablate`, configuration `{bench.config}`: FD2Talk's Tables 2 and 3 on "
-        "our own corpus, and rows of ours. All rows of a table have the same data, steps and widths. "
-        "Values are means and deviations over training seeds.",
+        "our own corpus, DAWN's parts beside them, and rows of ours. All rows of a table have the same data "
+        "and the same steps (of videos, the same minutes). Values are means and deviations over seeds.",
         "",
         *([note, ""] if note else []),
     ]
     for stage, title in (
         ("motion", "Motion (Table 2, first row; Table 3)"),
         ("unet", "Frames (Table 2, second row)"),
+        ("heads", "Head and blinks: PoseDiT and PBNet (DAWN Sec. 3.4)"),
+        ("videos", "All frames at once: latent flow (DAWN Sec. 3.2, 3.3)"),
     ):
-        shown = [v for v in VARIANTS if v.stage == stage and results.get(v.key)]
+        shown = [v for v in VARIANTS if v.place == stage and results.get(v.key)]
         if not shown:
             continue
         full = shown[0].key
@@ -405,7 +587,9 @@ _CAVEATS = (
 
 def _budget(stage: str, reports: Mapping[str, list[Mapping[str, Any]]]) -> str:
     """What a row cost, in words."""
-    own = [report for v in VARIANTS if v.stage == stage for report in reports.get(v.key, ())]
+    own = [report for v in VARIANTS if v.place == stage for report in reports.get(v.key, ())]
+    if not own:
+        return "Nothing was trained for these rows."
     steps = sorted({report["steps"] for report in own})
     minutes = [report["seconds"] / 60 for report in own]
     data = own[0]["trained_on"].partition("; seed")[0]
@@ -421,10 +605,10 @@ def ablate(bench: Bench, variants: Sequence[Variant], page: Path, note: str) -> 
     reports: dict[str, list[Mapping[str, Any]]] = {}
     everything = [(variant, seed) for variant in variants for seed in bench.seeds_of(variant)]
     # one seed of all rows first, so that a run that is stopped early still compares
-    for variant, seed in sorted(everything, key=lambda row: (row[0].stage != "motion", row[1])):
-        report = train_row(bench, variant, seed)
+    for variant, seed in sorted(everything, key=lambda row: (TABLES.index(row[0].place), row[1])):
+        report = train_row(bench, variant, seed) if variant.stage else {}
         results.setdefault(variant.key, []).append(measure_row(bench, variant, seed, report))
-        if not variant.of:
+        if report and not variant.of:
             reports.setdefault(variant.key, []).append(report)
         with replacing(page) as partial:
             partial.write_text(document(bench, results, reports, note), encoding="utf-8")
@@ -447,8 +631,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--base", type=Path, default=SHIPPED / "tiny", help=f"weights folder with {', '.join(FROZEN)}"
     )
     parser.add_argument("--rows", nargs="+", metavar="ROW", help=f"some of: {names}; all by default")
-    parser.add_argument("--seeds", type=int, default=3, help="of the rows of motion")
-    parser.add_argument("--frame-seeds", type=int, default=1, help="of the rows of frames")
+    parser.add_argument(
+        "--videos", type=Path, help="folder of shards with talking videos; made into OUT/videos by default"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="of the rows of motion and heads")
+    parser.add_argument("--frame-seeds", type=int, default=1, help="of the rows of frames and videos")
     parser.add_argument(
         "--steps", action="append", default=[], metavar="STAGE=STEPS", help="budget of every row of a stage"
     )
@@ -476,6 +663,7 @@ def _ablate(given: argparse.Namespace) -> str:
         out=given.out,
         data=given.data or given.out / "data",
         base=given.base,
+        videos=given.videos or given.out / "videos",
         config=given.config,
         steps=dict(map(_steps, given.steps)),
         threads=given.threads,
@@ -483,17 +671,23 @@ def _ablate(given: argparse.Namespace) -> str:
         frame_seeds=given.frame_seeds,
         clips=given.clips,
     )
-    if given.data is None:
-        run = Run(given.config, "ablate", given.out, bench.data, given.base, 0, 1, given.workers)
-        make_corpus(run, load_section(given.config, "corpus"))
+    wanted = {known[row].place for row in rows}
+    for place, own, section, tables in (
+        (bench.data, given.data, "corpus", {"motion", "unet", "heads"}),
+        (bench.videos, given.videos, "videos", {"videos"}),
+    ):
+        if own is None and wanted & tables:
+            run = Run(given.config, "ablate", given.out, place, given.base, 0, 1, given.workers)
+            make_corpus(run, load_section(given.config, section))
     return ablate(bench, [known[row] for row in known if row in rows], given.document, given.note)
 
 
 def _steps(text: str) -> tuple[str, int]:
     stage, _, value = text.partition("=")
-    if stage in MEASURES and value.isdecimal() and int(value) > 0:
+    stages = (*dict.fromkeys(variant.stage for variant in VARIANTS if variant.stage), GENERATOR)
+    if stage in stages and value.isdecimal() and int(value) > 0:
         return stage, int(value)
-    raise FD2TalkError(f"--steps takes STAGE=STEPS with a stage of {', '.join(MEASURES)}, not {text!r}.")
+    raise FD2TalkError(f"--steps takes STAGE=STEPS with a stage of {', '.join(stages)}, not {text!r}.")
 
 
 if __name__ == "__main__":

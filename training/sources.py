@@ -509,21 +509,87 @@ def _stored_wav(member: Stored) -> tuple[Tensor, int]:
     return torch.from_numpy(mapped.reshape(-1, channels).mean(axis=1, dtype=np.float32) / 32768), sample_rate
 
 
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A recording whose every frame is a picture.
+
+    Attributes:
+        clip: its sound and motion.
+        frames: numbers of its frames in a set of pictures.
+    """
+
+    clip: SpeechClip
+    frames: range
+
+
+@dataclass(frozen=True, eq=False)
+class VideoSet:
+    """Talking videos.
+
+    Attributes:
+        videos: each of one person.
+        pictures: all frames of all of them.
+    """
+
+    videos: tuple[Video, ...]
+    pictures: PictureSet
+
+    @property
+    def speech(self) -> SpeechSet:
+        """Sound and motion of the videos, in their order."""
+        return SpeechSet(tuple(video.clip for video in self.videos))
+
+    def with_features(self, encoder: AudioEncoder, folder: Path | None = None) -> VideoSet:
+        """As :meth:`SpeechSet.with_features`."""
+        heard = self.speech.with_features(encoder, folder).clips
+        videos = zip(self.videos, heard, strict=True)
+        return replace(self, videos=tuple(replace(video, clip=clip) for video, clip in videos))
+
+
+def load_videos(data: Path, face_model: FaceModel) -> tuple[VideoSet, VideoSet, str]:
+    """The videos in a folder of shards, for training and held out, and what they are in words. Silent ones
+    are left out.
+
+    Raises:
+        FD2TalkError: when there are none, they are of another face model, or are not at 25 frames a second.
+    """
+    found = []
+    for key, members in find_shards(data, "videos-*.tar"):
+        if "wav" not in members:
+            continue
+        clip, person = speech_clip(key, members), _person(key, members)
+        _check_labels(person, face_model, data)
+        if clip.num_frames != len(person.encoded):
+            raise FD2TalkError(
+                f"The video {key} in {data} has {len(person.encoded)} pictures, but {clip.num_frames} frames "
+                f"at {NATIVE_FPS:g} a second."
+            )
+        found.append((clip, person))
+    parts = _parted(found, _split([person.name for _, person in found]), data)
+    train, held_out = (_filmed(part) for part in parts)
+    return train, held_out, f"{len(train.pictures)} frames of {len(train.videos)} talking videos"
+
+
+def _filmed(samples: Sequence[tuple[SpeechClip, _Person]]) -> VideoSet:
+    videos, first = [], 0
+    for clip, _ in samples:
+        videos.append(Video(clip, range(first, first + clip.num_frames)))
+        first += clip.num_frames
+    return VideoSet(tuple(videos), _joined([person for _, person in samples]))
+
+
 def load_pictures(data: Path, face_model: FaceModel) -> tuple[PictureSet, PictureSet, str]:
-    """The pictures in a folder of shards, for training and held out, and what they are in words.
+    """The pictures in a folder of shards, for training and held out, and what they are in words. Where there
+    are none, the frames of its videos.
 
     Raises:
         FD2TalkError: when there are none, or they are of another face model.
     """
-    people = [_person(key, members) for key, members in find_shards(data, "frames-*.tar")]
+    frames, videos = "frames-*.tar", "videos-*.tar"
+    only_videos = not any(data.rglob(frames)) and any(data.rglob(videos))
+    people = [_person(key, members) for key, members in find_shards(data, videos if only_videos else frames)]
     for person in people:
-        _check_width(person.name, person.expression, person.identity[0], face_model, data)
-    for person in people:
-        if person.face_model not in (None, face_model.digest):
-            raise FD2TalkError(
-                f"The pictures {person.name} in {data} were labelled with another version of the face model "
-                f"{face_model.name!r}, whose mesh does not lie on them; make them anew."
-            )
+        _check_labels(person, face_model, data)
     train, held_out = (
         _joined(part) for part in _parted(people, _split([person.name for person in people]), data)
     )
@@ -558,6 +624,15 @@ def _person(key: str, members: dict[str, Stored]) -> _Person:
             f"The pictures {key} in the data are broken or lack a part ({_reason(error)})."
         ) from error
     return _Person(key, encoded, identity, expression, pose, clips, about.get("face_model"))
+
+
+def _check_labels(person: _Person, face_model: FaceModel, data: Path) -> None:
+    _check_width(person.name, person.expression, person.identity[0], face_model, data)
+    if person.face_model not in (None, face_model.digest):
+        raise FD2TalkError(
+            f"The pictures {person.name} in {data} were labelled with another version of the face model "
+            f"{face_model.name!r}, whose mesh does not lie on them; make them anew."
+        )
 
 
 def _joined(people: Sequence[_Person]) -> PictureSet:

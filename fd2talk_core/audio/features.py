@@ -66,3 +66,19 @@ class AudioFeatures:
     def num_frames(self) -> int:
         """F = round(duration · fps), frames of the video; at least one, so that a click makes a picture."""
         return max(1, frame_count(self.duration, self.fps))
+
+    def on_frames(self, count: int) -> Tensor:
+        """``[count, D_a]``: what is heard in each frame of a video of so many frames.
+
+        Raises:
+            FD2TalkError: when the video is of another length than the sound.
+        """
+        if abs(count - self.num_frames) > 1:
+            raise FD2TalkError(
+                f"The audio features are of {self.num_frames} frames, but the motion has {count}: make both "
+                "from one sound."
+            )
+        if count == self.num_native_frames:
+            return self.features
+        along = self.features.T[None]
+        return torch.nn.functional.interpolate(along, size=count, mode="linear", align_corners=False)[0].T

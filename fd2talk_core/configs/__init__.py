@@ -23,6 +23,11 @@ _CLASSES = {
     "autoencoder": ("networks.autoencoder", "FrameAutoencoder"),
     "unet": ("networks.unet", "FrameUNet"),
 }
+_ALTERNATIVES = {
+    "pose": ("networks.pose_blink", "PoseBlinkNetwork"),
+    "unet": ("networks.latent_flow", "LatentFlowUNet"),
+}
+"""Of another class, which does the same work."""
 
 
 def network_class(network: str) -> type[nn.Module]:
@@ -36,15 +41,17 @@ def network_class(network: str) -> type[nn.Module]:
 def load_network(network: str, path: Path | str, face_model: str | None = None) -> nn.Module:
     """A network of this name from its file, see :func:`~fd2talk_core.networks.checkpoint.load_checkpoint`.
 
-    The pose may be a :class:`~fd2talk_core.networks.pose_blink.PoseBlinkNetwork` as well.
+    The pose may be a :class:`~fd2talk_core.networks.pose_blink.PoseBlinkNetwork` as well, and the UNet a
+    :class:`~fd2talk_core.networks.latent_flow.LatentFlowUNet`: what DAWN has in their places.
 
     Raises:
         FD2TalkError: also for a motion transformer that predicts something else: expression and pose are of
             one class.
     """
     wanted = network_class(network)
-    if network == "pose" and read_header(path)[0] == "PoseBlinkNetwork":
-        wanted = import_module("..networks.pose_blink", __name__).PoseBlinkNetwork
+    if network in _ALTERNATIVES and read_header(path)[0] == _ALTERNATIVES[network][1]:
+        module, name = _ALTERNATIVES[network]
+        wanted = getattr(import_module(f"..{module}", __name__), name)
     loaded = load_checkpoint(path, wanted, face_model)
     kind = loaded.config.kind if network in ("expression", "pose") else network
     if kind not in (network, "joint"):

@@ -16,11 +16,13 @@ from ..checks import checked
 from ..errors import FD2TalkError
 from ..metering import stage
 from ..networks.diffusion import NoiseMode, ddim_sample, frame_noise, sampling_timesteps
+from ..networks.latent_flow import LatentFlowUNet
 from ..networks.precision import fast_math
 from ..networks.unet import ConditionCache, FrameUNet
 from ..progress import Callback
 from .batches import free_memory, in_batches
 from .conditioning import Corresponder, align_portrait
+from .flow_denoising import STRETCH, FlowDenoiser
 from .portrait_motion import PortraitMotion
 from .reference import Reference
 
@@ -38,7 +40,7 @@ up).
 
 
 def sample_latents(
-    unet: FrameUNet, reference: Reference, motion: PortraitMotion, **options: object
+    unet: FrameUNet | LatentFlowUNet, reference: Reference, motion: PortraitMotion, **options: object
 ) -> Tensor:
     """The latents of a whole clip, ``[F, d, h, w]`` float32 on the CPU; arguments as :func:`iter_latents`."""
     # filled as chunks come: joining them at the end would hold the clip twice
@@ -52,10 +54,11 @@ def sample_latents(
 
 @checked
 def iter_latents(
-    unet: FrameUNet,
+    unet: FrameUNet | LatentFlowUNet,
     reference: Reference,
     motion: PortraitMotion,
     *,
+    heard: Tensor | None = None,
     seed: int,
     steps: int | None = None,
     eta: float = 0.0,
@@ -69,15 +72,20 @@ def iter_latents(
     noise: they would come out the same.
 
     Args:
-        unet: θ_unet.
+        unet: θ_unet; or a network that makes all frames of a clip together (DAWN), which looks at the frames
+            around each and so makes none twice.
         reference: the portrait.
         motion: of the portrait.
+        heard: ``[F, D_a]``, audio features of each frame of the whole clip
+            (:meth:`~fd2talk_core.audio.features.AudioFeatures.on_frames`), for a network that wants them
+            beside the motion.
         seed: of the noise.
         steps: DDIM steps; None takes what the checkpoint recommends.
         eta: 0 is DDIM, 1 is DDPM.
         noise_mode: ``"shared"``: every frame starts from one noise (and with eta is given one ε a step), so
             that frames that are made one by one do not flicker; ``"per_frame"``: the paper's.
-        frames_per_batch: None goes by the memory at hand. When memory runs out, the batch is halved.
+        frames_per_batch: None goes by the memory at hand. When memory runs out, the batch is halved. Frames
+            that are made together are handed on so many at a time.
         callback: called after each denoising step with the steps done and to do, counted over frames, and x̃₀
             of the frames at work.
 
@@ -99,11 +107,14 @@ def iter_latents(
             f"{unet.config.latent_channels}: encode the portrait with the autoencoder of the UNet's set."
         )
     _check_face_model(unet, motion)
+    if isinstance(unet, LatentFlowUNet):
+        together = FlowDenoiser(unet, reference, motion, heard, seed, steps, eta, noise_mode, callback)
+        return together.latents(frames_per_batch or STRETCH)
     denoiser = ClipDenoiser(unet, reference, motion, seed, steps, eta, noise_mode, callback)
     return denoiser.latents(frames_per_batch or automatic_batch(unet, reference.latent.shape))
 
 
-def recommended_steps(unet: FrameUNet) -> int:
+def recommended_steps(unet: FrameUNet | LatentFlowUNet) -> int:
     """DDIM steps where nobody names a number."""
     return getattr(getattr(unet, "info", None), "steps", 0) or DEFAULT_STEPS
 
@@ -202,12 +213,12 @@ def automatic_batch(unet: FrameUNet, latent_shape: Sequence[int]) -> int:
     return max(1, min(fitting, LARGEST_BATCH.get(device.type, 16)))
 
 
-def _check_face_model(unet: FrameUNet, motion: PortraitMotion) -> None:
+def _check_face_model(unet: FrameUNet | LatentFlowUNet, motion: PortraitMotion) -> None:
     made_for, fitted = getattr(getattr(unet, "info", None), "face_model", ""), motion.portrait.face_model
     if made_for and made_for != fitted:
         raise FD2TalkError(
             f"The UNet was trained for the face model {made_for!r}, but the portrait was fitted with "
             f"{fitted!r}: they must be the same."
         )
-    if unet.config.reference_alignment != "none":
+    if isinstance(unet, LatentFlowUNet) or unet.config.reference_alignment != "none":
         motion.face_model  # noqa: B018  says at once when there is no mesh of this face model

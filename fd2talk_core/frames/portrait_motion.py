@@ -53,6 +53,7 @@ class PortraitMotion:
         self.expression, self.pose = expression.cpu(), pose.cpu()
         self._face_model = face_model
         self.first = 0
+        self._whole: PortraitMotion | None = None
         self._views: dict[int, PortraitView] = {}
         self._meshes: OrderedDict[int, Tensor] = OrderedDict()
         self._fields: OrderedDict[int, Correspondence] = OrderedDict()
@@ -92,6 +93,7 @@ class PortraitMotion:
         rows = slice(frames.start, frames.stop)
         made = PortraitMotion(self.portrait, self.expression[rows], self.pose[rows], self._face_model)
         made.first = self.first + frames.start
+        made._whole = self if self._whole is None else self._whole
         made._views, made._lock = self._views, self._lock
         return made
 
@@ -117,6 +119,15 @@ class PortraitMotion:
         """``[n, D_β + 6]``, what φ₁ is given of some frames."""
         chosen = list(frames)
         return torch.cat([self.expression[chosen], self.pose[chosen]], dim=1)
+
+    @property
+    def whole_length(self) -> int:
+        """Frames of the clip that this is a part of; its own, if it is none."""
+        return self.num_frames if self._whole is None else self._whole.num_frames
+
+    def coefficients_of_whole(self, frames: range) -> Tensor:
+        """``[n, D_β + 6]``, of frames of the clip that this is a part of."""
+        return (self if self._whole is None else self._whole).coefficients(frames)
 
     def first_alike(self) -> list[int]:
         """For each frame, the first one with the same motion."""

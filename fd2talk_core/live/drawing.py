@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import FD2TalkError
 from ..face.model import FaceModel
 from ..face.state import FaceState
 from ..frames.decoding import FrameDecoder
@@ -16,6 +17,7 @@ from ..frames.portrait_motion import PortraitMotion
 from ..frames.reference import Reference
 from ..imaging import to_bytes
 from ..networks.autoencoder import FrameAutoencoder
+from ..networks.latent_flow import LatentFlowUNet
 from ..networks.unet import FrameUNet
 from .motion import Rows
 
@@ -84,7 +86,7 @@ class PortraitDrawer:
     @classmethod
     def of(
         cls,
-        unet: FrameUNet,
+        unet: FrameUNet | LatentFlowUNet,
         autoencoder: FrameAutoencoder,
         reference: Reference,
         face_model: FaceModel,
@@ -96,6 +98,11 @@ class PortraitDrawer:
         detail: float,
     ) -> PortraitDrawer:
         """Look at the portrait once, for all frames to come."""
+        if isinstance(unet, LatentFlowUNet):
+            raise FD2TalkError(
+                "This set's frames are made from those around them (DAWN), so it cannot draw a live avatar: "
+                "choose a set whose UNet makes frame by frame."
+            )
         motion = HeldMotion(reference.face, face_model)
         steps = recommended_steps(unet) if steps is None else steps
         denoiser = _Denoiser(unet, reference, motion, seed, steps, 0.0, "shared", None)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from fd2talk_core.face.model import apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
@@ -78,14 +78,24 @@ def person_members(seed: int, pictures: int = 3, size: int = 64, clip: str = "")
     expression[:, ARKIT_NAMES.index("jawOpen")] = torch.rand(pictures, generator=generator)
     pose = torch.zeros(pictures, 6)
     pose[:, :3] = (torch.rand(pictures, 3, generator=generator) - 0.5) * 0.5
+    members = pictures_of(identity, expression, pose, 0.3 + 0.7 * torch.rand(1, 3, generator=generator), size)
+    arrays = {"alpha": identity, "expression": expression, "pose": pose}
+    about = {"clip": clip, "clip_frames": [10 * i for i in range(pictures)]} if clip else {}
+    return {**members, "safetensors": save(arrays), "json": json.dumps(about).encode()}
+
+
+def pictures_of(
+    identity: torch.Tensor, expression: torch.Tensor, pose: torch.Tensor, colour: torch.Tensor, size: int
+) -> dict[str, bytes]:
+    """One person's head ``[D_α]`` in every β ``[n, D_β]`` and p ``[n, 6]``, as JPEGs."""
+    face_model = default_face_model()
     vertices = apply_pose(face_model(identity[None], expression), pose)
-    colour = 0.3 + 0.7 * torch.rand(1, 3, generator=generator).expand(len(face_model.triangles), 3)
     frames = shade(
         vertices,
         project(vertices, face_model.camera),
         face_model.triangles,
         size,
-        colors=colour,
+        colors=colour.expand(len(face_model.triangles), 3),
         supersample=1,
     )
     members = {}
@@ -93,9 +103,26 @@ def person_members(seed: int, pictures: int = 3, size: int = 64, clip: str = "")
         buffer = io.BytesIO()
         Image.fromarray((frame * 255).byte().numpy()).save(buffer, "JPEG", quality=92)
         members[f"{number}.jpg"] = buffer.getvalue()
-    arrays = {"alpha": identity, "expression": expression, "pose": pose}
-    about = {"clip": clip, "clip_frames": [10 * i for i in range(pictures)]} if clip else {}
-    return {**members, "safetensors": save(arrays), "json": json.dumps(about).encode()}
+    return members
+
+
+def video_members(seed: int, seconds: float = 1.0, size: int = 64) -> dict[str, bytes]:
+    """A recording with a picture of every frame."""
+    members = clip_members(seed, seconds)
+    arrays = load(members["safetensors"])
+    generator = torch.Generator().manual_seed(seed)
+    colour = 0.3 + 0.7 * torch.rand(1, 3, generator=generator)
+    pictures = pictures_of(arrays["alpha"], arrays["expression"], arrays["pose"], colour, size)
+    about = json.loads(members["json"]) | {"clip": f"{seed}", "clip_frames": list(range(len(pictures)))}
+    return {**members, **pictures, "json": json.dumps(about).encode()}
+
+
+def write_videos(folder: Path, videos: int = 3, size: int = 64) -> Path:
+    """A data folder with nothing but talking videos."""
+    for split, first, count in (("train", 0, videos), ("heldout", 1000, 1)):
+        made = {f"{split}-video{i:04d}": video_members(first + i, size=size) for i in range(count)}
+        write_shard(folder / split / "videos-000000.tar", made)
+    return folder
 
 
 def write_data(folder: Path, clips: int = 8, people: int = 10, size: int = 64) -> Path:

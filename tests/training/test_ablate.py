@@ -15,6 +15,8 @@ import synthetic  # noqa: E402
 from fd2talk_core import configs  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
 from fd2talk_core.networks.checkpoint import SHIPPED  # noqa: E402
+from fd2talk_core.networks.latent_flow import FlowPredictor, LatentFlowUNet  # noqa: E402
+from fd2talk_core.networks.pose_blink import PoseBlinkNetwork  # noqa: E402
 from training import ablate  # noqa: E402
 from training.ablate import CLAIMS, MEASURES, VARIANTS, ablation_table, main, verdict  # noqa: E402
 from training.trainer import load_section  # noqa: E402
@@ -50,31 +52,39 @@ def test_every_row_is_a_configuration_that_exists() -> None:
     from dataclasses import fields
 
     from training.stages.conditions import load_autoencoder
+    from training.stages.flow import FlowOptions
+    from training.stages.latent_flow import LatentFlowOptions
     from training.stages.motion import MotionOptions
+    from training.stages.pose_blink import PoseBlinkOptions
     from training.stages.unet import UNetOptions, build_unet
 
-    options = {"motion": MotionOptions, "unet": UNetOptions}
+    options = {
+        "motion": MotionOptions,
+        "unet": UNetOptions,
+        "pbnet": PoseBlinkOptions,
+        "flow": FlowOptions,
+        ablate.GENERATOR: LatentFlowOptions,
+    }
     built = []
 
-    def network_of(variant: ablate.Variant, section: dict) -> torch.nn.Module:
-        if variant.stage == "motion":
+    def network_of(stage: str, section: dict) -> torch.nn.Module:
+        if stage == "motion":
             return configs.build("expression", "tiny", 0, **section["network"])
-        return build_unet(section, default_face_model(), load_autoencoder(SHIPPED / "tiny"), 128, 0)
+        if stage == "unet":
+            return build_unet(section, default_face_model(), load_autoencoder(SHIPPED / "tiny"), 128, 0)
+        kinds = {"pbnet": PoseBlinkNetwork, "flow": LatentFlowUNet, ablate.GENERATOR: FlowPredictor}
+        return kinds[stage].from_config(section.get("network", {}))
 
-    for variant in VARIANTS:
-        section = apply_overrides(load_section("ablate", variant.stage), list(variant.settings))
-        known = {field.name for field in fields(options[variant.stage])} | {
-            "train",
-            "network",
-            "size",
-            "face_model",
-        }
+    rows = [(variant.stage, variant.settings) for variant in VARIANTS if variant.stage and not variant.of]
+    for stage, settings in [*rows, (ablate.GENERATOR, ())]:
+        section = apply_overrides(load_section("ablate", stage), list(settings))
+        known = {field.name for field in fields(options[stage])} | {"train", "network", "size", "face_model"}
         assert set(section) <= known
-        built.append(network_of(variant, section))
-    windows = [network.config.alignment_window for network in built if hasattr(network.config, "num_layers")]
-    assert windows == [3, 3, None] + 7 * [3]
+        built.append(network_of(stage, section))
+    windows = [network.config.alignment_window for network in built if hasattr(network.config, "kind")]
+    assert windows == [3, 3, None] + 6 * [3] + 2 * [3]
     forms = [n.config.conditioning + n.config.reference_alignment for n in built if hasattr(n, "make_cache")]
-    assert forms == ["decouplednone", "concatnone", "decoupledwarp_image"]
+    assert forms == ["decouplednone", "concatnone", "decoupledwarp_image", "decouplednone"]
     assert set(CLAIMS) <= {variant.key for variant in VARIANTS}
 
 
@@ -110,3 +120,32 @@ def test_rows_are_trained_measured_and_kept(
     assert "A row is 'nobody'" in capsys.readouterr().err
     assert main(["--steps", "motion=x", "--data", str(data)]) == 2
     assert "--steps takes STAGE=STEPS" in capsys.readouterr().err
+
+
+def test_dawns_parts_are_measured_beside_ours(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, videos = tmp_path / "ablations.md", tmp_path / "videos"
+    synthetic.write_videos(videos, videos=2, size=64)
+    line = ["--data", str(data), "--videos", str(videos), "--out", str(tmp_path / "out"), "--seeds", "1"]
+    line += ["--document", str(page), "--threads", "1", "--clips", "1"]
+    line += ["--rows", "full", "posedit", "pbnet", "flow_of_motion", "shipped_latents"]
+    line += [
+        part for stage in ("motion", "pbnet", "latent_flow", "flow") for part in ("--steps", f"{stage}=1")
+    ]
+    monkeypatch.setattr(ablate, "SECONDS", 4.0)
+    monkeypatch.setattr(ablate, "SAMPLES", 2)
+    assert main(line) == 0
+    text = page.read_text(encoding="utf-8")
+    for row in ("PoseDiT, and lids by ExpDiT", "PBNet: a transformer VAE", "ours: all frames at once, from"):
+        assert f"| {row}" in text
+    heads = next(row for row in text.splitlines() if row.startswith("| PBNet"))
+    assert len(heads.split("|")) == 8 and "chance: the portrait copied" in text
+    # the generator is trained once, and its rows take its decoder
+    own, shared = (tmp_path / "out" / place / "weights" for place in ("rows/flow_of_motion-0", "latent_flow"))
+    assert (own / "autoencoder.safetensors").read_bytes() == (shared / "autoencoder.safetensors").read_bytes()
+    assert configs.load_network("unet", own / "unet.safetensors").config.states == "motion"
+    monkeypatch.setattr(ablate, "import_module", None)
+    monkeypatch.setattr(ablate, "_measure_videos", None)
+    assert main(line) == 0
+    assert page.read_text(encoding="utf-8") == text

@@ -244,7 +244,7 @@ def test_stages_learn_from_prepared_films_and_are_measured(
     monkeypatch.setattr(parts, "cut_film", partial(prepare_process.cheap_cut, frames=30))
     shipped = default_face_model()
     monkeypatch.setattr(parts, "_tools", lambda *_: cutting.Tools(None, shipped, None, shipped))
-    assert prepare(tmp_path / "films", tmp_path / "out", "--size", "128") == 0
+    assert prepare(tmp_path / "films", tmp_path / "out", "--size", "128", "--videos") == 0
     weights = tmp_path / "weights"
     weights.mkdir()
     shutil.copy(WEIGHTS / "audio_encoder.safetensors", weights)
@@ -253,6 +253,8 @@ def test_stages_learn_from_prepared_films_and_are_measured(
     changes = {
         "motion": ["frames=12", "sync_weight=0", "held_out_clips=1", "held_out_seconds=1.0"],
         "autoencoder": ["crop=32", "held_out_pairs=2"],
+        "latent_flow": [],
+        "flow": ["frames=4"],
         "unet": ["condition=estimated", "reference=first", "held_out_pairs=2"],
     }
     for stage, settings in changes.items():

@@ -34,6 +34,7 @@ from fd2talk_core.networks.checkpoint import CheckpointInfo, load_checkpoint, sa
 from fd2talk_core.networks.motion_transformer import MotionTransformer
 from training.corpus.motion import Style, synthesise
 from training.corpus.phonemes import Phone
+from training.held_out import moved_and_hidden
 from training.measures import (
     BILABIALS,
     OPEN_VOWELS,
@@ -46,7 +47,7 @@ from training.measures import (
 from training.mouths import mouth_basis
 from training.scorecard import identity
 from training.scorecard.cost import score_cost
-from training.scorecard.frames import moved_and_hidden, score_flicker, score_frames
+from training.scorecard.frames import score_flicker, score_frames
 from training.scorecard.motion import frame_energy, mouth_of_phonemes, score_motion
 from training.scorecard.portraits import EXAMPLES, PAINTING, portraits
 from training.scorecard.speech import (

@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--pictures", type=int, default=defaults.pictures, help="frames of each clip for stage two"
     )
     parser.add_argument(
+        "--videos", action="store_true", help="also write every frame of what is trained on: videos-*.tar"
+    )
+    parser.add_argument(
         "--sync-weights",
         type=Path,
         metavar="DIR",
@@ -91,6 +94,8 @@ def prepare(given: argparse.Namespace) -> str:
     )
     out, parts = given.out, given.out / "parts"
     words = {"dataset": given.dataset, **settings_words(settings)}
+    if given.videos:
+        words["videos"] = True
     prepared = Prepared.read(out / "prepared.json", words)
     films = {film.key: film for film in find_films(given.source, given.dataset)}
     new = [film for key, film in films.items() if key not in prepared.films]
@@ -134,7 +139,7 @@ def _pack(prepared: Prepared, films: dict[str, Film], out: Path, given: argparse
     tasks = []
     for name, keys in prepared.shards.items():
         held = [(_film(key, films, prepared, given.source), prepared.films[key]) for key in keys]
-        task = ShardTask(out, name, held, prepared.settings["size"])
+        task = ShardTask(out, name, held, prepared.settings["size"], given.videos)
         if task.missing():
             tasks.append(task)
     with tqdm(total=len(tasks), desc="packing", unit="shard", disable=not tasks) as bar:

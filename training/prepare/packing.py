@@ -130,12 +130,14 @@ class ShardTask:
         name: ``SPLIT/NUMBER``.
         films: what lies in it, and what they hold.
         size: side of the crops.
+        videos: whether what is trained on has all frames, too.
     """
 
     out: Path
     name: str
     films: Sequence[tuple[Film, dict[str, Any]]]
     size: int
+    videos: bool = False
 
     def path(self, kind: str) -> Path:
         split, _, number = self.name.partition("/")
@@ -144,7 +146,7 @@ class ShardTask:
     def kinds(self) -> list[str]:
         """Which shards it has: silent films have no speech; what is to be measured has all frames."""
         heard = any(clip["heard"] for _, film in self.films for clip in film["clips"])
-        videos = ["videos"] if self.name.startswith("test/") else []
+        videos = ["videos"] if self.videos or self.name.startswith("test/") else []
         return [*(["clips"] if heard else []), *videos, "frames"]
 
     def missing(self) -> bool:

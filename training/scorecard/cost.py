@@ -14,6 +14,7 @@ from fd2talk_core.frames.decoding import decode_frames
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 from fd2talk_core.networks.flops import count_flops
+from fd2talk_core.networks.latent_flow import PLANES, LatentFlowUNet
 from fd2talk_core.networks.unet import MASK_NAMES
 
 from .table import Row
@@ -28,7 +29,6 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
     frames = round(25 * seconds)
     steps = unet.info.steps
     latent = reference.latent[None]
-    motion = torch.zeros(1, unet.config.motion_dim)
 
     def align() -> Tensor | None:
         return align_reference(
@@ -43,18 +43,31 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
             reference.pose[None],
         )
 
-    aligned = align()
-    cache = unet.make_cache(motion, latent)
+    together = isinstance(unet, LatentFlowUNet)
+    if together:
+        planes = torch.zeros(1, frames, PLANES, *latent.shape[-2:])
+        change, face = torch.zeros(1, frames, unet.state_dim), torch.zeros(1, 1, *latent.shape[-2:])
+    else:
+        aligned = align()
+        cache = unet.make_cache(torch.zeros(1, unet.config.motion_dim), latent)
+
+    def denoise() -> Tensor:
+        if together:
+            return unet(planes, 500, change, latent, face)
+        return unet(latent, 500, None, latent, aligned, cache)
+
     waveform = torch.zeros(round(seconds * SAMPLE_RATE))
     features = encoder.encode(waveform, SAMPLE_RATE, 25.0)
     parts: dict[str, Callable[[], object]] = {
         "audio": lambda: encoder(waveform[None]),
         "motion": lambda: weights.sequences(features, seed=0),
-        "UNet": lambda: unet(latent, 500, None, latent, aligned, cache),
+        "UNet": denoise,
         "decoder": lambda: autoencoder.decode(latent, latent),
     }
     share = {"audio": 1 / frames, "motion": 1 / frames, "UNet": float(steps), "decoder": 1.0, "blend": 1.0}
-    if autoencoder.portrait_blend is not None:
+    if together:
+        share["UNet"] /= frames
+    if autoencoder.portrait_blend is not None and not together:
         crop = reference.crop.movedim(-1, 0)[None]
         size = crop.shape[-1] // 2
         maps = [torch.zeros(1, channels, size, size) for channels in (2, len(MASK_NAMES))]
@@ -64,12 +77,13 @@ def score_cost(weights: Weights, reference: Reference, seconds: float = 2.0) -> 
         parts["blend"] = lambda: autoencoder.portrait_blend(crop, crop[:, :1], crop, *maps, looked_at)
     work = {name: count_flops(call) * share[name] / 1e9 for name, call in parts.items()}
     times = {name: _seconds(call) * share[name] for name, call in parts.items()}
-    if unet.config.reference_alignment == "warp_image":
+    if not together and unet.config.reference_alignment == "warp_image":
         crop = reference.crop.movedim(-1, 0)[None]
         work["reference encoder"] = count_flops(lambda: unet.crop_encoder(crop)) / 1e9
-    # the mesh's correspondence and, where the UNet wants it, the reference encoder
-    times["alignment"] = _seconds(align)
-    times["detail"] = _detail_seconds(weights, reference) - times["decoder"]
+    if not together:
+        # the mesh's correspondence and, where the UNet wants it, the reference encoder
+        times["alignment"] = _seconds(align)
+        times["detail"] = _detail_seconds(weights, reference) - times["decoder"]
     return [
         Row("size of all weights (MB)", megabytes, 40, "low"),
         Row(

@@ -7,17 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fd2talk_core.face.crop import CropTransform
-from fd2talk_core.face.model import FaceModel
 from fd2talk_core.face.names import ARKIT_NAMES, POSE_NAMES
-from fd2talk_core.face.state import FaceState
-from fd2talk_core.frames.correspondence import reference_flow, warp_reference
 from fd2talk_core.frames.reference import Reference
-from fd2talk_core.imaging import push_pull
 from fd2talk_core.motion.coefficients import CoefficientSequence
-from fd2talk_core.networks.unet import named_masks
 
 from ..drawing import save_grid
+from ..held_out import moved_and_hidden, picture_reference
 from ..measures import (
     flicker,
     psnr,
@@ -43,7 +38,7 @@ def score_frames(
     measured: dict[str, list[Tensor]] = {name: [] for name in SHOWN}
     rows = []
     for number, person in enumerate(pictures.people()[:people]):
-        reference = picture_reference(weights, pictures, person[0])
+        reference = picture_reference(weights.autoencoder, weights.face_model, pictures, person[0])
         targets = list(person[1:])
         expression = CoefficientSequence(
             "expression", pictures.expression[targets], 25.0, weights.face_model.name, ARKIT_NAMES
@@ -101,45 +96,6 @@ def score_frames(
 def _known(value: Tensor) -> float | None:
     """None where no frame had such a place."""
     return None if value.isnan() else float(value)
-
-
-@torch.no_grad()
-def moved_and_hidden(
-    face_model: FaceModel, reference: Reference, expression: Tensor, pose: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The portrait as the mesh moves it, ``[F, 3, S, S]``, what it does not show filled from around; and
-    ``[F, 1, S, S]`` bool, what that is: surface that it hides, and what is behind its head.
-    """
-    size = reference.crop.shape[0]
-    own = reference.identity, reference.expression, reference.pose
-    flow = reference_flow(face_model, *own, expression, pose, size)
-    before = reference_flow(face_model, *own, *(part[None] for part in own[1:]), size)
-    named = named_masks(flow.masks)
-    left = before.masks[:, :1] * (1 - named["coverage"])
-    hidden = torch.maximum(named["hidden"], left)
-    moved = warp_reference(reference.crop.movedim(-1, 0)[None], flow.grid)
-    filled = push_pull(moved * (1 - hidden), 1 - hidden)
-    return torch.where(hidden > 0.5, filled, moved).clamp(0, 1), hidden > 0.5
-
-
-@torch.no_grad()
-def picture_reference(weights: Weights, pictures: PictureSet, index: int) -> Reference:
-    """A labelled picture as a portrait whose coefficients are known."""
-    crop = pictures.read(index).float() / 255
-    size = crop.shape[-1]
-    return Reference(
-        latent=weights.autoencoder.encode(crop[None])[0],
-        face=FaceState(
-            pictures.identity[index],
-            pictures.expression[index],
-            pictures.pose[index],
-            weights.face_model.name,
-        ),
-        crop=crop.movedim(0, -1),
-        crop_transform=CropTransform.of_square(size / 2, size / 2, size, size),
-        picture=crop.movedim(0, -1),
-        face_found=True,
-    )
 
 
 def score_flicker(weights: Weights, reference: Reference, frames: int = 12) -> list[Row]:

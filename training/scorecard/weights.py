@@ -21,6 +21,7 @@ from fd2talk_core.frames.reference import Reference
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.sampling import sample_joint_motion, sample_motion, take_blinks
 from fd2talk_core.networks.checkpoint import load_checkpoint
+from fd2talk_core.networks.latent_flow import LatentFlowUNet
 from fd2talk_core.networks.lip_expert import LipExpert
 
 from ..sources import need_weights
@@ -59,6 +60,11 @@ class Weights:
             )
             for name in ("expression", "pose", "autoencoder", "unet")
         }
+        if isinstance(networks["unet"], LatentFlowUNet) and networks["unet"].hears:
+            raise FD2TalkError(
+                f"The frames of {folder} are made from sound, and the scorecard's pictures have none: "
+                "measure it with python -m training.evaluate, or train the UNet with hears: false."
+            )
         encoder = AudioEncoder.from_pretrained(need_weights(folder, "audio_encoder", "training.everything"))
         path = folder / "lip_expert.safetensors"
         expert = load_checkpoint(path, LipExpert, face_model.name) if path.exists() else None
@@ -108,6 +114,8 @@ class Weights:
         one that is given none.
         """
         frames = range(motion.num_frames)
+        if isinstance(self.unet, LatentFlowUNet):
+            return _held(reference, motion)
         latent = reference.latent[None].to(self.unet.device, self.unet.dtype)
         moved = align_portrait(
             self.unet,
@@ -116,5 +124,10 @@ class Weights:
             corresponder(self.unet, motion, frames),
         )
         if moved is None:
-            return reference.latent[None].expand(motion.num_frames, -1, -1, -1).contiguous()
+            return _held(reference, motion)
         return moved[:, : latent.shape[1]].float().cpu()
+
+
+def _held(reference: Reference, motion: PortraitMotion) -> Tensor:
+    """The portrait's latent in every frame."""
+    return reference.latent[None].expand(motion.num_frames, -1, -1, -1).contiguous()

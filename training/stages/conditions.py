@@ -1,4 +1,4 @@
-"""What the frame UNet is conditioned on: aligned references and estimated motion."""
+"""What the frame UNet is conditioned on: encoded and aligned references, and estimated motion."""
 
 from __future__ import annotations
 
@@ -69,6 +69,24 @@ class FitErrors:
             frame_beta + of_beta,
             frame_pose + of_pose,
         )
+
+
+@torch.no_grad()
+def encode_pictures(
+    pictures: PictureSet, autoencoder: FrameAutoencoder, used: Tensor, batch: int = 8
+) -> Tensor:
+    """Latents ``[N, d, h, w]`` float16 of a set's pictures; zeros for those that are not ``used``."""
+    from tqdm import tqdm
+
+    device = next(autoencoder.parameters()).device
+    latents = torch.zeros(0)
+    for part in tqdm(used.split(batch), desc="encoding pictures", mininterval=2.0):
+        images = torch.stack([pictures.read(int(i)) for i in part]).to(device).float() / 255
+        encoded = autoencoder.encode(images).half().cpu()
+        if not len(latents):
+            latents = torch.zeros(len(pictures), *encoded.shape[1:], dtype=torch.float16)
+        latents[part] = encoded
+    return latents
 
 
 @torch.no_grad()

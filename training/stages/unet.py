@@ -35,7 +35,7 @@ from ..measures import psnr, ssim
 from ..regions import face_region
 from ..sources import PictureSet, face_model_of, fingerprint, kept_between_runs, load_pictures
 from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
-from .conditions import FitErrors, align_pairs, estimate_motion, load_autoencoder
+from .conditions import FitErrors, align_pairs, encode_pictures, estimate_motion, load_autoencoder
 
 
 @dataclass(frozen=True)
@@ -363,15 +363,7 @@ def encode_pairs(
     """
     from tqdm import tqdm
 
-    device = next(autoencoder.parameters()).device
-    used = torch.cat([reference, frame]).unique()
-    latents = None
-    for part in tqdm(used.split(batch), desc="encoding pictures", mininterval=2.0):
-        images = torch.stack([pictures.read(int(i)) for i in part]).to(device).float() / 255
-        encoded = autoencoder.encode(images).half().cpu()
-        if latents is None:
-            latents = torch.zeros(len(pictures), *encoded.shape[1:], dtype=torch.float16)
-        latents[part] = encoded
+    latents = encode_pictures(pictures, autoencoder, torch.cat([reference, frame]).unique(), batch)
     warped = torch.zeros(0)
     if unet.config.reference_alignment != "none":
         parts = []
