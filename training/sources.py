@@ -267,7 +267,10 @@ def fingerprint(*content: Mapping[str, Tensor] | Tensor | bytes | Stored | str |
         elif isinstance(part, Tensor):
             array = part.detach().cpu().contiguous()
             digest.update(f"{array.dtype} {list(array.shape)}".encode())
-            data = array.flatten().view(torch.uint8)
+            flat = array.flatten()
+            if flat.numel() == 1:  # whose stride may be any, and count as contiguous
+                flat = flat.clone(memory_format=torch.contiguous_format)
+            data = flat.view(torch.uint8)
             data = data.numpy().data
         else:
             data = part if isinstance(part, bytes) else repr(part).encode()

@@ -29,8 +29,11 @@ from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
 from fd2talk_core.frames.correspondence import MASK_NAMES  # noqa: E402
+from fd2talk_core.imaging import read_image  # noqa: E402
+from fd2talk_core.motion.coefficients import CoefficientSequence  # noqa: E402
 from fd2talk_core.networks.autoencoder import FrameAutoencoder  # noqa: E402
 from fd2talk_core.networks.checkpoint import (  # noqa: E402
+    SHIPPED,
     CheckpointInfo,
     load_checkpoint,
     read_header,
@@ -38,7 +41,9 @@ from fd2talk_core.networks.checkpoint import (  # noqa: E402
 )
 from fd2talk_core.networks.diffusion import make_scheduler  # noqa: E402
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: E402
-from training.sources import SpeechSet, load_pictures, load_speech  # noqa: E402
+from fd2talk_core.pipeline import FD2TalkPipeline  # noqa: E402
+from scripts.environment import ROOT  # noqa: E402
+from training.sources import SpeechSet, copy_weights, load_pictures, load_speech  # noqa: E402
 from training.stages import conditions  # noqa: E402
 from training.stages.autoencoder import (  # noqa: E402
     AutoencoderStage,
@@ -585,3 +590,27 @@ def test_vgg_features_come_from_a_file_of_the_user(tmp_path: Path) -> None:
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="not a VGG-16"):
         perceptual_features(tmp_path / "other.safetensors")
+
+
+def test_a_set_of_512_px_trains_and_shows_a_portrait_so(tmp_path: Path) -> None:
+    """DiffTalk Sec. 3.2: as many latents as at 256 px, each of more pixels."""
+    data, weights = synthetic.write_data(tmp_path / "data", clips=1, people=2, size=512), tmp_path / "weights"
+    for stage, settings in {
+        "autoencoder": ["crop=64", "held_out_pairs=1"],
+        "unet": ["held_out_pairs=1"],
+        "blend": ["held_out_pairs=1"],
+    }.items():
+        line = ["--config", "tiny-512", "--data", data, "--weights", weights, "--runs", tmp_path / "runs"]
+        line += [word for change in (*settings, "train.batch_size=1") for word in ("--set", change)]
+        assert importlib.import_module(f"training.{stage}").main([*map(str, line), "--steps", "1"]) == 0
+    copy_weights(SHIPPED / "tiny", weights, ("audio_encoder", "expression", "pose"))
+    pipeline = FD2TalkPipeline.from_pretrained(str(weights))
+    assert pipeline.autoencoder.info.resolution == pipeline.unet.info.resolution == 512
+    neutral = [
+        CoefficientSequence(kind, torch.zeros(1, size), 25.0, "anny-arkit52")
+        for kind, size in (("expression", 52), ("pose", 6))
+    ]
+    picture = read_image(ROOT / "example_inputs" / "portrait.png")
+    clip = pipeline(picture, motion=tuple(neutral), paste_back=False)
+    assert clip.frames().shape == (1, 512, 512, 3)
+    assert pipeline.autoencoder.encode(torch.zeros(1, 3, 512, 512)).shape == (1, 16, 32, 32)

@@ -267,6 +267,16 @@ def test_settings_and_configs_refuse_with_a_sentence(tmp_path: Path, capsys: pyt
     with pytest.raises(FD2TalkError, match="no section 'motion'"):
         load_section(tmp_path / "empty.yaml", "motion")
 
+    (tmp_path / "near.yaml").write_text("like: far.yaml\nunet: {steps: 3, train: {steps: 5}}")
+    (tmp_path / "far.yaml").write_text("like: smoke\nunet: {network: {context_dim: 16}}")
+    section, smoke = load_section(tmp_path / "near.yaml", "unet"), load_section("smoke", "unet")
+    assert section["steps"] == 3 and section["network"] == smoke["network"] | {"context_dim": 16}
+    assert section["train"] == smoke["train"] | {"steps": 5}
+    assert load_section(tmp_path / "near.yaml", "motion") == load_section("smoke", "motion")
+    (tmp_path / "far.yaml").write_text("like: near.yaml")
+    with pytest.raises(FD2TalkError, match="near.yaml is like itself"):
+        load_section(tmp_path / "near.yaml", "unet")
+
     def build(*_: object) -> None:
         raise AssertionError("must not get this far")
 

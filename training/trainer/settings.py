@@ -100,7 +100,8 @@ def has_section(config: Path | str, stage: str) -> bool:
     return stage in _read_config(config)
 
 
-def _read_config(config: Path | str) -> dict[str, Any]:
+def _read_config(config: Path | str, within: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A configuration; of one that is ``like`` another, what it says over what that one does."""
     path = Path(config)
     if not path.exists() and (CONFIGS / f"{config}.yaml").exists():
         path = CONFIGS / f"{config}.yaml"
@@ -113,7 +114,23 @@ def _read_config(config: Path | str) -> dict[str, Any]:
         raise FD2TalkError(f"{path} cannot be read ({reason_of(error)}).") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise FD2TalkError(f"{path} is {shown(content)}, but a section for each stage is needed.")
-    return content
+    if "like" not in content:
+        return content
+    if path in within:
+        raise FD2TalkError(f"{path} is like itself, by way of {shown(within[-1].name)}.")
+    other = check_type(content.pop("like"), f"like in the configuration {config}", str)
+    beside = path.parent / other
+    return _over(content, _read_config(beside if beside.is_file() else other, (*within, path)))
+
+
+def _over(changes: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others over them, section by section."""
+    both = {
+        name: _over(change, values[name])
+        for name, change in changes.items()
+        if isinstance(change, Mapping) and isinstance(values.get(name), Mapping)
+    }
+    return {**values, **changes, **both}
 
 
 def _yaml(text: str, place: str) -> Any:
