@@ -144,6 +144,13 @@ VIDEOS = (
         ("pictures=2400", "train.steps=20000", "train.minutes=12"),
         table="videos",
     ),
+    Variant(
+        "progressive",
+        "the same, each frame's reference the one before (DiffTalk)",
+        "unet",
+        of="frame_wise",
+        table="videos",
+    ),
     Variant("flow", "all frames at once, from sound, pose, lids (DAWN)", "flow", table="videos"),
     Variant(
         "flow_of_motion",
@@ -457,6 +464,8 @@ def _measure_videos(bench: Bench, variant: Variant, seed: int) -> dict[str, dict
     autoencoder = load_checkpoint(
         need_weights(weights, "autoencoder", "training.autoencoder"), FrameAutoencoder
     )
+    if variant.key == "progressive":
+        unet.register_to_config(progressive=True)
     kept = bench.out / "heard"
     kept.mkdir(parents=True, exist_ok=True)
     videos = _heard(bench, load_videos(bench.videos, face_model)[1], kept)

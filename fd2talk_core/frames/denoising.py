@@ -110,6 +110,10 @@ def iter_latents(
     if isinstance(unet, LatentFlowUNet):
         together = FlowDenoiser(unet, reference, motion, heard, seed, steps, eta, noise_mode, callback)
         return together.latents(frames_per_batch or STRETCH)
+    if unet.config.progressive and motion.first:
+        raise FD2TalkError(
+            "This set makes each frame from the one before it, so a part of a clip cannot be made alone."
+        )
     denoiser = ClipDenoiser(unet, reference, motion, seed, steps, eta, noise_mode, callback)
     return denoiser.latents(frames_per_batch or automatic_batch(unet, reference.latent.shape))
 
@@ -142,6 +146,9 @@ class ClipDenoiser:
 
     def latents(self, batch: int) -> Iterator[Tensor]:
         """``[n, d, h, w]`` at a time. Frames alike are denoised once, and kept as long as one is to come."""
+        if self.unet.config.progressive:
+            yield from self._one_after_another(batch)
+            return
         alike = self.motion.first_alike() if self.noise_mode == "shared" else range(self.motion.num_frames)
         distinct = [frame for frame, first in enumerate(alike) if frame == first]
         last_use = {first: frame for frame, first in enumerate(alike)}
@@ -163,9 +170,23 @@ class ClipDenoiser:
                 yield torch.stack(chunk)
 
     @torch.no_grad()
-    def _denoise(self, frames: Sequence[int], reference_cache: tuple) -> Tensor:
-        """``[n, d, h, w]``; φ₂'s keys and values are the clip's, φ₁'s are made once a frame."""
-        unet, latent = self.unet, self.latent
+    def _one_after_another(self, batch: int) -> Iterator[Tensor]:
+        """``[n, d, h, w]`` at a time, each frame with the one before it in the portrait's place."""
+        self.steps_done, self.steps_to_do = 0, self.steps * self.motion.num_frames
+        reference, made = self.latent, []
+        for frame in range(self.motion.num_frames):
+            made.append(self._denoise([frame], self.unet.reference_keys_values(reference), reference))
+            reference = made[-1].to(self.latent)
+            if len(made) == batch or frame == self.motion.num_frames - 1:
+                yield torch.cat(made)
+                made = []
+
+    @torch.no_grad()
+    def _denoise(self, frames: Sequence[int], reference_cache: tuple, latent: Tensor | None = None) -> Tensor:
+        """``[n, d, h, w]``; φ₂'s keys and values are the clip's, φ₁'s are made once a frame. The reference
+        is the portrait's latent, or another ``[1, d, h, w]``.
+        """
+        unet, latent = self.unet, self.latent if latent is None else latent
         coefficients = self.motion.coefficients(frames).to(latent)
         cache = ConditionCache(unet.motion_keys_values(coefficients), reference_cache)
         with stage("alignment"):

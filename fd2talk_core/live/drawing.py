@@ -98,10 +98,10 @@ class PortraitDrawer:
         detail: float,
     ) -> PortraitDrawer:
         """Look at the portrait once, for all frames to come."""
-        if isinstance(unet, LatentFlowUNet):
+        if isinstance(unet, LatentFlowUNet) or unet.config.progressive:
             raise FD2TalkError(
-                "This set's frames are made from those around them (DAWN), so it cannot draw a live avatar: "
-                "choose a set whose UNet makes frame by frame."
+                "This set's frames are made from those around them, so it cannot draw a live avatar: "
+                "choose a set whose UNet makes each frame for itself."
             )
         motion = HeldMotion(reference.face, face_model)
         steps = recommended_steps(unet) if steps is None else steps

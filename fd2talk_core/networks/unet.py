@@ -93,6 +93,9 @@ class FrameUNet(ModelMixin, ConfigMixin):
         residual_region: where that change may lie. ``"everywhere"``, or ``"hidden"``: only where the portrait
             does not show what the frame shows (the mouth's inside, eyeballs, surface that was turned away,
             and their surroundings), for small networks, which repaint more softly what the warp had.
+        progressive: whether a frame's reference is, from the second on, the frame before it as it was made
+            (DiffTalk Sec. 3.3): details stay from frame to frame, and so do errors. Frames are then made one
+            by one. Networks are trained without it.
         norm_num_groups: groups of the normalisations.
     """
 
@@ -116,6 +119,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
         reference_encoder: Mapping | None = None,
         predict_residual: bool = False,
         residual_region: str = "everywhere",
+        progressive: bool = False,
         norm_num_groups: int = 8,
     ) -> None:
         super().__init__()

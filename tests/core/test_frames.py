@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -371,3 +373,23 @@ def test_threads_change_no_frame(
 
     torch.testing.assert_close(frames(3), frames(1), atol=1e-6, rtol=0)
     assert decoded == 2 * [2, 3, 5, 6, 8, 9, 11]
+
+
+def test_a_progressive_set_takes_each_frame_from_the_one_before(
+    unet: FrameUNet, reference: Reference
+) -> None:
+    """DiffTalk Sec. 3.3, by hand."""
+    clip = moving(reference, 3)
+    changed = deepcopy(unet)
+    changed.register_to_config(progressive=True)
+    chunks = list(iter_latents(changed, reference, clip, seed=0, steps=2, frames_per_batch=2))
+    assert max(map(len, chunks)) == 2
+    made = torch.cat(chunks)
+    before = reference
+    for frame in range(3):
+        alone = sample_latents(unet, before, clip.part(range(frame, frame + 1)), seed=0, steps=2)
+        torch.testing.assert_close(made[frame], alone[0], atol=1e-5, rtol=1e-4)
+        before = replace(reference, latent=alone[0])
+    assert not torch.allclose(made[1:], sample_latents(unet, reference, clip, seed=0, steps=2)[1:])
+    with pytest.raises(FD2TalkError, match="part of a clip cannot be made alone"):
+        iter_latents(changed, reference, clip.part(range(1, 3)), seed=0)
