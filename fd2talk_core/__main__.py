@@ -100,6 +100,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     dubbing.add_argument(
         "--original-sound", type=float, default=0.0, metavar="LEVEL", help="of the video underneath, 0 to 1"
     )
+    dubbing.add_argument(
+        "--painted",
+        action="store_true",
+        help="let the UNet paint the lower face, which a set must be trained for ('tiny' is not)",
+    )
     meshes = parser.add_argument_group("a head of its own, in place of a video: VOICE --mesh OUT")
     meshes.add_argument(
         "--mesh",
@@ -215,7 +220,7 @@ def _give(head: MovingHead, options: dict[str, Any], progress: Callable[[str, in
     return told
 
 
-_DUBBING = ("dub", "longer_speech", "shorter_speech", "original_sound")
+_DUBBING = ("dub", "longer_speech", "shorter_speech", "original_sound", "painted")
 _HEAD = ("mesh", "mesh_files", "smoothing", "vmc")
 _LABEL = ("label", "label_corner", "label_size")
 _OF_THE_WORDS = (

@@ -38,6 +38,7 @@ from .frames.decoding import iter_decoded_frames
 from .frames.defaults import DEFAULT_DETAIL
 from .frames.denoising import NoiseMode, iter_latents
 from .frames.dubbing import iter_dubbed_frames
+from .frames.painted_mouth import check_paints
 from .frames.portrait_motion import PortraitMotion
 from .frames.reference import NoFacePolicy, crop_portrait, encode_reference
 from .frames.workers import one_ahead, worker_count
@@ -497,6 +498,7 @@ class FD2TalkPipeline:
         longer_speech: LongerPolicy = "loop",
         shorter_speech: ShorterPolicy = "cut",
         original_sound: float = 0.0,
+        painted: bool = False,
         face_index: int = 0,
         label: str = "",
         label_corner: str = CORNERS[0],
@@ -517,6 +519,8 @@ class FD2TalkPipeline:
             longer_speech, shorter_speech: what happens where voice and video differ in length, see
                 :func:`~fd2talk_core.motion.dubbing.dub_mouths`.
             original_sound: how loudly the video's own sound stays underneath, 0..1.
+            painted: whether the set's UNet paints the lower face (DiffTalk), which must be trained for that;
+                else the film's own lower face is moved.
             face_index: who is dubbed, 0 is the largest face, counted anew after each cut.
 
         Returns:
@@ -527,6 +531,8 @@ class FD2TalkPipeline:
         """
 
         _check_unstyled(style, motion)
+        if painted:
+            check_paints(self.unet)
         report = _reporter(progress)
         footage = VideoFrames(video)
         sound = read_audio(audio) if isinstance(audio, Path | str) else audio
@@ -558,7 +564,14 @@ class FD2TalkPipeline:
         mouths = dub_mouths(
             film, motion, self.face_model, longer_speech=longer_speech, shorter_speech=shorter_speech
         )
-        frames = iter_dubbed_frames(footage, mouths, self.face_model, callback=report("frames"))
+        frames = iter_dubbed_frames(
+            footage,
+            mouths,
+            self.face_model,
+            painted_by=(self.unet, self.autoencoder) if painted else None,
+            seed=seed,
+            callback=report("frames"),
+        )
         sound = dubbed_sound(sound, mouths.num_frames, footage.fps, own_sound, original_sound)
         marks = ClipMarks.of(
             mouths.expression, mouths.film.pose, footage.fps, label=(label, label_corner, label_size)

@@ -130,6 +130,13 @@ FRAMES = (
         ),
         ours=True,
     ),
+    Variant(
+        "masked",
+        "the frame itself without its mouth, and landmarks (DiffTalk)",
+        "unet",
+        ("network.masked_input=true", "network.concat_reference=true"),
+        ours=True,
+    ),
 )
 HEADS = (
     Variant("posedit", "PoseDiT, and lids by ExpDiT (FD2Talk)", "motion", of="full", table="heads"),

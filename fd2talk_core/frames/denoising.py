@@ -110,6 +110,10 @@ def iter_latents(
     if isinstance(unet, LatentFlowUNet):
         together = FlowDenoiser(unet, reference, motion, heard, seed, steps, eta, noise_mode, callback)
         return together.latents(frames_per_batch or STRETCH)
+    if unet.config.masked_input:
+        raise FD2TalkError(
+            "This UNet paints mouths into filmed frames and makes none of a portrait: dub a video with it."
+        )
     if unet.config.progressive and motion.first:
         raise FD2TalkError(
             "This set makes each frame from the one before it, so a part of a clip cannot be made alone."

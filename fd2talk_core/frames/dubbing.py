@@ -14,9 +14,12 @@ from torch import Tensor
 from ..errors import FD2TalkError
 from ..face.model import FaceModel
 from ..motion.dubbing import DubbedMouths
+from ..networks.autoencoder import FrameAutoencoder
+from ..networks.unet import FrameUNet
 from ..progress import Callback
 from .footage import Footage
 from .lower_face import FilmedFrame, LowerFace
+from .painted_mouth import PaintedMouth
 
 CANDIDATES = 5
 """Frames with an open mouth, of which the one that shows most of its teeth is the clearest."""
@@ -29,7 +32,13 @@ READ_BACK = 24
 
 
 def iter_dubbed_frames(
-    footage: Footage, mouths: DubbedMouths, face_model: FaceModel, *, callback: Callback | None = None
+    footage: Footage,
+    mouths: DubbedMouths,
+    face_model: FaceModel,
+    *,
+    painted_by: tuple[FrameUNet, FrameAutoencoder] | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
 ) -> Iterator[Tensor]:
     """The frames of a dubbed video in order.
 
@@ -37,23 +46,25 @@ def iter_dubbed_frames(
         footage: that the mouths' film was made of.
         mouths: what is to be shown.
         face_model: of the mouths' coefficients.
+        painted_by: networks that paint the mouths (:class:`~fd2talk_core.frames.painted_mouth.PaintedMouth`);
+            without, the film's own lower face is moved.
+        seed: of what is painted.
         callback: called after each frame with the frames done and to do; what it raises ends the work.
 
     Returns:
         an iterator of ``[1, H, W, 3]`` in 0..1.
 
     Raises:
-        FD2TalkError: while it is read, when the footage has too few frames.
+        FD2TalkError: while it is read, when the footage has too few frames, or the networks paint no mouths.
     """
-    lower_face: LowerFace | None = None
+    lower_face: LowerFace | PaintedMouth | None = None
     for number, picture in enumerate(_in_order(footage, mouths.order.tolist())):
         picture = _as_float(picture)
         strength = float(mouths.strength[number])
         if strength:
             if lower_face is None:
-                lower_face = LowerFace(
-                    face_model, mouths.film.identity, _clearest(footage, mouths, face_model)
-                )
+                who = face_model, mouths.film.identity, _clearest(footage, mouths, face_model)
+                lower_face = PaintedMouth(*painted_by, *who, seed) if painted_by else LowerFace(*who)
             frame = _filmed(mouths, int(mouths.order[number]), picture)
             picture = lower_face.make(frame, mouths.expression[number], strength)
         yield picture[None]

@@ -76,7 +76,7 @@ BRIGHT_FIRST = 16.0
 """How sharply the brighter of two layers, upper and lower teeth, stands before the other."""
 
 
-def _heights(face_model: FaceModel) -> tuple[float, float]:
+def heights_of_nose(face_model: FaceModel) -> tuple[float, float]:
     """The bridge and the base of the nose on the mean face."""
     names, height = face_model.part_names, face_model.mean[:, 1]
 
@@ -117,7 +117,7 @@ class LowerFace:
     @torch.no_grad()
     def __init__(self, face_model: FaceModel, identity: Tensor, clear: FilmedFrame) -> None:
         self.face_model, self.identity, self.clear = face_model, identity, clear
-        bridge, base = _heights(face_model)
+        bridge, base = heights_of_nose(face_model)
         self.weight = smoothstep((bridge - face_model.mean[:, 1]) / (bridge - base))
         foremost = torch.tensor([0.0, bridge, float(face_model.mean[:, 2].amax())])
         self.bridge = int((face_model.mean - foremost).norm(dim=1).argmin())

@@ -52,6 +52,19 @@ class ConditionCache:
         return ConditionCache(motion, self.reference)
 
 
+@dataclass(frozen=True)
+class FilmedFrames:
+    """What a film shows of frames whose mouths are to be painted (DiffTalk Sec. 3.2).
+
+    Attributes:
+        masked: z_m ``[B, d, h, w]``, the frames' latents, their mouths masked.
+        landmarks: l ``[B, 2 L]``, u and v of points outside the mouths.
+    """
+
+    masked: Tensor
+    landmarks: Tensor
+
+
 class FrameUNet(ModelMixin, ConfigMixin):
     """Predicts the clean frame latent J₀ from a noisy one, the frame's motion {β, p} and the reference latent
     x.
@@ -93,6 +106,11 @@ class FrameUNet(ModelMixin, ConfigMixin):
         residual_region: where that change may lie. ``"everywhere"``, or ``"hidden"``: only where the portrait
             does not show what the frame shows (the mouth's inside, eyeballs, surface that was turned away,
             and their surroundings), for small networks, which repaint more softly what the warp had.
+        masked_input: whether it is given the frame as it was filmed, its mouth masked, beside the noisy
+            latent (DiffTalk's z_m): it then paints mouths into films, and makes no frames of a portrait
+            alone. Needs no alignment.
+        landmarks: points of the frame's face outside the mouth (DiffTalk's l) that φ₁ reads beside {β, p}; 0
+            for none.
         progressive: whether a frame's reference is, from the second on, the frame before it as it was made
             (DiffTalk Sec. 3.3): details stay from frame to frame, and so do errors. Frames are then made one
             by one. Networks are trained without it.
@@ -119,6 +137,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
         reference_encoder: Mapping | None = None,
         predict_residual: bool = False,
         residual_region: str = "everywhere",
+        masked_input: bool = False,
+        landmarks: int = 0,
         progressive: bool = False,
         norm_num_groups: int = 8,
     ) -> None:
@@ -140,6 +160,13 @@ class FrameUNet(ModelMixin, ConfigMixin):
             raise FD2TalkError(
                 "reference_encoder is needed for reference_alignment 'warp_image', and only for it."
             )
+        if masked_input and reference_alignment != "none":
+            raise FD2TalkError(
+                f"masked_input needs reference_alignment 'none', which is {reference_alignment!r}: a film's "
+                "frame lies where it lies."
+            )
+        if landmarks and not masked_input:
+            raise FD2TalkError("landmarks are those of a film's frame, so they need masked_input.")
         if len(attention_levels) != len(block_out_channels):
             raise FD2TalkError(
                 f"attention_levels names {len(attention_levels)} of {len(block_out_channels)} levels."
@@ -150,12 +177,22 @@ class FrameUNet(ModelMixin, ConfigMixin):
         self.time_embedding = TimestepEmbedding(channels[0], time_dim)
 
         self.motion_projection = nn.Linear(motion_dim, motion_tokens * context_dim)
+        # E_L of DiffTalk Sec. 3.2
+        self.landmark_projection = (
+            nn.Sequential(
+                nn.Linear(2 * landmarks, 2 * context_dim),
+                nn.SiLU(),
+                nn.Linear(2 * context_dim, motion_tokens * context_dim),
+            )
+            if landmarks
+            else None
+        )
         self.reference_projection = nn.Linear(latent_channels, context_dim)
         self.reference_position = nn.Linear(4 * _POSITION_OCTAVES, context_dim)
 
         aligned = reference_alignment != "none"
         in_channels = latent_channels + (latent_channels + alignment_channels if aligned else 0)
-        in_channels += latent_channels if concat_reference else 0
+        in_channels += latent_channels * (concat_reference + masked_input)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
 
         def resnet(inside: int, outside: int) -> ResnetBlock2D:
@@ -261,6 +298,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
         reference_latent: Tensor | None = None,
         warped: Tensor | None = None,
         cache: ConditionCache | None = None,
+        filmed: FilmedFrames | None = None,
     ) -> Tensor:
         """The predicted J₀.
 
@@ -273,6 +311,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
             warped: with alignment, the warped reference latent and its masks ``[B, d + alignment_channels, h,
                 w]``.
             cache: of these B frames, from :meth:`make_cache`.
+            filmed: with a masked input, what the film shows of the frames.
 
         Returns:
             ``[B, d, h, w]``.
@@ -288,8 +327,14 @@ class FrameUNet(ModelMixin, ConfigMixin):
             raise FD2TalkError(
                 f"The latents are {tuple(sample.shape[-2:])}, but multiples of {halvings} are needed."
             )
+        if self.config.masked_input != (filmed is not None):
+            raise FD2TalkError(
+                "This UNet paints mouths into filmed frames, which were not given."
+                if filmed is None
+                else "This UNet makes whole frames of a portrait, and has no use for filmed ones."
+            )
         if cache is None:
-            cache = self.make_cache(motion, reference_latent)
+            cache = self.make_cache(motion, reference_latent, filmed)
         time = torch.as_tensor(timestep, device=sample.device).reshape(-1)
         embedding = self.time_embedding(self.time_proj(time).to(sample.dtype))
 
@@ -302,6 +347,8 @@ class FrameUNet(ModelMixin, ConfigMixin):
         inputs = [sample]
         if aligned:
             inputs.append(warped)
+        if filmed is not None:
+            inputs.append(filmed.masked)
         if self.config.concat_reference:
             inputs.append(reference_latent.expand_as(sample))
         hidden = self.conv_in(torch.cat(inputs, dim=1).contiguous(memory_format=torch.channels_last))
@@ -324,23 +371,33 @@ class FrameUNet(ModelMixin, ConfigMixin):
         moved, masks = warped.split([sample.shape[1], self.config.alignment_channels], dim=1)
         return moved + change * (_hidden(masks) if self.config.residual_region == "hidden" else 1)
 
-    def make_cache(self, motion: Tensor, reference_latent: Tensor) -> ConditionCache:
+    def make_cache(
+        self, motion: Tensor, reference_latent: Tensor, filmed: FilmedFrames | None = None
+    ) -> ConditionCache:
         """Keys and values of all attention layers.
 
         Args:
             motion: ``[F, D_m]``.
             reference_latent: ``[1 or F, d, h, w]``.
+            filmed: of F frames, with a masked input.
         """
-        return ConditionCache(self.motion_keys_values(motion), self.reference_keys_values(reference_latent))
+        return ConditionCache(
+            self.motion_keys_values(motion, filmed), self.reference_keys_values(reference_latent)
+        )
 
-    def motion_keys_values(self, motion: Tensor) -> tuple[KeysValues, ...]:
-        """φ₁'s, by layer, of motion ``[F, D_m]``: once a frame."""
+    def motion_keys_values(
+        self, motion: Tensor, filmed: FilmedFrames | None = None
+    ) -> tuple[KeysValues, ...]:
+        """φ₁'s, by layer, of motion ``[F, D_m]``, and of the landmarks that the film shows: once a frame."""
         if motion.shape[-1] != self.config.motion_dim:
             raise FD2TalkError(
                 f"The motion has {motion.shape[-1]} coefficients a frame, but this UNet was made for "
                 f"{self.config.motion_dim} (expression and pose): is it for another face model?"
             )
-        tokens = rearrange(self.motion_projection(motion), "f (n c) -> f n c", n=self.config.motion_tokens)
+        projected = [self.motion_projection(motion)]
+        if self.landmark_projection is not None and filmed is not None:
+            projected.append(self.landmark_projection(filmed.landmarks))
+        tokens = rearrange(torch.cat(projected, dim=-1), "f (n c) -> f n c", c=self.config.context_dim)
         return tuple(attention.motion_attention.keys_values(tokens) for attention in self._attentions())
 
     def reference_keys_values(self, reference_latent: Tensor) -> tuple[KeysValues, ...]:

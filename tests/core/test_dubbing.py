@@ -17,19 +17,25 @@ from torch import Tensor
 
 from fd2talk_core.__main__ import main
 from fd2talk_core.audio.mixing import dubbed_sound
+from fd2talk_core.configs import build, load_network
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker
-from fd2talk_core.face.model import FaceModel, default_face_model
+from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
 from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.frames.dubbing import iter_dubbed_frames
 from fd2talk_core.frames.footage import PictureFootage
+from fd2talk_core.frames.masking import masked_landmarks, mouth_region, shown_landmarks, without_mouth
+from fd2talk_core.frames.painted_mouth import PaintedMouth
 from fd2talk_core.imaging import read_image
 from fd2talk_core.marks.tags import read_tags
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.motion.dubbing import DubbedMouths, dub_mouths
 from fd2talk_core.motion.filming import FilmedFace, film_face
+from fd2talk_core.networks.autoencoder import FrameAutoencoder
+from fd2talk_core.networks.checkpoint import SHIPPED, CheckpointInfo
+from fd2talk_core.networks.unet import FrameUNet
 from fd2talk_core.pipeline import FD2TalkPipeline
 
 EXAMPLES = Path(__file__).parents[2] / "example_inputs"
@@ -385,3 +391,97 @@ def test_the_command_line_says_what_is_wrong(
 ) -> None:
     assert main(line) == 2
     assert message in capsys.readouterr().err
+
+
+# ---- painted by a UNet (DiffTalk Sec. 3.2) -----------------------------------------------------------------
+
+
+@lru_cache
+def painter() -> tuple[FrameUNet, FrameAutoencoder]:
+    """An untrained UNet with a masked input, and the autoencoder that ships."""
+    autoencoder = load_network("autoencoder", SHIPPED / "tiny" / "autoencoder.safetensors")
+    unet = build(
+        "unet",
+        "tiny",
+        reference_alignment="none",
+        alignment_channels=0,
+        reference_encoder=None,
+        predict_residual=False,
+        masked_input=True,
+        landmarks=len(shown_landmarks(face_model())),
+    )
+    unet.info = CheckpointInfo(steps=2, resolution=256)
+    return unet, autoencoder
+
+
+def test_a_mouths_region_says_whose_it_is_and_nothing_of_what_it_does() -> None:
+    film, model = filmed(), face_model()
+    alpha = film.identity[None].expand(2, -1)
+    region = mouth_region(model, alpha, film.pose[:2], 256)
+    assert 0.03 < float(region.mean()) < 0.25
+    shown = without_mouth(pictures()[:2].movedim(-1, 1), region)
+    assert torch.all(shown.movedim(1, -1)[region[:, 0] == 1] == 0.5)
+    assert torch.equal(
+        shown[region.expand_as(shown) == 0], pictures()[:2].movedim(-1, 1)[region.expand_as(shown) == 0]
+    )
+    # open or shut, the lips lie in it
+    lips = model.triangles[model.triangle_parts == model.part_names.index("lips")].unique()
+    told = []
+    for jaw in (0.0, 1.0):
+        beta = torch.zeros(2, 52)
+        beta[:, JAW] = jaw
+        seen = project(apply_pose(model(alpha, beta), film.pose[:2])[:, lips], model.camera)[..., :2]
+        inside = torch.nn.functional.grid_sample(region, seen[:, None], align_corners=False)
+        assert float((inside > 0.5).float().mean()) > 0.99
+        told.append(masked_landmarks(model, alpha, beta, film.pose[:2]))
+    # what is told hardly knows of the jaw: eyes, brows and the nose's bridge do not go with it
+    assert float((told[1] - told[0]).abs().mean()) < 0.01
+    turned = masked_landmarks(model, alpha, beta, film.pose[:2] + torch.tensor([0, 0.2, 0, 0, 0, 0]))
+    assert float((turned - told[1]).abs().mean()) > 0.02
+
+
+def test_only_the_mouth_is_painted_and_the_rest_stays() -> None:
+    frames, film = pictures()[:4], filmed()
+    spoken = words(4, jaw=0.6)
+    mouths = dub_mouths(film, spoken, face_model())
+    footage = PictureFootage(pictures(), FPS)
+    made = torch.cat(list(iter_dubbed_frames(footage, mouths, face_model(), painted_by=painter(), seed=1)))
+    assert made.shape == frames.shape and made.min() >= 0 and made.max() <= 1
+    changed = (made - frames).abs().amax(dim=-1)
+    region = mouth_region(face_model(), film.identity[None].expand(4, -1), film.pose[:4], 256)
+    for number in range(4):
+        x, y, side = film.squares[number].tolist()
+        # the crop's region in the picture, a pixel wider for resampling
+        scaled = torch.nn.functional.interpolate(region[number, None], size=round(side), mode="bilinear")[
+            0, 0
+        ]
+        left, top = round(x - side / 2), round(y - side / 2)
+        room = torch.nn.functional.pad(scaled, (256, 256, 256, 256))
+        place = room[None, None, 256 - top : 512 - top, 256 - left : 512 - left]
+        outside = torch.nn.functional.max_pool2d(place, 9, 1, 4)[0, 0] == 0
+        assert changed[number][outside].max() < 1e-5
+        assert changed[number][~outside].mean() > 0.02
+    other = torch.cat(list(iter_dubbed_frames(footage, mouths, face_model(), painted_by=painter(), seed=2)))
+    assert not torch.equal(other, made)
+
+
+def test_a_set_paints_mouths_or_makes_frames_of_a_portrait(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    with VideoWriter(film, FPS) as writer:
+        writer.write(pictures()[:6])
+    pipeline, voice = FD2TalkPipeline.from_config(), (torch.zeros(1, 1600), 16000)
+    with pytest.raises(FD2TalkError, match="trained with unet.network.masked_input"):
+        pipeline.dub(film, voice, motion=words(2), painted=True)
+    pipeline.unet, pipeline.autoencoder = painter()
+    made = pipeline.dub(film, voice, motion=words(2, jaw=0.5), painted=True)
+    assert made.frames().shape == (2, 256, 256, 3)
+    spoken = words(2), CoefficientSequence("pose", torch.zeros(2, 6), FPS, face_model().name)
+    with pytest.raises(FD2TalkError, match="makes none of a portrait"):
+        pipeline(EXAMPLES / "portrait.png", motion=spoken).frames()
+    with pytest.raises(FD2TalkError, match="needs reference_alignment 'none'"):
+        build("unet", "tiny", masked_input=True)
+    with pytest.raises(FD2TalkError, match="they need masked_input"):
+        build("unet", "tiny", landmarks=4)
+    changed = FrameUNet.from_config({**painter()[0].config, "landmarks": 4})
+    with pytest.raises(FD2TalkError, match="trained with 4 landmarks"):
+        PaintedMouth(changed, painter()[1], face_model(), filmed().identity, None)

@@ -84,7 +84,9 @@ def test_every_row_is_a_configuration_that_exists() -> None:
     windows = [network.config.alignment_window for network in built if hasattr(network.config, "kind")]
     assert windows == [3, 3, None] + 6 * [3] + 2 * [3]
     forms = [n.config.conditioning + n.config.reference_alignment for n in built if hasattr(n, "make_cache")]
-    assert forms == ["decouplednone", "concatnone", "decoupledwarp_image", "decouplednone"]
+    assert forms == [
+        *("decouplednone", "concatnone", "decoupledwarp_image", "decouplednone", "decouplednone"),
+    ]
     assert set(CLAIMS) <= {variant.key for variant in VARIANTS}
 
 

@@ -29,6 +29,7 @@ from fd2talk_core.configs import network_class  # noqa: E402
 from fd2talk_core.errors import FD2TalkError  # noqa: E402
 from fd2talk_core.face.model import default_face_model  # noqa: E402
 from fd2talk_core.frames.correspondence import MASK_NAMES  # noqa: E402
+from fd2talk_core.frames.masking import shown_landmarks  # noqa: E402
 from fd2talk_core.imaging import read_image  # noqa: E402
 from fd2talk_core.motion.coefficients import CoefficientSequence  # noqa: E402
 from fd2talk_core.networks.autoencoder import FrameAutoencoder  # noqa: E402
@@ -41,6 +42,7 @@ from fd2talk_core.networks.checkpoint import (  # noqa: E402
 )
 from fd2talk_core.networks.diffusion import make_scheduler  # noqa: E402
 from fd2talk_core.networks.lip_expert import LipExpert, sync_over_clip  # noqa: E402
+from fd2talk_core.networks.unet import FilmedFrames, FrameUNet  # noqa: E402
 from fd2talk_core.pipeline import FD2TalkPipeline  # noqa: E402
 from scripts.environment import ROOT  # noqa: E402
 from training.sources import SpeechSet, copy_weights, load_pictures, load_speech  # noqa: E402
@@ -592,16 +594,45 @@ def test_vgg_features_come_from_a_file_of_the_user(tmp_path: Path) -> None:
         perceptual_features(tmp_path / "other.safetensors")
 
 
+def test_a_unet_learns_to_paint_mouths_into_films(world: Path, tmp_path: Path) -> None:
+    """DiffTalk Sec. 3.2: z_m of a pair's frame, and landmarks that are none of its mouth's."""
+    form = ["network.reference_alignment=none", "network.masked_input=true"]
+    stage = built(world, "unet", *form)
+    batch = first_batch(stage)
+    frame, numbers = batch["frame"], len(shown_landmarks(default_face_model()))
+    assert batch["masked"].shape == frame.shape and batch["landmarks"].shape[1] == 2 * numbers
+    unet, t = stage.networks["unet"], batch["timestep"]
+    assert unet.config.landmarks == numbers
+    estimate = unet(
+        noised(frame, batch["noise"], t),
+        t,
+        batch["motion"],
+        batch["reference"],
+        filmed=FilmedFrames(batch["masked"], batch["landmarks"]),
+    )
+    torch.testing.assert_close(stage(batch)["loss"], (estimate - frame).square().mean())
+    # above the mouth the film shows the frame itself
+    difference = (batch["masked"] - frame).abs().mean(dim=(0, 1))
+    half = len(difference) // 2
+    assert float(difference[: half // 2].mean()) < 0.2 * float(difference[half:].amax())
+    with pytest.raises(FD2TalkError, match="filmed frames, which were not given"):
+        unet(frame, t, batch["motion"], batch["reference"])
+    options = ["--run", "masked", "--steps", "3", *(word for value in form for word in ("--set", value))]
+    assert run_stage(world, "unet", *options) == 0
+    assert load_checkpoint(world / "weights" / "unet.safetensors", FrameUNet).config.masked_input
+
+
 def test_a_set_of_512_px_trains_and_shows_a_portrait_so(tmp_path: Path) -> None:
     """DiffTalk Sec. 3.2: as many latents as at 256 px, each of more pixels."""
     data, weights = synthetic.write_data(tmp_path / "data", clips=1, people=2, size=512), tmp_path / "weights"
+    small = ("train.batch_size=1", "train.precision=no")
     for stage, settings in {
         "autoencoder": ["crop=64", "held_out_pairs=1"],
         "unet": ["held_out_pairs=1"],
         "blend": ["held_out_pairs=1"],
     }.items():
         line = ["--config", "tiny-512", "--data", data, "--weights", weights, "--runs", tmp_path / "runs"]
-        line += [word for change in (*settings, "train.batch_size=1") for word in ("--set", change)]
+        line += [word for change in (*settings, *small) for word in ("--set", change)]
         assert importlib.import_module(f"training.{stage}").main([*map(str, line), "--steps", "1"]) == 0
     copy_weights(SHIPPED / "tiny", weights, ("audio_encoder", "expression", "pose"))
     pipeline = FD2TalkPipeline.from_pretrained(str(weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fd2talk_core.audio.encoder import AudioEncoder
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
 from fd2talk_core.frames.conditioning import align_reference
+from fd2talk_core.frames.masking import masked_landmarks, mouth_region, without_mouth
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.diffusion import TRAIN_STEPS, add_noise, make_scheduler
@@ -73,20 +75,52 @@ class FitErrors:
 
 @torch.no_grad()
 def encode_pictures(
-    pictures: PictureSet, autoencoder: FrameAutoencoder, used: Tensor, batch: int = 8
+    pictures: PictureSet,
+    autoencoder: FrameAutoencoder,
+    used: Tensor,
+    batch: int = 8,
+    change: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Latents ``[N, d, h, w]`` float16 of a set's pictures; zeros for those that are not ``used``."""
+    """Latents ``[N, d, h, w]`` float16 of a set's pictures; zeros for those that are not ``used``.
+
+    Args:
+        change: of numbers and pictures ``[n, 3, S, S]``, what is encoded in their place.
+    """
     from tqdm import tqdm
 
     device = next(autoencoder.parameters()).device
     latents = torch.zeros(0)
     for part in tqdm(used.split(batch), desc="encoding pictures", mininterval=2.0):
         images = torch.stack([pictures.read(int(i)) for i in part]).to(device).float() / 255
+        if change is not None:
+            images = change(part, images)
         encoded = autoencoder.encode(images).half().cpu()
         if not len(latents):
             latents = torch.zeros(len(pictures), *encoded.shape[1:], dtype=torch.float16)
         latents[part] = encoded
     return latents
+
+
+@torch.no_grad()
+def encode_masked(
+    pictures: PictureSet, autoencoder: FrameAutoencoder, face_model: FaceModel, used: Tensor, batch: int = 8
+) -> tuple[Tensor, Tensor]:
+    """What a film would show of pictures whose mouths are to be painted: latents without the mouths
+    ``[N, d, h, w]`` float16, and landmarks outside them ``[N, 2 L]``; zeros for those that are not ``used``.
+    """
+
+    def masked(numbers: Tensor, images: Tensor) -> Tensor:
+        labels = pictures.identity[numbers], pictures.pose[numbers]
+        region = mouth_region(face_model, *labels, images.shape[-1])
+        return without_mouth(images, region.to(images))
+
+    latents = encode_pictures(pictures, autoencoder, used, batch, masked)
+    told = masked_landmarks(
+        face_model, pictures.identity[used], pictures.expression[used], pictures.pose[used]
+    )
+    landmarks = torch.zeros(len(pictures), told.shape[1])
+    landmarks[used] = told
+    return latents, landmarks
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from torch import Tensor
 from fd2talk_core import configs
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.frames.masking import shown_landmarks
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.diffusion import (
@@ -28,14 +29,21 @@ from fd2talk_core.networks.diffusion import (
     make_scheduler,
     sampling_timesteps,
 )
-from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FrameUNet, named_masks
+from fd2talk_core.networks.unet import RESIDUAL_REGIONS, FilmedFrames, FrameUNet, named_masks
 
 from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..regions import face_region
 from ..sources import PictureSet, face_model_of, fingerprint, kept_between_runs, load_pictures
 from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
-from .conditions import FitErrors, align_pairs, encode_pictures, estimate_motion, load_autoencoder
+from .conditions import (
+    FitErrors,
+    align_pairs,
+    encode_masked,
+    encode_pictures,
+    estimate_motion,
+    load_autoencoder,
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,9 @@ class EncodedPairs:
         motion: ``[N, D_m]``, the condition of each picture as a frame.
         reference, frame: ``[P]``, numbers of pictures.
         warped: ``[P, d + k, h, w]`` float16, or empty without alignment.
+        masked: ``[N, d, h, w]`` float16, of the pictures without their mouths, or empty without a masked
+            input.
+        landmarks: ``[N, 2 L]``, of the pictures, outside their mouths; as well.
     """
 
     latents: Tensor
@@ -117,6 +128,8 @@ class EncodedPairs:
     reference: Tensor
     frame: Tensor
     warped: Tensor
+    masked: Tensor
+    landmarks: Tensor
 
     def __len__(self) -> int:
         return len(self.reference)
@@ -130,6 +143,9 @@ class EncodedPairs:
         }
         if self.warped.numel():
             pair["warped"] = self.warped[index].float()
+        if self.masked.numel():
+            pair["masked"] = self.masked[self.frame[index]].float()
+            pair["landmarks"] = self.landmarks[self.frame[index]]
         return pair
 
 
@@ -186,6 +202,7 @@ class UNetStage(Stage):
                 motion=batch["motion"],
                 reference_latent=batch["reference"],
                 warped=batch.get("warped"),
+                filmed=filmed_of(batch),
             )
 
         return denoise
@@ -300,15 +317,26 @@ def sample_pairs(
 ) -> Tensor:
     """What a UNet makes of pairs as :meth:`EncodedPairs.pair` gives them, ``[n, d, h, w]``."""
     batch = {name: torch.stack(values).to(unet.device) for name, values in _columns(pairs).items()}
-    cache = unet.make_cache(batch["motion"], batch["reference"])
+    filmed = filmed_of(batch)
+    cache = unet.make_cache(batch["motion"], batch["reference"], filmed)
     noise = frame_noise(0, range(len(pairs)), batch["reference"].shape[1:], noise_mode).to(unet.device)
 
     def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
         return unet(
-            sample, timestep, reference_latent=batch["reference"], warped=batch.get("warped"), cache=cache
+            sample,
+            timestep,
+            reference_latent=batch["reference"],
+            warped=batch.get("warped"),
+            cache=cache,
+            filmed=filmed,
         )
 
     return ddim_sample(denoise, noise, steps=steps)
+
+
+def filmed_of(batch: dict[str, Tensor]) -> FilmedFrames | None:
+    """What a batch says of frames whose mouths are to be painted."""
+    return FilmedFrames(batch["masked"], batch["landmarks"]) if "masked" in batch else None
 
 
 def _columns(rows: list[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
@@ -378,7 +406,10 @@ def encode_pairs(
                 )
             )
         warped = torch.cat(parts)
-    return EncodedPairs(latents, motion, reference, frame, warped)
+    masked = landmarks = torch.zeros(0)
+    if unet.config.masked_input:
+        masked, landmarks = encode_masked(pictures, autoencoder, face_model, frame.unique(), batch)
+    return EncodedPairs(latents, motion, reference, frame, warped, masked, landmarks)
 
 
 def prepare_pairs(
@@ -397,6 +428,7 @@ def prepare_pairs(
     key = fingerprint(
         autoencoder.state_dict(),
         unet.config.reference_alignment,
+        *(("masked",) if unet.config.masked_input else ()),
         face_model.digest,
         repr(options.errors),
         *(motion, reference, frame, pictures.identity, pictures.expression, pictures.pose),
@@ -430,6 +462,8 @@ def build_unet(
         config["reference_encoder"] = None
     if config.get("reference_alignment") == "none":
         config["alignment_channels"] = 0
+    if config.get("masked_input"):
+        config["landmarks"] = len(shown_landmarks(face_model))
     unet = configs.build("unet", section["size"], seed, **config)
     if unet.config.reference_alignment == "warp_image":
         unet.set_reference_encoder(autoencoder.encoder)
@@ -471,6 +505,8 @@ def first_pairs(pairs: EncodedPairs, count: int) -> EncodedPairs:
         pairs.reference[chosen],
         pairs.frame[chosen],
         pairs.warped[chosen] if pairs.warped.numel() else pairs.warped,
+        pairs.masked,
+        pairs.landmarks,
     )
 
 
