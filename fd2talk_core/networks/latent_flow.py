@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.resnet import Downsample2D, ResnetBlock2D, Upsample2D
+from diffusers.models.resnet import ResnetBlock2D
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -23,7 +23,7 @@ from ..errors import FD2TalkError
 from ..imaging import displace
 from .attention import rotary_positions
 from .motion_transformer import POSE_DIM, LocalSelfAttention
-from .unet import CrossAttention
+from .unet import CrossAttention, build_levels, check_halvings, run_levels
 
 PLANES = 3
 """Of z^m: the flow's two, and the blocking map."""
@@ -196,23 +196,8 @@ class LatentFlowUNet(ModelMixin, ConfigMixin):
             )
             return ClipStage(resnet, ClipAttention(outside, *shape) if attends else None)
 
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        width, skips = channels[0], [channels[0]]
-        for level, outside in enumerate(channels):
-            for _ in range(layers_per_block):
-                self.down.append(stage(width, outside, attention_levels[level]))
-                width = outside
-                skips.append(width)
-            if level < len(channels) - 1:
-                self.down.append(Downsample2D(width, use_conv=True))
-                skips.append(width)
-        self.middle = nn.ModuleList([stage(width, width, True), stage(width, width, False)])
-        for level, outside in reversed(list(enumerate(channels))):
-            for _ in range(layers_per_block + 1):
-                self.up.append(stage(width + skips.pop(), outside, attention_levels[level]))
-                width = outside
-            if level:
-                self.up.append(Upsample2D(width, use_conv=True))
+        self.down, self.middle, self.up = build_levels(channels, layers_per_block, attention_levels, stage)
+        width = channels[0]
         self.norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
         self.conv_out = nn.Conv2d(width, PLANES, 3, padding=1)
         self.register_buffer("plane_mean", torch.zeros(PLANES))
@@ -284,11 +269,7 @@ class LatentFlowUNet(ModelMixin, ConfigMixin):
                 f"{self.state_dim}: is it for another face model?"
             )
         batch, frames = sample.shape[:2]
-        halvings = 2 ** (len(self.config.block_out_channels) - 1)
-        if sample.shape[-1] % halvings or sample.shape[-2] % halvings:
-            raise FD2TalkError(
-                f"The latents are {tuple(sample.shape[-2:])}, but multiples of {halvings} are needed."
-            )
+        check_halvings(sample, len(self.config.block_out_channels))
         time = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(batch)
         embedding = self.time_embedding(self.time_proj(time).to(sample.dtype)).repeat_interleave(frames, 0)
         portrait = torch.cat([latent, self.mask_embedding(face)], dim=1)
@@ -297,21 +278,11 @@ class LatentFlowUNet(ModelMixin, ConfigMixin):
         tokens = self._tokens(self.state_projection, change)
         heard = None if audio is None else self._tokens(self.audio_projection, audio)
 
-        def run(layer: nn.Module, hidden: Tensor) -> Tensor:
-            if isinstance(layer, ClipStage):
-                return layer(hidden, embedding, frames, tokens, heard)
-            return layer(hidden)
-
-        skips = [hidden]
-        for layer in self.down:
-            hidden = run(layer, hidden)
-            skips.append(hidden)
-        for layer in self.middle:
-            hidden = run(layer, hidden)
-        for layer in self.up:
-            if isinstance(layer, ClipStage):
-                hidden = torch.cat([hidden, skips.pop()], dim=1)
-            hidden = run(layer, hidden)
+        hidden = run_levels(
+            (self.down, self.middle, self.up),
+            hidden,
+            lambda stage, given: stage(given, embedding, frames, tokens, heard),
+        )
         planes = self.conv_out(F.silu(self.norm_out(hidden)))
         return planes.unflatten(0, (batch, frames))
 

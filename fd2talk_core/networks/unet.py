@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -195,50 +195,24 @@ class FrameUNet(ModelMixin, ConfigMixin):
         in_channels += latent_channels * (concat_reference + masked_input)
         self.conv_in = nn.Conv2d(in_channels, channels[0], 3, padding=1)
 
-        def resnet(inside: int, outside: int) -> ResnetBlock2D:
-            return ResnetBlock2D(
+        def stage(inside: int, outside: int, attends: bool) -> Stage:
+            resnet = ResnetBlock2D(
                 in_channels=inside,
                 out_channels=outside,
                 temb_channels=time_dim,
                 groups=norm_num_groups,
                 eps=1e-5,
             )
-
-        def attention(width: int) -> ConditionAttention:
-            return ConditionAttention(
-                width, context_dim, attention_head_dim, norm_num_groups, conditioning == "decoupled"
+            if not attends:
+                return Stage(resnet, None)
+            decoupled = conditioning == "decoupled"
+            return Stage(
+                resnet,
+                ConditionAttention(outside, context_dim, attention_head_dim, norm_num_groups, decoupled),
             )
 
-        self.down = nn.ModuleList()
-        skips = [channels[0]]
+        self.down, self.middle, self.up = build_levels(channels, layers_per_block, attention_levels, stage)
         width = channels[0]
-        for level, outside in enumerate(channels):
-            for _ in range(layers_per_block):
-                self.down.append(
-                    Stage(resnet(width, outside), attention(outside) if attention_levels[level] else None)
-                )
-                width = outside
-                skips.append(width)
-            if level < len(channels) - 1:
-                self.down.append(Downsample2D(width, use_conv=True))
-                skips.append(width)
-
-        self.middle = nn.ModuleList(
-            [Stage(resnet(width, width), attention(width)), Stage(resnet(width, width), None)]
-        )
-
-        self.up = nn.ModuleList()
-        for level, outside in reversed(list(enumerate(channels))):
-            for _ in range(layers_per_block + 1):
-                self.up.append(
-                    Stage(
-                        resnet(width + skips.pop(), outside),
-                        attention(outside) if attention_levels[level] else None,
-                    )
-                )
-                width = outside
-            if level:
-                self.up.append(Upsample2D(width, use_conv=True))
 
         self.norm_out = nn.GroupNorm(norm_num_groups, width, eps=1e-5)
         self.conv_out = nn.Conv2d(width, latent_channels, 3, padding=1)
@@ -322,11 +296,7 @@ class FrameUNet(ModelMixin, ConfigMixin):
                 f"reference_alignment is {self.config.reference_alignment!r}, so a warped reference is "
                 f"{'needed' if aligned else 'not used'}."
             )
-        halvings = 2 ** (len(self.config.block_out_channels) - 1)
-        if sample.shape[-1] % halvings or sample.shape[-2] % halvings:
-            raise FD2TalkError(
-                f"The latents are {tuple(sample.shape[-2:])}, but multiples of {halvings} are needed."
-            )
+        check_halvings(sample, len(self.config.block_out_channels))
         if self.config.masked_input != (filmed is not None):
             raise FD2TalkError(
                 "This UNet paints mouths into filmed frames, which were not given."
@@ -352,17 +322,11 @@ class FrameUNet(ModelMixin, ConfigMixin):
         if self.config.concat_reference:
             inputs.append(reference_latent.expand_as(sample))
         hidden = self.conv_in(torch.cat(inputs, dim=1).contiguous(memory_format=torch.channels_last))
-        skips = [hidden]
-        for layer in self.down:
-            hidden = layer(hidden, embedding, conditions) if isinstance(layer, Stage) else layer(hidden)
-            skips.append(hidden)
-        for layer in self.middle:
-            hidden = layer(hidden, embedding, conditions)
-        for layer in self.up:
-            if isinstance(layer, Stage):
-                hidden = layer(torch.cat([hidden, skips.pop()], dim=1), embedding, conditions)
-            else:
-                hidden = layer(hidden)
+        hidden = run_levels(
+            (self.down, self.middle, self.up),
+            hidden,
+            lambda stage, given: stage(given, embedding, conditions),
+        )
         change = self.conv_out(F.silu(self.norm_out(hidden)))
         if not self.config.predict_residual:
             return change
@@ -418,6 +382,75 @@ def _hidden(masks: Tensor) -> Tensor:
     """``[B, 1, h, w]`` in 0..1, of the masks: hidden surface, mouth, eyes, and a cell around."""
     named = named_masks(masks)
     return widen(torch.maximum(torch.maximum(named["hidden"], named["mouth"]), named["eyes"]))
+
+
+Levels = tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]
+"""Of a UNet: the way down, the middle, and the way up."""
+
+
+def build_levels(
+    channels: Sequence[int],
+    layers_per_block: int,
+    attention_levels: Sequence[bool],
+    stage: Callable[[int, int, bool], nn.Module],
+) -> Levels:
+    """The layers of a UNet.
+
+    Args:
+        channels: by level, from fine to coarse.
+        layers_per_block: stages by level on the way down; one more on the way up.
+        attention_levels: which levels' stages attend; of the two in the middle, the first does.
+        stage: makes one of the channels that it is given and gives, and of whether it attends.
+    """
+    down, up = nn.ModuleList(), nn.ModuleList()
+    width, skips = channels[0], [channels[0]]
+    for level, outside in enumerate(channels):
+        for _ in range(layers_per_block):
+            down.append(stage(width, outside, attention_levels[level]))
+            width = outside
+            skips.append(width)
+        if level < len(channels) - 1:
+            down.append(Downsample2D(width, use_conv=True))
+            skips.append(width)
+    middle = nn.ModuleList([stage(width, width, True), stage(width, width, False)])
+    for level, outside in reversed(list(enumerate(channels))):
+        for _ in range(layers_per_block + 1):
+            up.append(stage(width + skips.pop(), outside, attention_levels[level]))
+            width = outside
+        if level:
+            up.append(Upsample2D(width, use_conv=True))
+    return down, middle, up
+
+
+def check_halvings(sample: Tensor, levels: int) -> None:
+    """Raises FD2TalkError for latents ``[..., h, w]`` that so many levels cannot halve."""
+    halvings = 2 ** (levels - 1)
+    if sample.shape[-1] % halvings or sample.shape[-2] % halvings:
+        raise FD2TalkError(
+            f"The latents are {tuple(sample.shape[-2:])}, but multiples of {halvings} are needed."
+        )
+
+
+def run_levels(levels: Levels, hidden: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+    """Through the layers of :func:`build_levels`, in order.
+
+    Args:
+        hidden: ``[B, C, h, w]``, of the finest level's channels.
+        run: gives what a stage makes of its input.
+    """
+    down, middle, up = levels
+    skips = [hidden]
+    for layer in down:
+        hidden = layer(hidden) if isinstance(layer, Downsample2D) else run(layer, hidden)
+        skips.append(hidden)
+    for layer in middle:
+        hidden = run(layer, hidden)
+    for layer in up:
+        if isinstance(layer, Upsample2D):
+            hidden = layer(hidden)
+        else:
+            hidden = run(layer, torch.cat([hidden, skips.pop()], dim=1))
+    return hidden
 
 
 class Stage(nn.Module):
