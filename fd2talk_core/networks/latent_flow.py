@@ -31,6 +31,9 @@ PLANES = 3
 STATES = ("motion", "pose_and_blinks")
 """What Δρ holds: all of {β, p}, or DAWN's pose and lids, to which the sound adds the lips."""
 
+MOST_WINDOW = 250
+"""Frames on either side that are held in memory with those of a stretch: ten seconds at 25 fps."""
+
 MASK_CHANNELS = 4
 """That the portrait's face mask is embedded in."""
 
@@ -174,10 +177,10 @@ class LatentFlowUNet(ModelMixin, ConfigMixin):
             raise FD2TalkError(
                 f"There are {len(attention_levels)} attention_levels for {len(block_out_channels)} levels."
             )
-        if attention_head_dim % 2 or attention_window < 1:
+        if attention_head_dim % 2 or not 1 <= attention_window <= MOST_WINDOW:
             raise FD2TalkError(
                 f"attention_head_dim is {attention_head_dim} and attention_window {attention_window}, but an "
-                "even number and at least 1 are needed."
+                f"even number and one from 1 to {MOST_WINDOW} are needed."
             )
         channels, time_dim = tuple(block_out_channels), 4 * block_out_channels[0]
         self.time_proj = Timesteps(channels[0], flip_sin_to_cos=True, downscale_freq_shift=0)

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.comfyui import ComfyUIServer
+from fd2talk_core import configs
+from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
+from fd2talk_core.networks.latent_flow import LatentFlowUNet
+from scripts.comfyui import ComfyUIServer, error_of
 from tests.host.conftest import SET, id_of, node_of
 from tests.host.media import play
 
@@ -178,3 +181,29 @@ def test_decode_video_takes_motion_and_rate_from_what_is_connected(
         inputs = {name: value for name, value in {**decode["inputs"], **change}.items() if value is not None}
         with pytest.raises(RuntimeError, match=sentence):
             comfyui.run({**reloaded, "video": {**decode, "inputs": inputs}, "save": save})
+
+
+def test_a_checkpoint_that_makes_all_frames_at_once_hears_through_its_own_socket(
+    comfyui: ComfyUIServer, made: dict
+) -> None:
+    """DAWN's renderer behind the same sampler."""
+    heard = configs.build("audio_encoder", "tiny").feature_dim
+    network = LatentFlowUNet(
+        block_out_channels=(8, 16),
+        attention_levels=(False, True),
+        attention_head_dim=8,
+        context_dim=8,
+        states="pose_and_blinks",
+        audio_dim=heard,
+    )
+    info = CheckpointInfo(face_model="anny-arkit52", resolution=256, steps=1)
+    folder = comfyui.folder("models") / "fd2talk" / "unet"
+    save_checkpoint(network, folder / "flow.safetensors", info)
+    sampler = node_of(made, "FD2TalkUNetSampler")
+    sampler |= {"checkpoint": "flow.safetensors", "steps": 1}
+    decoding(made, "bare", [id_of(made, "FD2TalkUNetSampler"), 0], paste_back=False)
+    entry = comfyui.wait(comfyui.queue(made))
+    assert "made from the sound beside the motion" in error_of(entry)
+    sampler["features"] = [id_of(made, "LoadAudioWav2Vec"), 0]
+    outputs = comfyui.run(made)
+    assert pictures(comfyui, outputs, "bare").shape == (FRAMES, 256, 256, 3)
