@@ -188,7 +188,7 @@ class Bench:
         config: name or path of the configuration.
         steps: of a stage, over what the configuration says; empty keeps that.
         threads: of the processor, for each training; None takes all.
-        seeds, frame_seeds: trainings of each row of motion and heads, and of frames and videos.
+        seeds, frame_seeds, video_seeds: trainings of each row of motion and heads, of frames, and of videos.
         clips: held-out recordings that motion is measured on.
         frames: of each held-out video that are made.
     """
@@ -202,6 +202,7 @@ class Bench:
     threads: int | None = None
     seeds: int = 3
     frame_seeds: int = 1
+    video_seeds: int = 1
     clips: int = 16
     frames: int = 50
 
@@ -213,7 +214,8 @@ class Bench:
         """That a row is trained with."""
         if not variant.stage:
             return range(1)
-        return range(self.seeds if variant.place in ("motion", "heads") else self.frame_seeds)
+        seeds = {"unet": self.frame_seeds, "videos": self.video_seeds}
+        return range(seeds.get(variant.place, self.seeds))
 
 
 def train_row(bench: Bench, variant: Variant, seed: int) -> dict[str, Any]:
@@ -651,7 +653,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--videos", type=Path, help="folder of shards with talking videos; made into OUT/videos by default"
     )
     parser.add_argument("--seeds", type=int, default=3, help="of the rows of motion and heads")
-    parser.add_argument("--frame-seeds", type=int, default=1, help="of the rows of frames and videos")
+    parser.add_argument("--frame-seeds", type=int, default=1, help="of the rows of frames")
+    parser.add_argument("--video-seeds", type=int, default=1, help="of the rows of videos")
     parser.add_argument(
         "--steps", action="append", default=[], metavar="STAGE=STEPS", help="budget of every row of a stage"
     )
@@ -669,7 +672,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _ablate(given: argparse.Namespace) -> str:
-    for name in ("seeds", "frame_seeds", "clips"):
+    for name in ("seeds", "frame_seeds", "video_seeds", "clips"):
         check_whole(getattr(given, name), f"--{name.replace('_', '-')}", 1, 1000)
     known = {variant.key: variant for variant in VARIANTS}
     rows = list(known) if given.rows is None else given.rows
@@ -685,6 +688,7 @@ def _ablate(given: argparse.Namespace) -> str:
         threads=given.threads,
         seeds=given.seeds,
         frame_seeds=given.frame_seeds,
+        video_seeds=given.video_seeds,
         clips=given.clips,
     )
     wanted = {known[row].place for row in rows}

@@ -70,6 +70,11 @@ RIM, STRAY = 0.02, 0.03
 what continues it from further in. A temple or a cheek's side is a few of the portrait's pixels, with hair
 over them, and an ear behind it a cell or two, which a row hits by chance: what strays is continued."""
 
+FAR_ASTRAY = 0.045
+"""The same for cells that lie one further in, which a row may hit as well: by less they may be a steep
+cheek's own.
+"""
+
 EDGE = 0.25
 """Face-model units (25 mm) by which a surface lies before the one behind it where its edge is kept sharp: a
 jaw before the neck."""
@@ -282,6 +287,7 @@ def correspond(
 
     displacement = (places[..., :2] - pixel_centers(resolution, places)).movedim(-1, 1)
     within = _within_rim(raster.covered) & ~hair & ~folds
+    within &= ~_astray(displacement, within)
     continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
     strays = (displacement - continued).abs().amax(dim=1) > STRAY
     known = raster.covered & ~folds & (hair | ~strays)
@@ -422,6 +428,17 @@ def _within_rim(covered: Tensor) -> Tensor:
     reach = max(1, round(RIM * covered.shape[-1] / 2))
     # a mesh that leaves the picture has no edge there
     return ~largest_around(~covered, reach)
+
+
+def _astray(displacement: Tensor, within: Tensor) -> Tensor:
+    """``[F, R, R]`` bool: the outermost cells ``within`` of ``[F, 2, R, R]`` that are far from those further
+    in.
+    """
+    inner = _within_rim(within)[:, None].to(displacement)
+    share = mean_around(inner, 2)
+    mean = mean_around(displacement * inner, 2) / share.clamp_min(1e-6)
+    far = (displacement - mean).abs().amax(dim=1) > FAR_ASTRAY
+    return within & (inner == 0)[:, 0] & (share > 0)[:, 0] & far
 
 
 def _cut_edges(pixels: Tensor, displacement: Tensor, edges: Tensor) -> tuple[_Index, Tensor] | None:

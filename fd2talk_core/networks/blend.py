@@ -18,7 +18,18 @@ from diffusers.models.unets.unet_2d_blocks import AutoencoderTinyBlock
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..imaging import averaged, displace, largest_around, length_of, resize, shrink, soften
+from ..imaging import (
+    averaged,
+    displace,
+    largest_around,
+    length_of,
+    pixel_centers,
+    resize,
+    shrink,
+    smoothstep,
+    soften,
+    widen,
+)
 
 SOURCES = ("moved", "still", "made")
 """The portrait moved with the head, the portrait as it stands, and the colours of the latents."""
@@ -48,6 +59,12 @@ that stays does so in the picture's own pixels."""
 
 _GHOST = 4.0
 """How much less the portrait as it stands counts where it shows somebody whom the frame shows elsewhere."""
+
+_FAR = 0.03
+"""Half widths that a place has moved from which on it is not shown twice."""
+
+_ONCE = (0.4, 0.8)
+"""Share of what has moved, over which the portrait as it stands is left out where it came from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +214,7 @@ class PortraitBlend(nn.Module):
         left = resize(away, size) * resize((largest_around(was, 1) - stays).clamp_min(0), size)
         elsewhere = away * torch.maximum(masks[:, :1], resize(stays, masks.shape[-1]))
         prior = _prior(resize(torch.cat([masks[:, :2], elsewhere], dim=1), size), left)
-        weights = (maps[:, : len(SOURCES)] + prior).softmax(dim=1)
+        weights = _shown_once((maps[:, : len(SOURCES)] + prior).softmax(dim=1), displacement, stays)
         colours = made + resize(maps[:, len(SOURCES) :], made.shape[-1]) if self.paints else made
         return Blend(weights, colours, self._shift(hidden, cells[:, :1]))
 
@@ -207,6 +224,27 @@ class PortraitBlend(nn.Module):
             return None
         covered = largest_around(coverage, 2)
         return soften(self.reach * self.move(hidden).float().tanh() * soften(1 - covered))
+
+
+def _shown_once(weights: Tensor, displacement: Tensor, person: Tensor) -> Tensor:
+    """``[F, 3, s, s]`` of the same: what of a person has moved away is not also shown where it was, but what
+    the latents show there.
+
+    Args:
+        person: ``[F, 1, q, q]`` in 0..1, where what has moved is theirs.
+    """
+    size = weights.shape[-1]
+    moved, still, made = weights.split(1, dim=1)
+    displacement = resize(displacement, size)
+    person = resize(person, size)
+    sure = (moved.detach() * person * (length_of(displacement) / _FAR).clamp_max(1)).flatten(1)
+    place = pixel_centers(size, displacement) + displacement.movedim(1, -1)
+    column, row = ((place + 1) * (size / 2)).long().clamp(0, size - 1).unbind(-1)
+    taken = torch.zeros_like(sure).scatter_reduce(1, (row * size + column).flatten(1), sure, "amax")
+    taken = widen(taken.view_as(still))
+    least, most = _ONCE
+    lost = still * smoothstep((taken - least) / (most - least))
+    return torch.cat([moved, still - lost, made + lost], dim=1)
 
 
 def _coarse(*planes: Tensor) -> Tensor:

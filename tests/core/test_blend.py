@@ -24,7 +24,7 @@ from fd2talk_core.frames.reference import Reference
 from fd2talk_core.imaging import pixel_centers, read_image
 from fd2talk_core.motion.coefficients import CoefficientSequence
 from fd2talk_core.networks.autoencoder import FrameAutoencoder
-from fd2talk_core.networks.blend import SOURCES, Blend, PortraitBlend
+from fd2talk_core.networks.blend import SOURCES, Blend, PortraitBlend, _shown_once
 from fd2talk_core.networks.unet import MASK_NAMES
 
 SIZE = 32
@@ -125,6 +125,28 @@ def test_no_ghost_stands_where_somebody_has_left() -> None:
     edge = slice(size // 4 - gone // 4, size // 4)
     assert after[edge].max() < 0.1 * before[edge].min()
     torch.testing.assert_close(after[-size // 8 :], before[-size // 8 :])
+
+
+def test_what_has_moved_is_not_also_shown_where_it_was() -> None:
+    """A pearl in hair that goes along on one side of it, and stays on the other."""
+    half, cells = SIZE // 2, 4
+    weights = torch.zeros(1, 3, SIZE, SIZE)
+    weights[:, 0, :, :half] = weights[:, 1, :, half:] = 1
+    displacement = torch.zeros(1, 2, SIZE, SIZE)
+    displacement[:, 0] = 2 * cells / SIZE
+    person = torch.ones(1, 1, half, half)
+    once = _shown_once(weights, displacement, person)
+    torch.testing.assert_close(once.sum(dim=1), torch.ones(1, SIZE, SIZE))
+    came_from = slice(half, half + cells)
+    assert once[0, 1, :, came_from].max() < 0.01 and once[0, 2, :, came_from].min() > 0.99
+    beyond = slice(half + cells + 3, SIZE)  # a cell is widened and softened
+    assert torch.equal(once[..., beyond], weights[..., beyond])
+    assert torch.equal(once[..., :half], weights[..., :half])
+    for unchanged in (
+        _shown_once(weights, displacement, 0 * person),  # a wall that is shown twice is a wall
+        _shown_once(weights, displacement / 20, person),  # hardly moved, it is blurred at most
+    ):
+        torch.testing.assert_close(unchanged, weights)
 
 
 @pytest.mark.parametrize("covered", [1.0, 0.0])

@@ -20,6 +20,7 @@ from fd2talk_core.face.skinning import head_weight, pose_on_body
 from fd2talk_core.frames.conditioning import align_reference, paint_mouth
 from fd2talk_core.frames.correspondence import (
     Correspondence,
+    _astray,
     reference_flow,
     room_in_hair,
     unstretched,
@@ -428,3 +429,15 @@ def test_pixels_beside_an_edge_are_mixed_and_no_others(face: FaceModel, identity
     assert torch.equal(smoothed(replace(flow, edges=None), picture), picture)
     # the flow is the processor's, the pictures are wherever the networks are
     assert smoothed(flow, picture.to("meta")).device.type == "meta"
+
+
+def test_cells_beside_the_rim_that_are_far_from_those_further_in_stray() -> None:
+    """Two cells of a temple, through which a row meets what is behind it."""
+    displacement = torch.full((1, 2, 64, 64), 0.1)
+    within = torch.zeros(1, 64, 64, dtype=torch.bool)
+    within[:, 10:50, 10:50] = True
+    displacement[:, 0, 20:22, 10] += 0.06
+    displacement[:, 0, 30, 30] += 0.06  # deep inside a face it may be a lip
+    displacement[:, 0, 40, 10] += 0.03  # a steep cheek
+    astray = _astray(displacement, within)
+    assert astray.nonzero().tolist() == [[0, 20, 10], [0, 21, 10]]
