@@ -600,6 +600,11 @@ _CAVEATS = (
     "with it; the mouth's r and LVE do not.",
     "- Diversity is also high for a network that has learned nothing: read it beside Beat Align.",
     "- The learned blend has no row, since it needs a UNet that is trained further.",
+    "- Of heads and blinks, near the recordings' own is best: likeness is the mean over the four columns of "
+    "how near, 1 at best. Two samples of one sound should differ as two recordings do.",
+    "- Videos are made from their first frame, their own motion and sound, in the latents' own resolution; "
+    "flicker is how much a frame's error changes up to the next. The latent flow generator, which rows that "
+    "make all frames at once share, was trained beforehand for as many minutes.",
 )
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.model import FaceModel
-from ..face.state import FaceState
 from ..imaging import averaged
 from ..metering import stage
 from ..networks.diffusion import NoiseMode, ddim_sample, frame_noise
@@ -103,11 +102,6 @@ class FlowDenoiser:
 def face_mask(view: PortraitView, size: int) -> Tensor:
     """``[1 or F, 1, size, size]`` in 0..1: where a portrait shows its face, as DAWN's mask does."""
     return averaged(view.raster.covered[:, None].float(), size)
-
-
-def face_mask_of(face_model: FaceModel, portrait: FaceState, size: int) -> Tensor:
-    """:func:`face_mask` from a portrait's coefficients."""
-    return face_mask(PortraitView.of(face_model, portrait, SMALLEST_VIEW), size)
 
 
 def states_of(coefficients: Tensor, network: LatentFlowUNet, face_model: FaceModel) -> Tensor:

@@ -18,8 +18,9 @@ from fd2talk_core.face.model import default_face_model
 from fd2talk_core.face.names import ARKIT_NAMES, OPEN_FACE_MODEL
 from fd2talk_core.face.state import FaceState
 from fd2talk_core.frames import flow_denoising
+from fd2talk_core.frames.correspondence import SMALLEST_VIEW
 from fd2talk_core.frames.denoising import iter_latents, sample_latents
-from fd2talk_core.frames.flow_denoising import states_of
+from fd2talk_core.frames.flow_denoising import face_mask, states_of
 from fd2talk_core.frames.portrait_motion import PortraitMotion
 from fd2talk_core.frames.reference import Reference
 from fd2talk_core.live.avatar import LiveAvatar
@@ -168,7 +169,7 @@ def test_it_is_told_what_differs_from_the_portrait(portrait: Reference) -> None:
     )
     other = PortraitMotion(turned, motion.expression, motion.pose + 0.05, motion.face_model)
     # the face's own place in the picture is told beside it, so only that may differ
-    face = flow_denoising.face_mask_of(motion.face_model, portrait.face, SIZE)
+    face = face_mask(motion.portrait_view(SMALLEST_VIEW), SIZE)
     assert 0.1 < float(face.mean()) < 0.9
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow_denoising, "face_mask", lambda view, size: face)
