@@ -404,8 +404,8 @@ class FD2TalkPipeline:
 
         if part is not None and sound is not None:
             whole = check_waveform(*sound)
-            heard = part.samples(fps, sound[1], whole.shape[1])
-            sound = whole[:, heard.start : heard.stop], sound[1]
+            samples = part.samples(fps, sound[1], whole.shape[1])
+            sound = whole[:, samples.start : samples.stop], sound[1]
         inputs = _files_of(image, audio, driving, lip_keys)
         return TalkingVideo(
             marked(),

@@ -197,8 +197,8 @@ def test_a_checkpoint_that_makes_all_frames_at_once_hears_through_its_own_socket
         audio_dim=heard,
     )
     info = CheckpointInfo(face_model="anny-arkit52", resolution=256, steps=1)
-    folder = comfyui.folder("models") / "fd2talk" / "unet"
-    save_checkpoint(network, folder / "flow.safetensors", info)
+    file = comfyui.folder("models") / "fd2talk" / "unet" / "flow.safetensors"
+    save_checkpoint(network, file, info)
     sampler = node_of(made, "FD2TalkUNetSampler")
     sampler |= {"checkpoint": "flow.safetensors", "steps": 1}
     decoding(made, "bare", [id_of(made, "FD2TalkUNetSampler"), 0], paste_back=False)
@@ -206,4 +206,5 @@ def test_a_checkpoint_that_makes_all_frames_at_once_hears_through_its_own_socket
     assert "made from the sound beside the motion" in error_of(entry)
     sampler["features"] = [id_of(made, "LoadAudioWav2Vec"), 0]
     outputs = comfyui.run(made)
+    file.unlink()
     assert pictures(comfyui, outputs, "bare").shape == (FRAMES, 256, 256, 3)

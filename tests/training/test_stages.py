@@ -625,7 +625,7 @@ def test_a_unet_learns_to_paint_mouths_into_films(world: Path, tmp_path: Path) -
 def test_a_set_of_512_px_trains_and_shows_a_portrait_so(tmp_path: Path) -> None:
     """DiffTalk Sec. 3.2: as many latents as at 256 px, each of more pixels."""
     data, weights = synthetic.write_data(tmp_path / "data", clips=1, people=2, size=512), tmp_path / "weights"
-    small = ("train.batch_size=1", "train.precision=no")
+    small = ("train.batch_size=1", 'train.precision="no"')
     for stage, settings in {
         "autoencoder": ["crop=64", "held_out_pairs=1"],
         "unet": ["held_out_pairs=1"],
