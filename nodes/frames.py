@@ -166,7 +166,9 @@ class FD2TalkUNetSampler(CheckpointNode):
             unet,
             reference,
             motion,
-            heard=None if features is None else features.on_frames(motion.num_frames),
+            heard=features.on_frames(motion.num_frames)
+            if features and getattr(unet, "hears", False)
+            else None,
             seed=seed,
             steps=steps or None,
             eta=eta,
