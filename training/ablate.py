@@ -40,6 +40,7 @@ from .measures import (
     MILLIMETRES,
     beat_alignment,
     blink_rate,
+    likeness,
     lip_vertex_error,
     pose_diversity,
     pose_range,
@@ -459,7 +460,7 @@ def _measure_heads(bench: Bench, variant: Variant, seed: int) -> dict[str, dict[
         row: {key: fmean(clip[key] for clip in clips) for key in clips[0]} for row, clips in rows.items()
     }
     pairs = [(means["row"][key], true) for key, true in means[_TRUTH].items()]
-    means["row"]["likeness"] = fmean(min(a, b) / max(a, b) if max(a, b) > 0 else 1.0 for a, b in pairs)
+    means["row"]["likeness"] = likeness(pairs)
     means[_TRUTH]["likeness"] = 1.0
     return means
 

@@ -236,6 +236,12 @@ def blink_rate(lid: Tensor, fps: float) -> float:
     return float((shut[1:] & ~shut[:-1]).sum()) * 60 * fps / max(len(lid), 1)
 
 
+def likeness(pairs: Sequence[tuple[float, float]]) -> float:
+    """How near pairs of amounts are, the smaller by the larger, on average: 1 where all are equal."""
+    near = [min(pair) / max(pair) if max(pair) > 0 else 1.0 for pair in pairs]
+    return sum(near) / len(near)
+
+
 def smooth(values: Tensor, fps: float, seconds: float) -> Tensor:
     """Gaussian smoothing of a curve ``[F]`` with a standard deviation in seconds; ends are held."""
     radius = max(1, round(3 * seconds * fps))

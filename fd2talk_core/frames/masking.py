@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..face.model import FaceModel, apply_pose, project
 from ..face.rasterizer import rasterize
-from ..imaging import averaged, largest_around
+from ..imaging import averaged, largest_around, resize
 from .lower_face import heights_of_nose
 
 REGION_SIZE = 128
@@ -69,10 +69,12 @@ def mouth_region(face_model: FaceModel, identity: Tensor, pose: Tensor, size: in
         posed = apply_pose(face_model(identity, expression.expand(len(pose), -1)), pose)
         raster = rasterize(project(posed, face_model.camera), face_model.triangles, REGION_SIZE)
         region = torch.maximum(region, raster.look_up(lower, False)[:, None].float())
-    region = largest_around(region, ROOM)
-    if size <= REGION_SIZE:
-        return averaged(region, size)
-    return torch.nn.functional.interpolate(region, size=size, mode="bilinear", align_corners=False)
+    return region_at(largest_around(region, ROOM), size)
+
+
+def region_at(region: Tensor, size: int) -> Tensor:
+    """A region at another size, ``[F, 1, size, size]``."""
+    return averaged(region, size) if size <= region.shape[-1] else resize(region, size)
 
 
 def without_mouth(pictures: Tensor, region: Tensor) -> Tensor:

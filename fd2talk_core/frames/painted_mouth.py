@@ -16,7 +16,14 @@ from ..networks.precision import fast_math
 from ..networks.unet import FilmedFrames, FrameUNet
 from .denoising import recommended_steps
 from .lower_face import FilmedFrame
-from .masking import masked_landmarks, mouth_region, shown_landmarks, without_mouth
+from .masking import (
+    REGION_SIZE,
+    masked_landmarks,
+    mouth_region,
+    region_at,
+    shown_landmarks,
+    without_mouth,
+)
 
 
 class PaintedMouth:
@@ -66,13 +73,14 @@ class PaintedMouth:
         """
         unet, pose = self.unet, frame.pose[None]
         crop = self._crop(frame)
-        region = mouth_region(self.face_model, self.identity, pose, self.size)
+        drawn = mouth_region(self.face_model, self.identity, pose, REGION_SIZE)
+        region = region_at(drawn, self.size)
         told = masked_landmarks(self.face_model, self.identity, frame.expression[None], pose)
         own, masked = self._encode(crop), self._encode(without_mouth(crop, region))
         filmed = FilmedFrames(masked, told.to(masked))
         coefficients = torch.cat([expression[None], pose], dim=1).to(own)
         cache = unet.make_cache(coefficients, self.reference, filmed)
-        cells = mouth_region(self.face_model, self.identity, pose, own.shape[-1]).to(own)
+        cells = region_at(drawn, own.shape[-1]).to(own)
 
         def denoise(sample: Tensor, timestep: Tensor) -> Tensor:
             with fast_math(unet.device):

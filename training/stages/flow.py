@@ -31,7 +31,7 @@ from ..held_out import HeldOutVideo, VideoMeasures
 from ..measures import psnr
 from ..regions import mouth_and_eyes
 from ..sources import PictureSet, VideoSet, face_model_of, load_videos, need_weights
-from ..trainer import Stage, draw_timestep, stage_main, stage_options, subsection
+from ..trainer import Stage, draw_timestep, seeded_network, stage_main, stage_options, subsection
 from .conditions import load_autoencoder
 from .latent_flow import NETWORK, encoded
 
@@ -299,12 +299,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         "states": "pose_and_blinks" if options.hears else "motion",
         "audio_dim": audio_dim,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            network = LatentFlowUNet.from_config(arguments)
-        except (TypeError, ValueError) as error:
-            raise FD2TalkError(f"The section flow.network cannot be built ({error}).") from error
+    network = seeded_network(LatentFlowUNet, arguments, seed, "flow")
     stage = FlowStage(network, predictor, autoencoder, train, held_out, latents, face_model, options, seed)
     return stage, words
 

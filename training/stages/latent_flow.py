@@ -26,7 +26,7 @@ from ..drawing import save_grid
 from ..measures import psnr, ssim
 from ..regions import face_region
 from ..sources import PictureSet, face_model_of, fingerprint, kept_between_runs, load_pictures
-from ..trainer import Stage, stage_main, stage_options, subsection
+from ..trainer import Stage, seeded_network, stage_main, stage_options, subsection
 from .autoencoder import draw_pair
 from .conditions import encode_pictures, load_autoencoder
 from .perceptual import perceptual_features
@@ -188,12 +188,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         **subsection(section, "network"),
         "latent_channels": autoencoder.config.latent_channels,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            predictor = FlowPredictor.from_config(arguments)
-        except (TypeError, ValueError) as error:
-            raise FD2TalkError(f"The section latent_flow.network cannot be built ({error}).") from error
+    predictor = seeded_network(FlowPredictor, arguments, seed, "latent_flow")
     latents = [
         encoded(pictures, autoencoder, folder / name)
         for pictures, name in ((train, "latents"), (held_out, "held-out"))

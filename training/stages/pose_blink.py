@@ -25,9 +25,9 @@ from fd2talk_core.motion.sampling import sample_pose_and_blinks
 from fd2talk_core.networks.checkpoint import CheckpointInfo, save_checkpoint
 from fd2talk_core.networks.pose_blink import BLINK_NAMES, STATE_DIM, PoseBlinkNetwork, divergence
 
-from ..measures import blink_rate, pose_diversity, pose_range
+from ..measures import blink_rate, likeness, pose_diversity, pose_range
 from ..sources import SpeechClip, SpeechSet, load_speech, need_weights
-from ..trainer import Stage, stage_main, stage_options, subsection
+from ..trainer import Stage, seeded_network, stage_main, stage_options, subsection
 
 LIDS = [ARKIT_NAMES.index(name) for name in BLINK_NAMES]
 SMALLEST_STD = 0.002
@@ -171,9 +171,8 @@ class PoseBlinkStage(Stage):
             found.append((pose_range(poses[0]), pose_diversity(poses), sum(blinks) / len(blinks), *true))
         reach, diversity, blinks, true_reach, true_blinks = torch.tensor(found).mean(dim=0).tolist()
         pairs = ((reach, true_reach), (diversity, true_reach), (blinks, true_blinks))
-        near = [min(a, b) / max(a, b) if max(a, b) > 0 else 1.0 for a, b in pairs]
         return {
-            "likeness": sum(near) / len(near),
+            "likeness": likeness(pairs),
             "pose_range": reach,
             "true_pose_range": true_reach,
             "pose_diversity": diversity,
@@ -210,12 +209,7 @@ def build(section: dict, data: Path, weights: Path, seed: int, folder: Path) -> 
         "native_fps": train.fps,
         "face_model": face_model.name,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            network = PoseBlinkNetwork.from_config(arguments)
-        except TypeError as error:
-            raise FD2TalkError(f"The section pbnet.network cannot be built ({error}).") from error
+    network = seeded_network(PoseBlinkNetwork, arguments, seed, "pbnet")
     return PoseBlinkStage(network, train, held_out, face_model, options, seed), words
 
 

@@ -5,7 +5,7 @@ from .devices import gathered
 from .loop import Trainer, schedule, train
 from .samples import sample_seed
 from .settings import TrainSettings, has_section, load_section, stage_options, subsection, train_settings
-from .stage import Stage, draw_timestep
+from .stage import Stage, draw_timestep, seeded_network
 
 __all__ = [
     "Stage",
@@ -17,6 +17,7 @@ __all__ = [
     "load_section",
     "sample_seed",
     "schedule",
+    "seeded_network",
     "stage_main",
     "stage_options",
     "subsection",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch.utils.data import default_collate
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.networks.checkpoint import load_checkpoint
 from fd2talk_core.networks.diffusion import TRAIN_STEPS
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Stage(nn.Module):
@@ -108,3 +111,19 @@ def draw_timestep(visited: Tensor, share: float, generator: torch.Generator) -> 
     if share and torch.rand((), generator=generator) < share:
         return visited[torch.randint(len(visited), (), generator=generator)]
     return torch.randint(TRAIN_STEPS, (), generator=generator)
+
+
+def seeded_network(kind: type[Network], arguments: Mapping[str, object], seed: int, section: str) -> Network:
+    """An untrained network of a stage; the global random state is left as it was.
+
+    Raises:
+        FD2TalkError: naming the section of the configuration whose ``network`` builds none.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return kind.from_config(arguments)
+        except FD2TalkError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise FD2TalkError(f"The section {section}.network cannot be built ({error}).") from error
