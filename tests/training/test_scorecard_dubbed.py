@@ -19,18 +19,30 @@ ROOT = Path(__file__).parents[2]
 def test_the_lower_face_begins_under_the_eyes_and_stays_in_the_picture() -> None:
     landmarks = torch.full((478, 3), 50.0)
     landmarks[145, 1], landmarks[0, 1], landmarks[152, 1] = 40.0, 60.0, 80.0
-    landmarks[0, 0], landmarks[1, 0] = 20.0, 80.0
-    assert lower_face(landmarks, (200, 200)) == (slice(46, 110), slice(5, 95))
-    assert lower_face(landmarks, (90, 90)) == (slice(46, 90), slice(5, 90))
+    landmarks[33, 0], landmarks[263, 0] = 20.0, 80.0
+    expected = torch.zeros(200, 200, dtype=torch.bool)
+    expected[46:110, 5:95] = True
+    assert torch.equal(lower_face(landmarks, (200, 200)), expected)
+    assert torch.equal(lower_face(landmarks, (90, 90)), expected[:90, :90])
+
+
+def test_the_lower_face_tilts_as_the_head_does() -> None:
+    landmarks = torch.full((478, 3), 50.0)
+    landmarks[145, 1], landmarks[0, 1], landmarks[152, 1] = 40.0, 60.0, 80.0
+    landmarks[33, 0], landmarks[263, 0] = 20.0, 80.0
+    upright = lower_face(landmarks, (200, 200))
+    # a quarter turn about the picture's middle: x, y -> 200 - y, x
+    turned = torch.stack([200 - landmarks[:, 1], landmarks[:, 0]], dim=1)
+    assert torch.equal(lower_face(turned, (200, 200)), upright.T.flip(1))
 
 
 def test_flicker_is_what_is_made_beside_what_was_filmed() -> None:
-    everything = slice(None), slice(None)
+    everything = torch.ones(4, 4, dtype=torch.bool)
     flicker = _Flicker()
     for number in range(8):
         # a steady change is none; one that comes and goes is
         own = torch.full((4, 4, 3), 0.1 * number + 0.01 * (number % 2))
-        flicker.add(own, own + 0.01 * (number % 2), *everything)
+        flicker.add(own, own + 0.01 * (number % 2), everything)
     assert flicker.ratio == pytest.approx(2.0, rel=1e-3)
 
 

@@ -5,7 +5,7 @@ The frames are compared as they are made, before a video codec changes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fd2talk_core.audio.reading import read_audio
 from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.landmarks import FaceLandmarker, check_picture
 from fd2talk_core.formats.video_frames import VideoFrames
@@ -24,12 +23,12 @@ from fd2talk_core.motion.dubbing import dub_mouths
 from fd2talk_core.motion.filming import film_face
 from fd2talk_core.motion.sampling import sample_motion
 
-from .clips import keep_scores, list_clips, measure_each
+from .clips import ClipBench, MotionSettings, keep_scores, list_clips, measure_each, read_clip
 from .synchrony import lip_gaps, synchrony
 from .weights import Weights
 
-LOWER_LID, UPPER_LIP, CHIN = 145, 0, 152
-"""MediaPipe's landmarks."""
+LOWER_LID, UPPER_LIP, CHIN, OUTER_CORNERS = 145, 0, 152, (33, 263)
+"""MediaPipe's landmarks; the last are those of the eyes."""
 
 TOP = 0.3
 """Of the way from the lower lid to the upper lip, where the lower face begins."""
@@ -45,6 +44,8 @@ class DubbedClip:
     Attributes:
         sync_r, lag, null_deviation: how the made mouth follows that of the clip whose sound was taken, see
             :class:`~training.scorecard.synchrony.Synchrony`.
+        portrait: ``sync_r`` of that clip's own first frame, which the sound moves as it moves any portrait;
+            lips are read from the mesh.
         obeys: correlation of the made lips' gap with what was to be shown.
         own: correlation of the made lips' gap with that of the clip as it was filmed.
         outside: largest difference outside the lower face, of 255.
@@ -57,6 +58,7 @@ class DubbedClip:
     name: str
     voice: str
     sync_r: float
+    portrait: float
     lag: int
     null_deviation: float
     obeys: float
@@ -95,10 +97,8 @@ def dub_clip(weights: Weights, path: Path, voice: Path, seconds: float | None) -
     """Dub one clip with the sound of another, and compare."""
     landmarker, face_model = FaceLandmarker(), weights.face_model
     film = VideoFrames(path, duration=seconds or 0.0)
-    other = VideoFrames(voice, duration=seconds or 0.0)
-    waveform, rate = read_audio(voice)
-    waveform = waveform[:, : round(seconds * rate)] if seconds else waveform
-    heard = weights.audio_encoder.encode(waveform, rate, film.fps)
+    other = read_clip(voice, landmarker, seconds)
+    heard = weights.audio_encoder.encode(*other.audio, film.fps)
     words = sample_motion(weights.expression, heard, kind="expression", seed=0)
     filmed = film_face(film.span(), film.fps, landmarker, face_model)
     mouths = dub_mouths(filmed, words, face_model, longer_speech="cut", shorter_speech="cut")
@@ -118,20 +118,20 @@ def dub_clip(weights: Weights, path: Path, voice: Path, seconds: float | None) -
         if own_faces[-1] is None:
             flicker.forget()
             continue
-        rows, columns = lower_face(own_faces[-1], own.shape[:2])
+        inside = lower_face(own_faces[-1], own.shape[:2])
         changed = (made - own).abs().amax(dim=-1)
-        changed[rows, columns] = 0
-        outside = max(outside, 255 * float(changed.max()))
-        flicker.add(own, made, rows, columns)
+        outside = max(outside, 255 * float(changed.masked_fill(inside, 0).max()))
+        flicker.add(own, made, inside)
     gaps = lip_gaps(made_faces)
-    real = lip_gaps(other_faces(other))
-    at = (np.arange(len(gaps)) + 0.5) / film.fps
-    real = np.interp(at, (np.arange(len(real)) + 0.5) / other.fps, np.nan_to_num(real, nan=np.nanmean(real)))
+    at, filmed_at = _middles(gaps, film.fps), _middles(other.lips, other.fps)
+    real = np.interp(at, filmed_at, np.nan_to_num(other.lips, nan=np.nanmean(other.lips)))
     followed = synchrony(real, gaps, film.fps)
+    bench = ClipBench(weights, [other])
     return DubbedClip(
         path.stem,
         voice.stem,
         followed.r,
+        bench.follow(0, bench.motion(0, 0, MotionSettings())).r,
         followed.lag,
         followed.null_deviation,
         synchrony(wanted.numpy(), gaps, film.fps, max_lag=0).r,
@@ -143,40 +143,49 @@ def dub_clip(weights: Weights, path: Path, voice: Path, seconds: float | None) -
     )
 
 
-def lower_face(landmarks: Tensor, size: Sequence[int]) -> tuple[slice, slice]:
-    """Rows and columns in which a lower face may be made anew.
+def lower_face(landmarks: Tensor, size: Sequence[int]) -> Tensor:
+    """``[H, W]`` bool: where a lower face may be made anew, a rectangle that tilts as the eyes do.
 
     Args:
         landmarks: ``[478, 2 or 3]`` pixels, of the frame as it was filmed.
         size: height and width of the picture.
     """
-    lid, lip, chin = (float(landmarks[place, 1]) for place in (LOWER_LID, UPPER_LIP, CHIN))
-    left, right = float(landmarks[:, 0].min()), float(landmarks[:, 0].max())
-    top, bottom = lid + TOP * (lip - lid), chin + UNDER * (right - left)
+    points = landmarks[:, :2]
+    right_eye, left_eye = points[list(OUTER_CORNERS)]
+    across = (left_eye - right_eye) / (left_eye - right_eye).norm().clamp_min(1e-6)
+    axes = torch.stack([across, torch.stack([-across[1], across[0]])], dim=1)
+    sides, heights = (points @ axes).unbind(dim=1)
+    lid, lip, chin = heights[[LOWER_LID, UPPER_LIP, CHIN]]
+    left, right = sides.aminmax()
+    rows, columns = (torch.arange(length) + 0.5 for length in size)
+    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1) @ axes
     beside = BESIDE * (right - left)
-    rows = slice(max(0, round(top)), min(size[0], round(bottom)))
-    return rows, slice(max(0, round(left - beside)), min(size[1], round(right + beside)))
-
-
-def other_faces(video: VideoFrames) -> Iterator[Tensor | None]:
-    """The landmarks of the face in each frame of another clip."""
-    for face in FaceLandmarker().detect_video(video.span()):
-        yield None if face is None else face.landmarks
+    return (
+        (places[..., 0] > left - beside)
+        & (places[..., 0] < right + beside)
+        & (places[..., 1] > lid + TOP * (lip - lid))
+        & (places[..., 1] < chin + UNDER * (right - left))
+    )
 
 
 def dubbed_table(clips: Sequence[DubbedClip]) -> str:
     """One line a clip."""
     lines = [
-        f"{'clip':20}{'sound of':20}{'sync_r':>8}{'lag':>5}{'null sd':>9}{'obeys':>7}{'own':>7}"
-        f"{'outside':>9}{'flicker':>9}{'faces':>7}{'frames':>8}"
+        f"{'clip':20}{'sound of':20}{'sync_r':>8}{'portrait':>10}{'lag':>5}{'null sd':>9}{'obeys':>7}"
+        f"{'own':>7}{'outside':>9}{'flicker':>9}{'faces':>7}{'frames':>8}"
     ]
     lines += [
-        f"{clip.name[:19]:20}{clip.voice[:19]:20}{clip.sync_r:8.3f}{clip.lag:5d}{clip.null_deviation:9.3f}"
+        f"{clip.name[:19]:20}{clip.voice[:19]:20}{clip.sync_r:8.3f}{clip.portrait:10.3f}{clip.lag:5d}{clip.null_deviation:9.3f}"
         f"{clip.obeys:7.3f}{clip.own:7.3f}{clip.outside:9.2f}{clip.flicker:9.2f}{clip.faces:7.0%}"
         f"{clip.frames:8d}"
         for clip in clips
     ]
     return "\n".join(lines)
+
+
+def _middles(curve: np.ndarray, fps: float) -> np.ndarray:
+    """Seconds of the frames of a curve."""
+    return (np.arange(len(curve)) + 0.5) / fps
 
 
 class _Finder:
@@ -204,12 +213,14 @@ class _Flicker:
         """The next frame does not follow the last one."""
         self.before = []
 
-    def add(self, own: Tensor, made: Tensor, rows: slice, columns: slice) -> None:
-        """A frame as it was filmed and as it was made, ``[H, W, 3]``, and where its lower face is."""
+    def add(self, own: Tensor, made: Tensor, inside: Tensor) -> None:
+        """A frame as it was filmed and as it was made, ``[H, W, 3]``, and where its lower face is
+        ``[H, W]``.
+        """
         self.before = [*self.before[-2:], (own, made)]
         if len(self.before) == 3:
             for name, place in (("of_own", 0), ("of_made", 1)):
-                first, middle, last = (pair[place][rows, columns] for pair in self.before)
+                first, middle, last = (pair[place][inside] for pair in self.before)
                 change = float((first - 2 * middle + last).abs().mean())
                 setattr(self, name, getattr(self, name) + change)
 
