@@ -1,10 +1,13 @@
-"""Where a portrait's face ends: the mesh's sides are drawn in to the skin's edge.
+"""Where a portrait's face ends: the mesh's sides are drawn in to the skin's edge, its skull to the person's.
 
 Coefficients fit a face to its landmarks, of which cheeks and jaw have few, so the mesh reaches over the
 sides of many a face by a few of the picture's pixels. At rest nobody sees it. In a turn those pixels, the
 wall or the dark under the hair, lie across the cheek. So skin is grown from the midst of the face to where
 the colour changes, and the vertices beside it are moved there, along the picture: the portrait's and those of
 all frames, so that a portrait at rest stays as it is.
+
+A skull has no landmarks at all. Where hair lies close, the fitted one is higher than the person, and what a
+turn brings out of it would be a dome of hair that the portrait does not have.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor
 
 from ..imaging import distance_to, mean_around, push_pull, resize, smoothstep, soften
 from .model import FaceModel, apply_pose, project, unpose
-from .parts import below_the_eyes, named_part, part_kinds
+from .parts import below_the_eyes, named_part, part_kinds, under_hair
 from .rasterizer import rasterize, vertex_normals
 from .state import FaceState
 
@@ -44,6 +47,10 @@ there: that is no misfit but hair before the cheek, which goes with it."""
 _CHEEK = 15
 """Pixels up and down a cheek over which that is averaged."""
 
+_SKULL_FITS, _MATTE_FAILS = 0.1, 0.2
+"""Half widths that a skull reaches over the person, up to which it is drawn in, and from which on the matte
+is taken to have missed some hair."""
+
 _REACH = 0.2
 """From the mesh's edge inwards, over which what is drawn in is spread."""
 
@@ -52,6 +59,9 @@ _SPREAD = 2
 
 _SOON = 4.0
 """Below the eyes' middle, by the height from there to the lips, how soon the sides are drawn in."""
+
+_SKULL_BEGINS = 0.3
+"""Face-model units over which a skull comes to be drawn in."""
 
 _THROAT = (-0.8, -0.4)
 """Upward part of the normal, up to which a place is the throat's, and from which on the jaw's."""
@@ -92,18 +102,37 @@ def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Ten
     over = _mean_by(over, band, _SPREAD, _SPREAD) + _MARGIN
     before_hair = smoothstep((_HAIR - along_cheek) / (_HAIR - _MOST_TO_HAIR))
     over = torch.lerp(over.clamp_max(_MOST), over.clamp_max(_MOST_TO_HAIR) * before_hair, hair)
+    sides = _drawn_in(over, band, from_edge, seen) * _sides(face_model)[:, None]
+
+    head = raster.covered & ~ears
+    from_edge = _depth(head)
+    person = resize(matte[None, None].float(), _SIZE)[:, 0] > 0.5
+    over = (from_edge - _depth(head & person)).clamp_min(0)[:, None]
+    over = over * smoothstep((_MATTE_FAILS - over) / (_MATTE_FAILS - _SKULL_FITS))
+    band = (head & (from_edge < _REACH) & raster.look_up(under_hair(face_model), False))[:, None].float()
+    over = _mean_by(over, band, _SPREAD, _SPREAD)
+    shift = sides + _drawn_in(over, band, from_edge, seen) * _skull(face_model)[:, None]
+    # along the picture: what lies a unit deep moves by more units for the same pixels
+    units = seen[0, :, 2:] / face_model.camera.focal * shift * shift.new_tensor([1.0, -1.0])
+    moved = posed + F.pad(units, (0, 1))
+    return (unpose(moved, face.pose[None]) - unpose(posed, face.pose[None]))[0]
+
+
+def _drawn_in(over: Tensor, band: Tensor, from_edge: Tensor, seen: Tensor) -> Tensor:
+    """``[V, 2]`` half widths by which vertices are moved away from an edge.
+
+    Args:
+        over: ``[1, 1, n, n]``, by how much at the edge beside a place.
+        band: ``[1, 1, n, n]`` in 0..1, where that is known.
+        from_edge: ``[1, n, n]``, see :func:`_depth`.
+        seen: ``[1, V, 3]``, the vertices on the screen.
+    """
     down, across = torch.gradient(from_edge, dim=(1, 2))
     inward = torch.stack([across, down], dim=1)
     inward = F.normalize(mean_around(mean_around(inward, _SPREAD), _SPREAD), dim=1)
     field = push_pull(over * inward * band, band)  # and on, for vertices that lie behind the edge
     field = field * smoothstep(1 - from_edge / _REACH)[:, None]
-
-    shift = F.grid_sample(field, seen[:, None, :, :2], padding_mode="border", align_corners=False)[0, :, 0].mT
-    shift = shift * _sides(face_model)[:, None]
-    # along the picture: what lies a unit deep moves by more units for the same pixels
-    units = seen[0, :, 2:] / face_model.camera.focal * shift * shift.new_tensor([1.0, -1.0])
-    moved = posed + F.pad(units, (0, 1))
-    return (unpose(moved, face.pose[None]) - unpose(posed, face.pose[None]))[0]
+    return F.grid_sample(field, seen[:, None, :, :2], padding_mode="border", align_corners=False)[0, :, 0].mT
 
 
 def _skin(picture: Tensor, within: Tensor, from_edge: Tensor) -> Tensor:
@@ -155,3 +184,18 @@ def _sides(face_model: FaceModel) -> Tensor:
     upward = vertex_normals(mean[None], triangles)[0, :, 1]
     not_throat = smoothstep((upward - _THROAT[0]) / (_THROAT[1] - _THROAT[0]))
     return weight * height / count.clamp_min(1) * not_throat
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _skull(face_model: FaceModel) -> Tensor:
+    """``[V]`` in 0..1: 1 on the skull, less close above the eyes' middle and close behind the eyes, 0 on all
+    else.
+    """
+    mean, triangles = face_model.mean, face_model.triangles
+    weight = torch.zeros(len(mean), device=mean.device)
+    skull = triangles[under_hair(face_model) & ~named_part(face_model, "ears")].unique()
+    above = mean[skull, 1] - mean[skull, 1].amin()
+    behind = mean[skull, 2].amax() - mean[skull, 2]
+    weight[skull] = smoothstep(torch.stack([above, behind]) / _SKULL_BEGINS).prod(dim=0)
+    return weight

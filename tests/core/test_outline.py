@@ -29,12 +29,17 @@ def person(face: FaceModel) -> FaceState:
     return FaceState(torch.zeros(face.identity_dim), torch.zeros(face.expression_dim), pose, face.name)
 
 
-def drawn(face: FaceModel, person: FaceState, width: float = 1.0) -> Tensor:
-    """``[S, S]`` bool: where the head, without its ears, is seen, narrowed."""
+def drawn(face: FaceModel, person: FaceState, width: float = 1.0, skull: float = 1.0) -> Tensor:
+    """``[S, S]`` bool: where the head, without its ears, is seen, narrowed, and lower above the eyes."""
     seen = project(
         apply_pose(shape_of(face, person, person.expression[None]), person.pose[None]), face.camera
     )
     seen[..., 0] *= width
+    eyes = seen[
+        :, face.triangles[face.triangle_parts == face.part_names.index("left_eye")].unique(), 1
+    ].mean()
+    above = seen[..., 1] - eyes
+    seen[..., 1] = eyes + torch.where(above < 0, skull, 1.0) * above
     ears = face.triangle_parts == face.part_names.index("ears")
     return rasterize(seen, face.triangles[~ears], SIZE, cull_back_faces=True).covered[0]
 
@@ -84,6 +89,29 @@ def test_a_mesh_that_fits_stays(face: FaceModel, person: FaceState) -> None:
     )
     moved = fitted.offsets.norm(dim=1)
     assert moved[still].quantile(0.9) < 1e-3 and moved.max() < 0.06
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.35])
+def test_a_skull_that_is_higher_than_the_person_is_drawn_in(
+    face: FaceModel, person: FaceState, turn: float
+) -> None:
+    """In the portrait, and where a turn brings out what that hides."""
+    shown = drawn(face, person, skull=0.92)
+    fitted = refitted(face, person, drawn(face, person), shown)
+    pose = person.pose + torch.tensor([0.0, turn, 0.0, 0.0, 0.0, 0.0])
+    lower, before, after = (
+        drawn(face, replace(who, pose=pose), skull=skull)[: SIZE // 3].float().sum()
+        for who, skull in ((person, 0.92), (person, 1.0), (fitted, 1.0))
+    )
+    assert before - lower > 400
+    assert abs(after - lower) < 0.35 * (before - lower)
+
+
+def test_a_skull_stays_where_the_matte_misses_most_of_the_hair(face: FaceModel, person: FaceState) -> None:
+    shown = drawn(face, person, skull=0.6)
+    fitted = refitted(face, person, drawn(face, person), shown)
+    top = [drawn(face, who).any(dim=1).float().argmax() for who in (person, fitted)]
+    assert abs(top[0] - top[1]) <= 1
 
 
 def test_hair_before_a_cheek_is_none_of_its_edges(face: FaceModel, person: FaceState) -> None:
