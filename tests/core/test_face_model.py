@@ -166,6 +166,40 @@ def test_the_brows_that_ship_are_those_that_training_makes() -> None:
     assert torch.allclose(again, model.expression_basis, atol=1e-4)
 
 
+UPPER_RIM = (191, 80, 81, 82, 13, 312, 311, 310, 415)
+LOWER_RIM = (95, 88, 178, 87, 14, 317, 402, 318, 324)
+ARCH = (0.41, 0.67, 0.86, 0.97, 1.0, 0.97, 0.86, 0.67, 0.41)
+"""How far lips part along their rims by how far in the middle, in films of three people."""
+
+
+def gaps(**weights: float) -> torch.Tensor:
+    """By how much more lips are apart than at rest."""
+    model = default_face_model()
+    moved = model.landmarks(torch.stack([shape(), shape(**weights)]))[..., 1]
+    rest, now = (moved[:, list(UPPER_RIM)] - moved[:, list(LOWER_RIM)]).unbind()
+    return now - rest
+
+
+@pytest.mark.parametrize(("name", "off"), [("jawOpen", 0.1), ("mouthFunnel", 0.2)])
+def test_lips_part_in_an_arch_and_not_to_a_point(name: str, off: float) -> None:
+    opening = gaps(**{name: 1.0})
+    assert (opening / opening[4] - torch.tensor(ARCH)).abs().max() < off  # MakeHuman's: 0.17, 0.8
+
+
+def test_lips_of_an_open_jaw_can_be_shut_from_corner_to_corner() -> None:
+    opening, shut = gaps(jawOpen=1.0), gaps(jawOpen=1.0, mouthClose=0.9)
+    assert opening.min() > 0.1 and (shut / opening).max() < 0.1
+
+
+def test_lower_teeth_stay_behind_the_lip_before_them() -> None:
+    model = default_face_model()
+    teeth = model.triangles[model.triangle_parts == model.part_names.index("lower_teeth")].unique()
+    front = teeth[model.mean[teeth, 2] > 0.88]
+    drop = (shape() - shape(jawOpen=1.0))[front, 1].mean()
+    rest, opened = model.landmarks(torch.stack([shape(), shape(jawOpen=1.0)]))[:, LOWER_RIM[4], 1]
+    assert 0.85 < drop / (rest - opened) < 0.95  # MakeHuman's 0.73
+
+
 def test_landmarks_of_the_lips_move_with_their_own_lip() -> None:
     model = default_face_model()
     moved = model.landmarks(torch.stack([shape(), shape(jawOpen=1.0)]))
