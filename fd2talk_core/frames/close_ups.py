@@ -25,7 +25,7 @@ from ..face.lids import portrait_shape, rims_of_lids
 from ..face.model import FaceModel, apply_pose, project, unpose
 from ..face.names import EYE_PARTS, MOUTH_PARTS
 from ..face.palette import lit_eye_colours, lit_mouth_colours
-from ..face.parts import part_kinds
+from ..face.parts import below_the_eyes, named_part, part_kinds
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
 from ..imaging import largest_around, mean_around, pixel_centers, push_pull, shrink, smoothstep
@@ -34,9 +34,9 @@ from .correspondence import unstretched
 from .reference import Reference
 
 FACE_BRIGHTNESS = 0.55
-"""Of the faces whose mouths have the palette's colours; the exponents below fit them best as well."""
-FACE_TINT = (1.13, 0.96, 0.87)
-"""Mean colour of those faces, relative to its own mean."""
+"""Of the skin below the eyes, in faces whose mouths have the palette's colours."""
+FACE_TINT = (1.2, 0.95, 0.85)
+"""Mean colour of that skin, relative to its own mean: about that of six portraits."""
 
 BRIGHTNESS_EXPONENT, TINT_EXPONENT = 0.4, 0.75
 """How the inside of the mouth follows the brightness and the tint of the face around it. Drawn heads, whose
@@ -797,11 +797,13 @@ class CloseUps:
         return float(TEETH_DROPS[fits.index(max(fits))])
 
     def _face_colours(self) -> Tensor:
-        """``[p, 3]``: the portrait where the mesh covers it."""
+        """``[p, 3]``: the portrait's skin below the eyes, whatever the person wears."""
         size = 64
         raster = rasterize(self.portrait, self.face_model.triangles, size, cull_back_faces=True)
+        lower = below_the_eyes(self.face_model)
+        skin = (lower > 0) & (lower < 1) & named_part(self.face_model, "skin")
         small = F.interpolate(self.crop, size=(size, size), mode="area")
-        return small[0].movedim(0, -1)[raster.covered[0]]
+        return small[0].movedim(0, -1)[raster.look_up(skin, False)[0]]
 
 
 def _saturation(colours: Tensor) -> Tensor:

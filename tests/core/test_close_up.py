@@ -136,6 +136,18 @@ def test_a_grey_portrait_has_a_grey_mouth(face: FaceModel, still: Reference) -> 
     assert (made.amax(dim=1) - made.amin(dim=1)).max() < 1e-5
 
 
+def test_a_hat_does_not_darken_the_mouth_below_it(face: FaceModel, still: Reference) -> None:
+    moved = motion(jawOpen=0.7)
+    hat = still.crop.clone()
+    hat[: SIZE * 2 // 5] = 0.02
+    bare, worn = (
+        draw(CloseUps(replace(still, crop=crop), face), still.crop[None], *moved)[0]
+        for crop in (still.crop, hat)
+    )
+    mouth = inside(parts(face, *moved) == 2)
+    assert (bare[mouth] - worn[mouth]).abs().max() < 0.02
+
+
 def test_teeth_that_the_portrait_shows_are_its_own(face: FaceModel) -> None:
     own = motion(jawOpen=0.5, mouthStretchLeft=0.8, mouthStretchRight=0.8)
     green = flat(face, *own)
