@@ -29,8 +29,10 @@ def person(face: FaceModel) -> FaceState:
     return FaceState(torch.zeros(face.identity_dim), torch.zeros(face.expression_dim), pose, face.name)
 
 
-def drawn(face: FaceModel, person: FaceState, width: float = 1.0, skull: float = 1.0) -> Tensor:
-    """``[S, S]`` bool: where the head, without its ears, is seen, narrowed, and lower above the eyes."""
+def drawn(
+    face: FaceModel, person: FaceState, width: float = 1.0, skull: float = 1.0, with_ears: bool = False
+) -> Tensor:
+    """``[S, S]`` bool: where the head is seen, narrowed, and lower above the eyes."""
     seen = project(
         apply_pose(shape_of(face, person, person.expression[None]), person.pose[None]), face.camera
     )
@@ -41,7 +43,8 @@ def drawn(face: FaceModel, person: FaceState, width: float = 1.0, skull: float =
     above = seen[..., 1] - eyes
     seen[..., 1] = eyes + torch.where(above < 0, skull, 1.0) * above
     ears = face.triangle_parts == face.part_names.index("ears")
-    return rasterize(seen, face.triangles[~ears], SIZE, cull_back_faces=True).covered[0]
+    shown = face.triangles if with_ears else face.triangles[~ears]
+    return rasterize(seen, shown, SIZE, cull_back_faces=True).covered[0]
 
 
 def portrait(skin: Tensor) -> Tensor:
@@ -77,9 +80,9 @@ def test_a_mesh_that_is_too_wide_is_drawn_in(
 
 
 def test_a_mesh_that_fits_stays(face: FaceModel, person: FaceState) -> None:
-    skin = drawn(face, person)
+    skin = drawn(face, person, with_ears=True)
     fitted = refitted(face, person, skin, skin)
-    after = sides(drawn(face, fitted)) - sides(skin)
+    after = sides(drawn(face, fitted)) - sides(drawn(face, person))
     assert after.abs().max() <= 3  # it ends a hundredth of the half width within the skin
     still = torch.cat(
         [
@@ -118,6 +121,22 @@ def test_hair_before_a_cheek_is_none_of_its_edges(face: FaceModel, person: FaceS
     fitted = refitted(face, person, drawn(face, person, 0.8), drawn(face, person))
     after = sides(drawn(face, fitted)) - sides(drawn(face, person))
     assert after.abs().median() <= 1
+
+
+def test_an_ear_under_hair_is_laid_flat_and_a_bare_one_stays(face: FaceModel, person: FaceState) -> None:
+    skin, bare = drawn(face, person), drawn(face, person, with_ears=True)
+    right = torch.arange(SIZE) >= SIZE // 2
+    fitted = refitted(face, person, torch.where(right, bare, skin), bare)
+    ears = face.triangles[face.triangle_parts == face.part_names.index("ears")].unique()
+    rim = torch.isin(ears, face.triangles[face.triangle_parts != face.part_names.index("ears")].unique())
+    shown = face.mean[ears, 0] > 0
+    x = (face.mean + fitted.offsets)[ears, 0].abs()
+    assert x[~shown].max() < face.mean[ears[rim], 0].abs().max() + 0.01
+    assert x[shown].max() == pytest.approx(float(face.mean[ears, 0].max()), abs=0.01)
+    own = bare & ~skin
+    kept = own & drawn(face, fitted, with_ears=True)
+    assert kept[:, ~right].sum() < 0.3 * own[:, ~right].sum()
+    assert kept[:, right].sum() > 0.9 * own[:, right].sum()
 
 
 def test_a_face_model_without_parts_has_no_outline(face: FaceModel, person: FaceState) -> None:
