@@ -275,7 +275,9 @@ class TestReference:
         encoder = HalvingEncoder()
         found = encode_reference(portrait(), encoder, landmarker(), face_model())
         assert found.face_found and found.face_model == face_model().name
-        assert torch.equal(found.crop, cropped().crop) and torch.equal(found.face.pose, cropped().face.pose)
+        assert torch.equal(found.crop, cropped().crop)
+        # a sum's last bit may depend on where in memory its numbers lie
+        torch.testing.assert_close(found.face.pose, cropped().face.pose, atol=1e-9, rtol=1e-6)
         assert torch.allclose(found.latent, encoder.encode(found.crop.movedim(-1, 0)[None])[0])
         assert not found.latent.requires_grad and torch.equal(found.picture, portrait())
 

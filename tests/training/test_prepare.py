@@ -28,6 +28,7 @@ from fd2talk_core.errors import FD2TalkError
 from fd2talk_core.face.model import default_face_model
 from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.formats.video_frames import VideoFrames
+from fd2talk_core.frames.close_ups import CloseUps
 from fd2talk_core.imaging import read_image
 from fd2talk_core.timing import check_fps
 from training.corpus.shards import read_samples
@@ -265,6 +266,8 @@ def test_stages_learn_from_prepared_films_and_are_measured(
     write_film(tmp_path / "clips" / "clip.mp4", filmed(5))
     words = ["--set", tmp_path / "clips", "--model", weights, "--seconds", "0.2", "--seeds", "2"]
     words += ["--out", tmp_path / "table", "--instruments", tmp_path / "none"]
+    # mouth and eyes that are drawn over noise are at times taken for a face
+    monkeypatch.setattr(CloseUps, "add_to", lambda self, crops, *_: crops)
     assert evaluate([str(word) for word in words]) == 0
     columns = json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]
     assert columns["psnr"]["mean"]["made"] > 5 and columns["expression_diversity"]["mean"]["made"] > 0
