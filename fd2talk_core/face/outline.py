@@ -23,7 +23,7 @@ from torch import Tensor
 from ..imaging import distance_to, mean_around, push_pull, resize, smoothstep, soften
 from .model import FaceModel, apply_pose, project, unpose
 from .parts import below_the_eyes, named_part, part_kinds, under_hair
-from .rasterizer import rasterize, vertex_normals
+from .rasterizer import Raster, rasterize, vertex_normals
 from .state import FaceState
 
 _SIZE = 128
@@ -112,18 +112,10 @@ def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Ten
     before_hair = smoothstep((_HAIR - along_cheek) / (_HAIR - _MOST_TO_HAIR))
     over = torch.lerp(over.clamp_max(_MOST), over.clamp_max(_MOST_TO_HAIR) * before_hair, hair)
     sides = _drawn_in(over, band, from_edge, seen) * _sides(face_model)[:, None]
-
-    head = raster.covered & ~ears
-    from_edge = _depth(head)
-    person = resize(matte[None, None].float(), _SIZE)[:, 0] > 0.5
-    over = (from_edge - _depth(head & person)).clamp_min(0)[:, None]
-    over = over * smoothstep((_MATTE_FAILS - over) / (_MATTE_FAILS - _SKULL_FITS))
-    band = (head & (from_edge < _REACH) & raster.look_up(under_hair(face_model), False))[:, None].float()
-    over = _mean_by(over, band, _SPREAD, _SPREAD)
-    shift = sides + _drawn_in(over, band, from_edge, seen) * _skull(face_model)[:, None]
+    skull = _drawn_in(*_over_the_person(face_model, raster, ears, matte), seen) * _skull(face_model)[:, None]
     # along the picture: what lies a unit deep moves by more units for the same pixels
-    units = seen[0, :, 2:] / face_model.camera.focal * shift * shift.new_tensor([1.0, -1.0])
-    moved = posed + F.pad(units, (0, 1))
+    shift = (sides + skull) * sides.new_tensor([1.0, -1.0])
+    moved = posed + F.pad(seen[0, :, 2:] / face_model.camera.focal * shift, (0, 1))
     beside = (skin & ~neck)[:, None].float()
     unlike = _difference(picture, push_pull(picture * beside, beside))[:, 0]
     for ear in _ears(face_model):
@@ -131,6 +123,21 @@ def fit_outline(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Ten
         if len(shown) >= _LEAST_OF_EAR and (shown < _EAR_LIKE_SKIN).float().mean() < _EAR_SEEN:
             moved[0, ear.inner] = ear.flat @ moved[0, ear.rim]
     return (unpose(moved, face.pose[None]) - unpose(posed, face.pose[None]))[0]
+
+
+def _over_the_person(
+    face_model: FaceModel, raster: Raster, ears: Tensor, matte: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By how much a skull reaches over its person, where that is known, and how far from the head's edge, as
+    :func:`_drawn_in` takes them.
+    """
+    head = raster.covered & ~ears
+    from_edge = _depth(head)
+    person = resize(matte[None, None].float(), _SIZE)[:, 0] > 0.5
+    over = (from_edge - _depth(head & person)).clamp_min(0)[:, None]
+    over = over * smoothstep((_MATTE_FAILS - over) / (_MATTE_FAILS - _SKULL_FITS))
+    band = (head & (from_edge < _REACH) & raster.look_up(under_hair(face_model), False))[:, None].float()
+    return _mean_by(over, band, _SPREAD, _SPREAD), band, from_edge
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +166,8 @@ def _ears(face_model: FaceModel) -> tuple[_Ear, ...]:
         own = ears & side
         vertices = triangles[own].unique()
         shared = torch.isin(vertices, triangles[~own].unique())
+        if not shared.any():
+            continue
         # each vertex in the middle of its neighbours
         place = torch.full((len(face_model.mean),), -1)
         place[vertices] = torch.arange(len(vertices))
