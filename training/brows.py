@@ -18,6 +18,8 @@ from fd2talk_core.face.model import FaceModel
 from fd2talk_core.face.rasterizer import vertex_normals
 from fd2talk_core.imaging import smoothstep
 
+Knots = tuple[tuple[float, float], ...]
+
 INNER_RISE, OUTER_RISE, FALL = 0.09, 0.08, 0.06
 """Decimetres by which coefficients of 1 move the inner part up, the outer part up, and all of it down."""
 FROWN = 0.2
@@ -62,11 +64,11 @@ def _rise(model: FaceModel) -> Tensor:
     """``[V]`` in 0..1: how far each place goes along with the brow below or above it."""
     x, y, z = model.mean.unbind(-1)
     places = model.landmarks(model.mean[None])[0, :, :2]
-    rim = _height_at(x.abs(), places[[*UPPER_RIMS[0], LOWER_RIMS[0][0], LOWER_RIMS[0][-1]]])
-    lower, upper = (_height_at(x.abs(), places[list(edge)]) for edge in (BROWS[5:10], BROWS[:5]))
-    below = _curve((y - rim) / (lower - rim), BELOW)
+    rim = height_at(x.abs(), places[[*UPPER_RIMS[0], LOWER_RIMS[0][0], LOWER_RIMS[0][-1]]])
+    lower, upper = (height_at(x.abs(), places[list(edge)]) for edge in (BROWS[5:10], BROWS[:5]))
+    below = curve((y - rim) / (lower - rim), BELOW)
     within = torch.lerp(below, torch.ones_like(below), ((y - lower) / (upper - lower)).clamp(0, 1))
-    along = torch.where(y < upper, within, _curve(y - upper, ABOVE))
+    along = torch.where(y < upper, within, curve(y - upper, ABOVE))
     parts = torch.tensor([model.part_names.index(name) for name in MOVED])
     moved = torch.zeros_like(along)
     moved[model.triangles[torch.isin(model.triangle_parts, parts)].unique()] = 1
@@ -80,17 +82,19 @@ def _upward(model: FaceModel) -> Tensor:
     return F.normalize(up - normals * normals[:, 1:2], dim=-1)
 
 
-def _height_at(aside: Tensor, points: Tensor) -> Tensor:
+def height_at(aside: Tensor, points: Tensor) -> Tensor:
     """``[V]``: height of a line through points ``[n, 2]`` of one side, at distances from the middle."""
     from_middle = points[points[:, 0].abs().argsort()]
-    return _interpolated(aside, from_middle[:, 0].abs(), from_middle[:, 1])
+    return interpolated(aside, from_middle[:, 0].abs(), from_middle[:, 1])
 
 
-def _curve(at: Tensor, knots: tuple[tuple[float, float], ...]) -> Tensor:
-    return _interpolated(at, *torch.tensor(knots).unbind(-1))
+def curve(at: Tensor, knots: Knots) -> Tensor:
+    """A line through knots, each a place and a value."""
+    return interpolated(at, *torch.tensor(knots).unbind(-1))
 
 
-def _interpolated(at: Tensor, places: Tensor, values: Tensor) -> Tensor:
+def interpolated(at: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """A line through values at rising places."""
     return torch.from_numpy(np.interp(at.numpy(), places.numpy(), values.numpy())).float()
 
 

@@ -7,13 +7,15 @@ quarter of the way to the corners, 0.86 at half of it, 0.4 at five sixths. Lips 
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fd2talk_core.face.model import FaceModel
+from fd2talk_core.face.parts import named_part
 from fd2talk_core.imaging import smoothstep
+
+from .brows import Knots, curve, height_at, interpolated
 
 ARCHED = {"jawOpen": 1.0, "mouthFunnel": 0.6}
 """The units that part lips to a point, and by how much of what they do the middle shall part: lips that are
@@ -23,8 +25,6 @@ CORNERS = (78, 308)
 LOWER = (95, 88, 178, 87, 14, 317, 402, 318, 324), (146, 91, 181, 84, 17, 314, 405, 321, 375)
 UPPER = (191, 80, 81, 82, 13, 312, 311, 310, 415), (185, 40, 39, 37, 0, 267, 269, 270, 409)
 """MediaPipe's landmarks along the inner and the outer edge of a lip."""
-
-Knots = tuple[tuple[float, float], ...]
 
 LOWER_ARCHES: tuple[Knots, Knots] = (
     ((0.1, 1.0), (0.28, 0.97), (0.52, 0.86), (0.7, 0.66), (0.84, 0.41), (1.0, 0.0)),
@@ -68,8 +68,7 @@ def with_arched_lips(model: FaceModel) -> FaceModel:
         shape += change
     jaw = basis[index("jawOpen")]
     lip = _at(model, jaw, LOWER[0])[len(LOWER[0]) // 2, 1]
-    part = model.triangle_parts == model.part_names.index("lower_teeth")
-    teeth = model.triangles[part].unique()
+    teeth = model.triangles[named_part(model, "lower_teeth")].unique()
     front = teeth[model.mean[teeth, 2] > model.mean[teeth, 2].quantile(0.9)]
     jaw[teeth, 1] *= TEETH_FOLLOW * lip / jaw[front, 1].mean()
     return model.with_expressions(basis)
@@ -82,11 +81,11 @@ def _arch(model: FaceModel, shape: Tensor, share: float, lower: Tensor) -> Tenso
         share: of what the shape does to the lips' middle, how much it shall do.
         lower: ``[V]``, see :func:`_of_the_lower_lip`.
     """
-    places, corners = model.landmarks(model.mean[None])[0], _at(model, shape, CORNERS)
+    places = model.landmarks(model.mean[None])[0]
+    height = _at(model, shape, CORNERS)[:, 1].mean()
     width = places[list(CORNERS), 0].abs().mean()
     x, y, _ = model.mean.unbind(-1)
     aside = x.abs() / width
-    inner = {lip: _height_at(aside, places[list(lip[0])], width) for lip in (LOWER, UPPER)}
     change = torch.zeros_like(x)
     for lip, arches, sign, reach, own in zip(
         (LOWER, UPPER), (LOWER_ARCHES, UPPER_ARCHES), (-1, 1), REACH, (lower, 1 - lower), strict=True
@@ -95,18 +94,17 @@ def _arch(model: FaceModel, shape: Tensor, share: float, lower: Tensor) -> Tenso
         for edge, arch in zip(lip, arches, strict=True):
             moved = _at(model, shape, edge)[:, 1]
             at = places[list(edge), 0].abs() / width
-            height = corners[:, 1].mean()
             over = share * (moved[len(edge) // 2] - height)
-            missing = height + over * _interpolated(at, *torch.tensor(arch).unbind(-1)) - moved
+            missing = height + over * curve(at, arch) - moved
             # both sides are the mirror of each other but for the landmarks' noise
             half = [(part + part.flip(0))[: len(edge) // 2 + 1] / 2 for part in (at, missing)]
             knots = (
                 F.pad(part.flip(0), (0, 1), value=end) for part, end in zip(half, (1.0, 0.0), strict=True)
             )
-            lacking.append(_interpolated(aside, *knots))
-        outer = _height_at(aside, places[list(lip[1])], width)
-        thick = (sign * (outer - inner[lip])).clamp_min(THINNEST)
-        outwards = sign * (y - inner[lip])
+            lacking.append(interpolated(aside, *knots))
+        inner, outer = (height_at(x.abs(), places[list(edge)]) for edge in lip)
+        thick = (sign * (outer - inner)).clamp_min(THINNEST)
+        outwards = sign * (y - inner)
         amount = torch.lerp(*lacking, (outwards / thick).clamp(0, 1))
         amount = amount * smoothstep(1 - (outwards - thick) / reach) * own
         change += torch.where(aside < 1, amount, 0)
@@ -132,7 +130,7 @@ def _goes_along(model: FaceModel) -> Tensor:
     along = torch.zeros(len(model.mean))
 
     def of(name: str) -> Tensor:
-        return model.triangles[model.triangle_parts == model.part_names.index(name)].unique()
+        return model.triangles[named_part(model, name)].unique()
 
     lining, lips = of("mouth_interior"), of("lips")
     behind = torch.cdist(model.mean[lining], model.mean[lips]).amin(dim=1)
@@ -145,13 +143,3 @@ def _at(model: FaceModel, shape: Tensor, places: tuple[int, ...]) -> Tensor:
     """``[n, 3]``: by how much a shape moves landmarks."""
     at_rest, moved = model.landmarks(torch.stack([model.mean, model.mean + shape]))
     return (moved - at_rest)[list(places)]
-
-
-def _height_at(aside: Tensor, points: Tensor, width: Tensor) -> Tensor:
-    """``[V]``: the height of an edge of a lip beside the middle."""
-    order = points[:, 0].abs().argsort()
-    return _interpolated(aside, points[order, 0].abs() / width, points[order, 1])
-
-
-def _interpolated(at: Tensor, places: Tensor, values: Tensor) -> Tensor:
-    return torch.from_numpy(np.interp(at.numpy(), places.numpy(), values.numpy())).float()

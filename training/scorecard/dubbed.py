@@ -175,8 +175,8 @@ def dubbed_table(clips: Sequence[DubbedClip]) -> str:
         f"{'own':>7}{'outside':>9}{'flicker':>9}{'faces':>7}{'frames':>8}"
     ]
     lines += [
-        f"{clip.name[:19]:20}{clip.voice[:19]:20}{clip.sync_r:8.3f}{clip.portrait:10.3f}{clip.lag:5d}{clip.null_deviation:9.3f}"
-        f"{clip.obeys:7.3f}{clip.own:7.3f}{clip.outside:9.2f}{clip.flicker:9.2f}{clip.faces:7.0%}"
+        f"{clip.name[:19]:20}{clip.voice[:19]:20}{clip.sync_r:8.3f}{clip.portrait:10.3f}"
+        f"{clip.lag:5d}{clip.null_deviation:9.3f}{clip.obeys:7.3f}{clip.own:7.3f}{clip.outside:9.2f}{clip.flicker:9.2f}{clip.faces:7.0%}"
         f"{clip.frames:8d}"
         for clip in clips
     ]
