@@ -495,8 +495,9 @@ class CloseUps:
         regions = _regions(face_model) if reference.face_found else ()
         focal, size = face_model.camera.focal, self.crop.shape[-1]
         self.sights = [_Sight.of(region, self.portrait, focal, size) for region in regions]
+        self.skin = self._skin_colours()
         teeth = self._teeth()
-        self.tones = _tones(self._face_colours(), None if teeth is None else teeth.lit)
+        self.tones = _tones(self.skin, None if teeth is None else teeth.lit)
         if teeth is not None:
             like_teeth = self._like_teeth(float(teeth.seen.mean()))
             self.teeth_drop = self._fit_teeth(like_teeth)
@@ -510,7 +511,7 @@ class CloseUps:
             wide = _opened(wide, math.ceil(SLIT / 2 * pixel))[0, 0] > 0  # a speck of a tooth is none
             self.sights[0] = replace(mouth, stray=like_teeth & mouth.beside(RIM), wide=wide)
         mouth, eyes = self.sights[:1], self.sights[1:]
-        usual = _usual_rings(self._face_colours())
+        usual = _usual_rings(self.skin)
         rings = _as_a_pair([self._rings_of(sight, usual) for sight in eyes], usual)
         self.sights = mouth + [
             replace(sight, eye=_Eye(self._pupil(sight), own), skin=self._lid_skin(sight))
@@ -760,10 +761,10 @@ class CloseUps:
         # as bright as the face's bright parts stand in the light
         shadow = _shadow(mouth.inner[None, None].to(colours), *LIP_SHADOW)[0, 0]
         light = (_light(self._rest(mouth), torch.ones_like(shadow)) * shadow)[mouth.inner][chosen].mean()
-        face = self._face_colours()
-        most = face.mean(dim=1).quantile(FACE_QUANTILE) / palest.mean()
+        most = self.skin.mean(dim=1).quantile(FACE_QUANTILE) / palest.mean()
         grey = palest.mean()
-        tint = (TEETH_TINT * _saturation(face.mean(dim=0)) / _saturation(palest).clamp_min(1e-3)).clamp(max=1)
+        most_tinted = TEETH_TINT * _saturation(self.skin.mean(dim=0))
+        tint = (most_tinted / _saturation(palest).clamp_min(1e-3)).clamp(max=1)
         lit = torch.lerp(grey, palest, tint) * torch.minimum(1 / light, most).clamp_min(1)
         return _Teeth(palest, lit.clamp(max=1))
 
@@ -796,7 +797,7 @@ class CloseUps:
             fits.append(int((sign * upper).sum()))
         return float(TEETH_DROPS[fits.index(max(fits))])
 
-    def _face_colours(self) -> Tensor:
+    def _skin_colours(self) -> Tensor:
         """``[p, 3]``: the portrait's skin below the eyes, whatever the person wears."""
         size = 64
         raster = rasterize(self.portrait, self.face_model.triangles, size, cull_back_faces=True)
