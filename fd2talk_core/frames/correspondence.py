@@ -2,8 +2,8 @@
 
 The paper leaves it to φ₂ to find where a target pixel comes from. Both poses and expressions are known, so
 the mesh gives the answer: the surface point that a pixel of the frame sees is looked up in the portrait.
-Beyond the mesh (hair, clothes, background) the displacement is continued smoothly and fades to none far
-from the head.
+Beyond the mesh (hair, clothes, background) the displacement is continued smoothly, beside the head as a
+plane behind it moves, and fades to none far away.
 
 Screen coordinates as in :mod:`fd2talk_core.face.rasterizer`; lengths on the screen are in half widths of the
 picture.
@@ -27,6 +27,7 @@ from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.parts import below_the_eyes, named_part, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
+from ..face.rotations import rotation_matrix
 from ..face.skinning import pose_on_body
 from ..face.state import FaceState
 from ..imaging import (
@@ -55,6 +56,16 @@ DEPTH_TOLERANCE = 0.08
 """Face-model units (8 mm) by which a surface point may lie behind the portrait's nearest surface and count as
 seen: over the depth steps between neighbouring pixels on a cheek seen aslant, under the distance from lips to
 throat."""
+
+HAIR_BEHIND = 0.2
+"""Face-model units behind the ears at which what is beside a head is taken to lie: hair goes with the skull,
+not with the cheek before it. On two turning heads 0 and 0.4 were hardly better or worse."""
+
+ONTO_PLANE = 0.16
+"""Half widths from the mesh over which what goes on as the mesh's edge comes to go as that plane does."""
+
+PLANE, FADES = 0.3, 0.4
+"""Half widths from a head up to which it does, and over which it fades: shoulders do not turn along."""
 
 EXTENSION_SIZE = 64
 """The continuation beyond the mesh is smooth, so it is computed on less than twice this many cells a side."""
@@ -213,38 +224,43 @@ class PortraitView:
 
     Attributes:
         points: ``[1 or F, V, 3]``, the portrait's mesh before the camera.
+        pose: ``[1 or F, 6]``, p of its head.
         raster: of it, R pixels a side.
         areas: ``[1 or F, T]``, of its triangles on the screen.
         kinds: ``[T]``, by :func:`part_kinds`.
         below: ``[T]``, by :func:`below_the_eyes`.
         hair: ``[T]``, by :func:`under_hair`.
-        ears: ``[T]`` bool.
+        ears, neck: ``[T]`` bool.
     """
 
     points: Tensor
+    pose: Tensor
     raster: Raster
     areas: Tensor
     kinds: Tensor
     below: Tensor
     hair: Tensor
     ears: Tensor
+    neck: Tensor
 
     @classmethod
     @torch.no_grad()
     def of(cls, face_model: FaceModel, portrait: FaceState, resolution: int) -> PortraitView:
         """The view of one portrait."""
-        posed = apply_pose(portrait_shape(face_model, portrait), portrait.pose[None])
-        return cls.of_mesh(face_model, posed, resolution)
+        pose = portrait.pose[None]
+        posed = apply_pose(portrait_shape(face_model, portrait), pose)
+        return cls.of_mesh(face_model, posed, pose, resolution)
 
     @classmethod
     @torch.no_grad()
-    def of_mesh(cls, face_model: FaceModel, points: Tensor, resolution: int) -> PortraitView:
-        """The view of posed meshes ``[1 or F, V, 3]``."""
+    def of_mesh(cls, face_model: FaceModel, points: Tensor, pose: Tensor, resolution: int) -> PortraitView:
+        """The view of meshes ``[1 or F, V, 3]``, posed by ``[1 or F, 6]``."""
         seen = project(points, face_model.camera)
         raster = rasterize(seen, face_model.triangles, resolution, cull_back_faces=True)
         areas = _areas(seen, face_model.triangles)
         places = part_kinds(face_model), below_the_eyes(face_model), under_hair(face_model)
-        return cls(points, raster, areas, *places, named_part(face_model, "ears"))
+        ears, neck = (named_part(face_model, name) for name in ("ears", "neck"))
+        return cls(points, pose, raster, areas, *places, ears, neck)
 
 
 def view_resolution(resolution: int) -> int:
@@ -256,7 +272,13 @@ def view_resolution(resolution: int) -> int:
 
 @torch.no_grad()
 def correspond(
-    face_model: FaceModel, portrait: PortraitView, mesh: Tensor, size: int, *, supersample: int = 2
+    face_model: FaceModel,
+    portrait: PortraitView,
+    mesh: Tensor,
+    pose: Tensor,
+    size: int,
+    *,
+    supersample: int = 2,
 ) -> Correspondence:
     """The correspondence of F frames with their portraits.
 
@@ -264,6 +286,7 @@ def correspond(
         face_model: of the meshes.
         portrait: one for all frames, or one a frame.
         mesh: ``[F, V, 3]``, the frames' meshes before the camera.
+        pose: ``[F, 6]``, p of their heads.
         size: cells a side, h = w.
         supersample: mesh samples by cell and side, averaged.
     """
@@ -291,7 +314,10 @@ def correspond(
     continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
     strays = (displacement - continued).abs().amax(dim=1) > STRAY
     known = raster.covered & ~folds & (hair | ~strays)
-    displacement = _extend(displacement * known[:, None], known)
+    plane = _plane_displacement(face_model, portrait.pose, pose, resolution // _coarser(resolution))
+    on_mesh = _extend(displacement * known[:, None], known)
+    beyond = _beyond(displacement, on_mesh, seen & ~folds, raster, portrait, plane)
+    displacement = torch.where(raster.covered[:, None], on_mesh, beyond)
     turned = _coarse(hair)
     onward = (continued - displacement) * resize(nearness(turned > 0, 0, _SETTLED), resolution)
     onward = onward + _healed(displacement + onward, hair, within)
@@ -356,11 +382,11 @@ def reference_flow(
         )
     shape = stop_lids(face_model, face_model(identity, reference_expression))
     points = apply_pose(shape, reference_pose)
-    view = PortraitView.of_mesh(face_model, points, view_resolution(size * supersample))
+    view = PortraitView.of_mesh(face_model, points, reference_pose, view_resolution(size * supersample))
     # a head that turns does not take the shoulders along: they stay where the portrait has them
     shape = stop_lids(face_model, face_model(identity, expression))
     mesh = pose_on_body(face_model, shape, pose, reference_pose)
-    return correspond(face_model, view, mesh, size, supersample=supersample)
+    return correspond(face_model, view, mesh, pose, size, supersample=supersample)
 
 
 def room_in_hair(matte: Tensor) -> Tensor:
@@ -415,6 +441,64 @@ def unstretched(grid: Tensor, least: Tensor | float, enough: Tensor | float) -> 
 def _displacement(grid: Tensor) -> Tensor:
     # plane by plane, as it is enlarged three times as fast
     return (grid - pixel_centers(grid.shape[1:3], grid)).movedim(-1, 1).contiguous()
+
+
+def _beyond(
+    displacement: Tensor,
+    continued: Tensor,
+    seen: Tensor,
+    raster: Raster,
+    portrait: PortraitView,
+    plane: Tensor,
+) -> Tensor:
+    """``[F, 2, R, R]``: what is not covered goes on as the edge beside it where the portrait shows that edge,
+    or else as what is further in; and further from a head as a plane behind it. So what a cheek hides that
+    turns away is hidden from the cheek's edge on.
+
+    Args:
+        displacement: ``[F, 2, R, R]``, of the covered cells.
+        continued: ``[F, 2, R, R]``, as it goes on from further in.
+        seen: ``[F, R, R]`` bool, cells that the portrait shows.
+        raster: of the frames.
+        plane: ``[F, 2, n, n]``, the plane's displacement.
+    """
+    edge = raster.covered & largest_around(~raster.covered, 1)
+    head = raster.covered & ~raster.look_up(portrait.neck, False)
+    parts = torch.stack([edge & seen, edge & head, edge, raster.covered, head], dim=1).to(displacement)
+    planes = torch.cat([displacement * parts[:, :1], continued, parts], dim=1)
+    planes = shrink(planes, planes.shape[-1] // plane.shape[-1])  # smooth over many cells
+    at_edge, continued, shares, weight, covered = planes.split([2, 2, 2, 1, 2], dim=1)
+    at_edge, shown, of_head = push_pull(torch.cat([at_edge, shares], dim=1), weight).split([2, 1, 1], dim=1)
+    from_mesh, from_head = (
+        distance_to(part)[:, None] * (2 / part.shape[-1]) for part in (covered > 0.5).unbind(dim=1)
+    )
+    near = smoothstep(1 - (from_mesh - HEAD_MARGIN) / FALLOFF)
+    beside = smoothstep(from_mesh / ONTO_PLANE) * smoothstep(1 - (from_head - PLANE) / FADES)
+    on = near * at_edge + (1 - shown) * continued
+    return resize(torch.lerp(on, plane, of_head * beside), displacement.shape[-1])
+
+
+def _plane_displacement(face_model: FaceModel, portrait_pose: Tensor, pose: Tensor, size: int) -> Tensor:
+    """``[F, 2, size, size]``: how the plane behind the ears (:data:`HAIR_BEHIND`) goes along with a head."""
+    ears = face_model.mean[face_model.triangles[named_part(face_model, "ears")].unique(), 2]
+    depth = ears.mean() if len(ears) else face_model.mean[:, 2].amin()
+    camera = face_model.camera
+    eye = pose.new_tensor([0, 0, camera.distance], dtype=torch.float64)
+    # (u, v, 1) to the direction of a ray, for column vectors
+    ray = pose.new_tensor([1 / camera.focal, -1 / camera.focal, -1], dtype=torch.float64)
+    u, v = pixel_centers(size, pose).unbind(dim=-1)
+    planes = []
+    # frame by frame: what one becomes must not depend on its batch
+    for own, first in zip(pose.double(), portrait_pose.double().expand(len(pose), -1), strict=True):
+        turn, before = rotation_matrix(own[:3]), rotation_matrix(first[:3])
+        turned, normal, from_head = before @ turn.mT, turn[:, 2], eye - own[3:]
+        # the ray meets the plane, and the point is seen where the portrait's head has it
+        seen = torch.outer(turned @ from_head + first[3:] - eye, normal)
+        seen = seen + (float(depth) - HAIR_BEHIND - normal @ from_head) * turned
+        to_portrait = seen * ray / ray[:, None]
+        across, down, scale = (by_u * u + by_v * v + at for by_u, by_v, at in to_portrait.tolist())
+        planes.append(torch.stack([across / scale - u, down / scale - v]))
+    return torch.stack(planes)
 
 
 def _in_cells(grid: Tensor) -> Tensor:
@@ -597,8 +681,7 @@ def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -
     """
     resolution = covered.shape[-1]
     weight = covered[:, None].to(displacement)
-    # a power of 2, so that halving pyramids of all sizes continue the rim alike
-    factor = 1 << max(0, (resolution // size).bit_length() - 1)
+    factor = _coarser(resolution, size)
     coarse, coarse_weight = shrink(displacement, factor), shrink(weight, factor)
     # only the mesh's rim is continued, lest an opening mouth move the background
     rim = largest_around((coarse_weight < 1).float(), 2)
@@ -611,6 +694,11 @@ def _extend(displacement: Tensor, covered: Tensor, size: int = EXTENSION_SIZE) -
             extended, size=(resolution, resolution), mode="bilinear", align_corners=False
         )
     return torch.where(covered[:, None], displacement, extended)
+
+
+def _coarser(resolution: int, size: int = EXTENSION_SIZE) -> int:
+    """A power of 2, so that halving pyramids of all sizes continue a rim alike."""
+    return 1 << max(0, (resolution // size).bit_length() - 1)
 
 
 def nearness(covered: Tensor, margin: float, falloff: float) -> Tensor:

@@ -187,7 +187,8 @@ class PortraitMotion:
     def correspondence(self, frames: Sequence[int], size: int, supersample: int = 1) -> Correspondence:
         """Where some frames' places lie in the portrait; size and supersample as in :func:`correspond`."""
         view = self.portrait_view(view_resolution(size * supersample))
-        return correspond(self.face_model, view, self.mesh(frames), size, supersample=supersample)
+        pose = self.pose[list(frames)]
+        return correspond(self.face_model, view, self.mesh(frames), pose, size, supersample=supersample)
 
     def portrait_view(self, resolution: int) -> PortraitView:
         """What the portrait shows of the mesh, drawn once a resolution."""

@@ -19,8 +19,10 @@ from fd2talk_core.face.rasterizer import Raster, rasterize
 from fd2talk_core.face.skinning import head_weight, pose_on_body
 from fd2talk_core.frames.conditioning import align_reference, paint_mouth
 from fd2talk_core.frames.correspondence import (
+    HAIR_BEHIND,
     Correspondence,
     _astray,
+    _plane_displacement,
     reference_flow,
     room_in_hair,
     unstretched,
@@ -307,12 +309,45 @@ def test_the_edge_of_a_turned_head_moves_as_what_is_beside_it(
     flow = turned(face, identity, yaw, 128).within_hair(hair_everywhere())
     covered = flow.masks[:, :1] == 1
     displacement = flow.displacement
-    near = F.avg_pool2d(displacement, 5, stride=1, padding=2, count_include_pad=False)
+    own = F.avg_pool2d(torch.cat([displacement * covered, covered.float()], dim=1), 5, stride=1, padding=2)
+    near = own[:, :2] / own[:, 2:]
     edge = covered & (F.max_pool2d((~covered).float(), 3, stride=1, padding=1) == 1)
     edge[:, :, 70:] = False  # the jaw before the neck is an edge
     apart = (displacement - near).abs().amax(dim=1, keepdim=True)[edge]
     assert edge.sum() > 100
     assert apart.quantile(0.8) < 0.025
+
+
+@pytest.mark.parametrize("yaw", [0.35, -0.35])
+def test_beside_a_turned_cheek_is_what_was_beside_it(face: FaceModel, identity: Tensor, yaw: float) -> None:
+    """On the far side less of the strip that the turn hides, and on the near side no cheek once more."""
+    size = 128
+    flow = turned(face, identity, yaw, size)
+    portrait = turned(face, identity, 0.0, size).masks[:, :1]
+    covered = flow.masks[:, :1] == 1
+    beside = (F.max_pool2d(covered.float(), 3, stride=1, padding=1) == 1) & ~covered
+    rows, columns = torch.arange(size)[:, None], torch.arange(size)
+    beside &= (rows > 0.5 * size) & (rows < 0.66 * size)  # under the eyes and over the neck
+    skin = F.grid_sample(portrait, flow.grid, align_corners=False)
+    far, near = (skin[beside & ((columns > size // 2) == side)] for side in (yaw > 0, yaw < 0))
+    assert min(len(far), len(near)) > 20
+    assert far.mean() < 0.7 and near.mean() < 0.15
+
+
+def test_a_plane_behind_the_ears_goes_along_with_the_head(face: FaceModel) -> None:
+    """Points of it, by the camera alone."""
+    poses = torch.tensor([[0.1, 0.3, 0.05, 0.05, 0.0, 0.1], [-0.1, 0.1, 0.0, 0.0, 0.05, -0.2]])
+    portrait = torch.tensor([[0.05, -0.1, 0.1, 0.0, 0.1, 0.0]])
+    displacement = _plane_displacement(face, portrait, poses, 64)
+    ears = face.triangles[face.triangle_parts == face.part_names.index("ears")].unique()
+    depth = float(face.mean[ears, 2].mean()) - HAIR_BEHIND
+    points = torch.tensor([[x, y, depth] for x in (-1.2, 0.0, 1.2) for y in (-0.8, 0.6, 0.9)])[None]
+    there, here = (
+        project(apply_pose(points.expand(len(p), -1, -1), p), face.camera)[..., :2] for p in (poses, portrait)
+    )
+    found = there + F.grid_sample(displacement, there[:, None], align_corners=False)[:, :, 0].mT
+    assert (there - here).norm(dim=-1).mean() > 0.05
+    torch.testing.assert_close(found, here.expand_as(found), atol=2e-4, rtol=0)
 
 
 def hair_everywhere() -> Tensor:

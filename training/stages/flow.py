@@ -270,7 +270,8 @@ def masks_of(
     for numbers in torch.arange(len(pictures)).split(batch):
         labels = (pictures.identity[numbers], pictures.expression[numbers], pictures.pose[numbers])
         posed = apply_pose(face_model(*labels[:2]), labels[2])
-        faces.append(face_mask(PortraitView.of_mesh(face_model, posed, SMALLEST_VIEW), size).half())
+        view = PortraitView.of_mesh(face_model, posed, labels[2], SMALLEST_VIEW)
+        faces.append(face_mask(view, size).half())
         mouths, _ = mouth_and_eyes(face_model, *labels, 4 * size)
         lips.append(averaged(mouths.float(), size).half())
     return torch.cat(faces), torch.cat(lips)
