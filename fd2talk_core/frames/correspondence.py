@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -66,6 +67,10 @@ ONTO_PLANE = 0.16
 
 PLANE, FADES = 0.3, 0.4
 """Half widths from a head up to which it does, and over which it fades: shoulders do not turn along."""
+
+FACING = (0.3, 0.6)
+"""Cosine of a head's turn from the camera, up to which that plane is seen along itself and tells nothing, and
+from which on it is gone by in full."""
 
 EXTENSION_SIZE = 64
 """The continuation beyond the mesh is smooth, so it is computed on less than twice this many cells a side."""
@@ -314,9 +319,9 @@ def correspond(
     continued = _extend(displacement * within[:, None], within, EXTENSION_SIZE // 2)
     strays = (displacement - continued).abs().amax(dim=1) > STRAY
     known = raster.covered & ~folds & (hair | ~strays)
-    plane = _plane_displacement(face_model, portrait.pose, pose, resolution // _coarser(resolution))
+    plane, share = _plane_displacement(face_model, portrait.pose, pose, resolution // _coarser(resolution))
     on_mesh = _extend(displacement * known[:, None], known)
-    beyond = _beyond(displacement, on_mesh, seen & ~folds, raster, portrait, plane)
+    beyond = _beyond(displacement, on_mesh, seen & ~folds, raster, portrait, plane, share)
     displacement = torch.where(raster.covered[:, None], on_mesh, beyond)
     turned = _coarse(hair)
     onward = (continued - displacement) * resize(nearness(turned > 0, 0, _SETTLED), resolution)
@@ -450,6 +455,7 @@ def _beyond(
     raster: Raster,
     portrait: PortraitView,
     plane: Tensor,
+    share: Tensor,
 ) -> Tensor:
     """``[F, 2, R, R]``: what is not covered goes on as the edge beside it where the portrait shows that edge,
     or else as what is further in; and further from a head as a plane behind it. So what a cheek hides that
@@ -460,7 +466,7 @@ def _beyond(
         continued: ``[F, 2, R, R]``, as it goes on from further in.
         seen: ``[F, R, R]`` bool, cells that the portrait shows.
         raster: of the frames.
-        plane: ``[F, 2, n, n]``, the plane's displacement.
+        plane, share: ``[F, 2, n, n]``, the plane's displacement, and how far it is gone by.
     """
     edge = raster.covered & largest_around(~raster.covered, 1)
     head = raster.covered & ~raster.look_up(portrait.neck, False)
@@ -475,30 +481,47 @@ def _beyond(
     near = smoothstep(1 - (from_mesh - HEAD_MARGIN) / FALLOFF)
     beside = smoothstep(from_mesh / ONTO_PLANE) * smoothstep(1 - (from_head - PLANE) / FADES)
     on = near * at_edge + (1 - shown) * continued
-    return resize(torch.lerp(on, plane, of_head * beside), displacement.shape[-1])
+    return resize(torch.lerp(on, plane, share * of_head * beside), displacement.shape[-1])
 
 
-def _plane_displacement(face_model: FaceModel, portrait_pose: Tensor, pose: Tensor, size: int) -> Tensor:
-    """``[F, 2, size, size]``: how the plane behind the ears (:data:`HAIR_BEHIND`) goes along with a head."""
-    ears = face_model.mean[face_model.triangles[named_part(face_model, "ears")].unique(), 2]
-    depth = ears.mean() if len(ears) else face_model.mean[:, 2].amin()
+def _plane_displacement(
+    face_model: FaceModel, portrait_pose: Tensor, pose: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """``[F, 2, size, size]``: how the plane behind the ears (:data:`HAIR_BEHIND`) goes along with a head; and
+    ``[F, 1, 1, 1]`` in 0..1, how far it is gone by.
+    """
+    depth = _depth_of_ears(face_model) - HAIR_BEHIND
     camera = face_model.camera
     eye = pose.new_tensor([0, 0, camera.distance], dtype=torch.float64)
     # (u, v, 1) to the direction of a ray, for column vectors
     ray = pose.new_tensor([1 / camera.focal, -1 / camera.focal, -1], dtype=torch.float64)
     u, v = pixel_centers(size, pose).unbind(dim=-1)
-    planes = []
+    least, enough = FACING
+    planes, shares = [], []
     # frame by frame: what one becomes must not depend on its batch
     for own, first in zip(pose.double(), portrait_pose.double().expand(len(pose), -1), strict=True):
         turn, before = rotation_matrix(own[:3]), rotation_matrix(first[:3])
+        facing = torch.minimum(turn[2, 2], before[2, 2])
+        shares.append(smoothstep((facing - least) / (enough - least)))
+        if facing <= least:
+            planes.append(u.new_zeros(2, size, size))
+            continue
         turned, normal, from_head = before @ turn.mT, turn[:, 2], eye - own[3:]
         # the ray meets the plane, and the point is seen where the portrait's head has it
         seen = torch.outer(turned @ from_head + first[3:] - eye, normal)
-        seen = seen + (float(depth) - HAIR_BEHIND - normal @ from_head) * turned
+        seen = seen + (depth - normal @ from_head) * turned
         to_portrait = seen * ray / ray[:, None]
         across, down, scale = (by_u * u + by_v * v + at for by_u, by_v, at in to_portrait.tolist())
         planes.append(torch.stack([across / scale - u, down / scale - v]))
-    return torch.stack(planes)
+    return torch.stack(planes), torch.stack(shares).to(pose)[:, None, None, None]
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _depth_of_ears(face_model: FaceModel) -> float:
+    """Where the mean face has them; the hindmost of a face without."""
+    ears = face_model.mean[face_model.triangles[named_part(face_model, "ears")].unique(), 2]
+    return float(ears.mean() if len(ears) else face_model.mean[:, 2].amin())
 
 
 def _in_cells(grid: Tensor) -> Tensor:

@@ -338,7 +338,8 @@ def test_a_plane_behind_the_ears_goes_along_with_the_head(face: FaceModel) -> No
     """Points of it, by the camera alone."""
     poses = torch.tensor([[0.1, 0.3, 0.05, 0.05, 0.0, 0.1], [-0.1, 0.1, 0.0, 0.0, 0.05, -0.2]])
     portrait = torch.tensor([[0.05, -0.1, 0.1, 0.0, 0.1, 0.0]])
-    displacement = _plane_displacement(face, portrait, poses, 64)
+    displacement, share = _plane_displacement(face, portrait, poses, 64)
+    assert torch.equal(share, torch.ones(2, 1, 1, 1))
     ears = face.triangles[face.triangle_parts == face.part_names.index("ears")].unique()
     depth = float(face.mean[ears, 2].mean()) - HAIR_BEHIND
     points = torch.tensor([[x, y, depth] for x in (-1.2, 0.0, 1.2) for y in (-0.8, 0.6, 0.9)])[None]
@@ -348,6 +349,17 @@ def test_a_plane_behind_the_ears_goes_along_with_the_head(face: FaceModel) -> No
     found = there + F.grid_sample(displacement, there[:, None], align_corners=False)[:, :, 0].mT
     assert (there - here).norm(dim=-1).mean() > 0.05
     torch.testing.assert_close(found, here.expand_as(found), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("yaw", [1.2, math.pi / 2, 2.5, math.pi])
+def test_a_head_far_from_the_camera_s_axis_goes_by_no_plane(
+    face: FaceModel, identity: Tensor, yaw: float
+) -> None:
+    """Seen along itself it would be anywhere."""
+    flow = turned(face, identity, yaw, 64)
+    assert flow.displacement.isfinite().all() and flow.displacement.abs().max() < 1.5
+    _, share = _plane_displacement(face, torch.zeros(1, 6), torch.tensor([[0, yaw, 0, 0, 0, 0]]), 64)
+    assert share.max() < 0.2
 
 
 def hair_everywhere() -> Tensor:
