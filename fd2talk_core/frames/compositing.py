@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import FD2TalkError
 from ..face.crop import CropTransform
-from ..imaging import largest_around, length_of, mean_around, resize, smoothstep
+from ..imaging import largest_around, length_of, mean_around, resize, smoothstep, soften
 from .correspondence import Correspondence, nearness
 from .reference import Reference
 
@@ -97,7 +97,8 @@ def head_mask(reference: Reference, flow: Correspondence) -> Tensor:
         return torch.ones(len(flow.grid), size, size)
     displaced = length_of(flow.displacement)[:, 0] * (reference.crop_transform.size / 2)
     least, most = _VISIBLE_DISPLACEMENT
-    moved = ((displaced - least) / (most - least)).clamp(0, 1)
+    # what goes along may begin from one cell to the next
+    moved = soften(((displaced - least) / (most - least)).clamp(0, 1))
     return torch.maximum(moved * _near(flow.masks[:, :1]), _widened(flow.masks[:, 0]))
 
 
