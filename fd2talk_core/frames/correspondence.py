@@ -478,9 +478,8 @@ def _beyond(
     from_mesh, from_head = (
         distance_to(part)[:, None] * (2 / part.shape[-1]) for part in (covered > 0.5).unbind(dim=1)
     )
-    near = smoothstep(1 - (from_mesh - HEAD_MARGIN) / FALLOFF)
-    beside = smoothstep(from_mesh / ONTO_PLANE) * smoothstep(1 - (from_head - PLANE) / FADES)
-    on = near * at_edge + (1 - shown) * continued
+    beside = smoothstep(from_mesh / ONTO_PLANE) * _faded(from_head, PLANE, FADES)
+    on = _faded(from_mesh, HEAD_MARGIN, FALLOFF) * at_edge + (1 - shown) * continued
     return resize(torch.lerp(on, plane, share * of_head * beside), displacement.shape[-1])
 
 
@@ -729,7 +728,12 @@ def nearness(covered: Tensor, margin: float, falloff: float) -> Tensor:
     over ``falloff`` more.
     """
     far = distance_to(covered[:, 0]) * (2 / covered.shape[-1])  # the edge's own cells have distance 0
-    return smoothstep(1 - (far - margin) / falloff)[:, None]
+    return _faded(far, margin, falloff)[:, None]
+
+
+def _faded(distance: Tensor, margin: float, falloff: float) -> Tensor:
+    """1 up to a distance of ``margin``, and 0 over ``falloff`` more."""
+    return smoothstep(1 - (distance - margin) / falloff)
 
 
 def _check(
