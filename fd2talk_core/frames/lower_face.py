@@ -63,7 +63,7 @@ KEPT_STRETCH, KEPT_GAP = (0.35, 0.75), (0.03, 0.06)
 """The frame's own inside of the mouth is kept where its lips are so far apart, beside how far they shall be,
 and in face-model units: at the first not at all, at the second wholly."""
 
-CONTINUED = 6
+CONTINUED = 3
 """Insets over which what is known of a mouth's inside is continued before it is painted."""
 
 RING = (0.03, 0.3)
@@ -72,8 +72,9 @@ RING = (0.03, 0.3)
 GAIN = (0.5, 2.0)
 """By which the clearest frame is made darker or brighter."""
 
-BRIGHT_FIRST = 16.0
-"""How sharply the brighter of two layers, upper and lower teeth, stands before the other."""
+BITE = (0.02, 0.04)
+"""Face-model units under the edges of the upper teeth, between which the inside of a mouth passes from the
+layer of the upper teeth, which stand before the lower ones, to that of the lower jaw."""
 
 
 def heights_of_nose(face_model: FaceModel) -> tuple[float, float]:
@@ -86,6 +87,21 @@ def heights_of_nose(face_model: FaceModel) -> tuple[float, float]:
     lids, lips = float(rows("eyelids").amin()), float(rows("lips").amax())
     bridge, base = (lids - share * (lids - lips) for share in BRIDGE_TO_BASE)
     return bridge, base
+
+
+@dataclass(frozen=True, eq=False)
+class _Jaw:
+    """One of two layers of a mouth's inside, by its vertices.
+
+    Attributes:
+        teeth: the front ones.
+        lip: the middle of the lip before them, along the gap.
+        opens: the way in which that lip opens the mouth: 1 is up.
+    """
+
+    teeth: Tensor
+    lip: Tensor
+    opens: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +150,14 @@ class LowerFace:
         lips = face_model.triangles[of("lips")].unique()
         beside = torch.cdist(mean[skin], mean[lips]).amin(dim=1)
         self.ring = skin[(beside > RING[0]) & (beside < RING[1]) & (mean[skin, 2] > 0)]
-        self.teeth = []
-        for name in ("upper_teeth", "lower_teeth"):
+        aside = mean[face_model.inner_lip_pairs[:, 0], 0].abs()
+        middle = face_model.inner_lip_pairs[aside <= aside.quantile(0.5)]
+        self.jaws = []
+        for name, lip, opens in zip(("upper_teeth", "lower_teeth"), middle.unbind(-1), (1, -1), strict=True):
             teeth = face_model.triangles[of(name)].unique()
-            self.teeth.append(teeth[mean[teeth, 2] > mean[teeth, 2].quantile(0.5)])
+            self.jaws.append(_Jaw(teeth[mean[teeth, 2] > mean[teeth, 2].quantile(0.5)], lip, opens))
+        upper = self.jaws[0].teeth
+        self.bite = upper[mean[upper, 1] <= mean[upper, 1].quantile(0.25)]
         self.clear_mesh = self._posed(clear, clear.expression)
         self.clear_inside = self._inside(self.clear_mesh, clear)
         self.clear_ring = self._ring_colour(clear, self.clear_mesh)
@@ -279,9 +299,8 @@ class LowerFace:
         field = torch.lerp(smooth, field, lips)
         field = F.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
         # nothing of it is above the bridge of the nose, and what is beyond the face is above that too
-        up = rotation_matrix(pose[None, :3])[0, :2, 1] * torch.tensor([1.0, -1.0])
         under = target[0, self.bridge, :2] - _centres(left, top, side, side)
-        below = under @ (up / up.norm().clamp_min(1e-6)) / unit
+        below = under @ _up(pose) / unit
         return field * smoothstep(below / BELOW_BRIDGE)
 
     def _draw_inside(
@@ -306,23 +325,20 @@ class LowerFace:
         )
         size = share.shape[-1]
         places = _centres(box.left, box.top, size, size)
-        total, weights, hidden = (
-            torch.zeros(size, size, 3),
-            torch.zeros(size, size, 1),
-            torch.ones(size, size, 1),
-        )
-        for teeth in self.teeth:
-            colour, known = torch.zeros(size, size, 3), torch.zeros(size, size, 1)
+        lower = self._of_lower_jaw(target, frame, places)
+        colours, known = torch.zeros(size, size, 3), torch.zeros(size, size, 1)
+        for jaw, of_jaw in zip(self.jaws, (1 - lower, lower), strict=True):
+            shown, certain = torch.zeros(size, size, 3), torch.zeros(size, size, 1)
             for source, points, (mask_box, mask), light in reversed(sources):
-                there = _affine(target[teeth, :2], points[teeth, :2], places)
+                there = self._places_of(jaw, source, points, target, places)
                 valid = _over(mask_box, mask, there)[0, 0, ..., None]
-                colour = torch.lerp(colour, (_sample(source.picture, there) * light).clamp(0, 1), valid)
-                known = torch.maximum(known, valid)
-            # teeth stand before the dark behind them
-            weight = known * (BRIGHT_FIRST * colour.mean(dim=-1, keepdim=True)).exp()
-            total, weights, hidden = total + weight * colour, weights + weight, hidden * (1 - known)
+                if jaw.opens < 0:
+                    valid = valid * self._of_lower_jaw(points, source, there)
+                shown = torch.lerp(shown, (_sample(source.picture, there) * light).clamp(0, 1), valid)
+                certain = torch.lerp(certain, torch.ones(()), valid)
+            colours, known = colours + of_jaw * shown, known + of_jaw * certain
         painted = (painted[0].movedim(0, -1) * gain).clamp(0, 1)
-        inside = _filled_in(total / weights.clamp_min(1e-6), 1 - hidden, painted, INSET * self._unit(frame))
+        inside = _filled_in(colours, known, painted, INSET * self._unit(frame))
         height, width = made.shape[:2]
         x0, y0 = max(box.left, 0), max(box.top, 0)
         x1, y1 = min(box.left + size, width), min(box.top + size, height)
@@ -332,9 +348,39 @@ class LowerFace:
         region = made[y0:y1, x0:x1]
         region.add_(share[0].movedim(0, -1)[part] * (inside[part] - region))
 
+    def _places_of(
+        self, jaw: _Jaw, source: FilmedFrame, points: Tensor, target: Tensor, places: Tensor
+    ) -> Tensor:
+        """Where a source shows what of a jaw is to be seen at ``places`` ``[n, m, 2]``.
+
+        The teeth go as the jaw does. But no lip bares more than the source shows: what the source hides
+        behind its own lip is not known, so the teeth go along with a lip that opens farther.
+
+        Args:
+            points: ``[V, 3]``, the source's mesh in pixels.
+            target: ``[V, 3]``, the wanted mesh in pixels.
+        """
+        up = _up(source.pose)
+        asked = torch.cat([target[jaw.lip, :2], places.flatten(0, 1)])
+        there = _affine(target[jaw.teeth, :2], points[jaw.teeth, :2], asked)
+        lip, there = there.split([len(jaw.lip), len(asked) - len(jaw.lip)])
+        farther = ((lip - points[jaw.lip, :2]) @ up).mean() * jaw.opens
+        return there.unflatten(0, places.shape[:2]) - farther.clamp_min(0) * jaw.opens * up
+
+    def _of_lower_jaw(self, points: Tensor, frame: FilmedFrame, places: Tensor) -> Tensor:
+        """0..1 ``[n, m, 1]``: what is below the upper teeth of a mesh ``[V, 3]`` in pixels."""
+        under = (points[self.bite, :2].mean(dim=0) - places) @ _up(frame.pose) / self._unit(frame)
+        return smoothstep((under - BITE[0]) / (BITE[1] - BITE[0]))[..., None]
+
     def _ring_colour(self, frame: FilmedFrame, mesh: Tensor) -> Tensor:
         """``[3]``: the mean colour of the skin around the mouth."""
         return _sample(frame.picture, self._to_pixels(mesh, frame.square)[:, self.ring, :2]).mean(dim=(0, 1))
+
+
+def _up(pose: Tensor) -> Tensor:
+    """``[2]``: the way from a head's chin to its crown in a picture."""
+    up = rotation_matrix(pose[None, :3])[0, :2, 1] * torch.tensor([1.0, -1.0])
+    return up / up.norm().clamp_min(1e-6)
 
 
 def _centres(left: int, top: int, width: int, height: int) -> Tensor:
@@ -373,15 +419,18 @@ def _over(box: MouthBox, mask: Tensor, places: Tensor) -> Tensor:
 
 
 def _filled_in(colours: Tensor, known: Tensor, painted: Tensor, rim: float) -> Tensor:
-    """``[n, n, 3]``: colours where they are known ``[n, n, 1]``; within some rims in pixels what continues
-    them, lest a line of paint runs around the teeth; beyond it paint.
+    """``[n, n, 3]``: colours, multiplied by how far they are known ``[n, n, 1]``; within some rims in pixels
+    what continues them, lest a line of paint runs around the teeth; beyond it paint.
     """
     planes, weight = (part.movedim(-1, 0)[None] for part in (colours, known))
-    continued = push_pull(planes * weight, weight)[0].movedim(0, -1)
-    reach, soft = 2 * math.ceil(CONTINUED * rim) + 1, 2 * math.ceil(rim) + 1
-    near = F.avg_pool2d(F.max_pool2d(weight, reach, 1, reach // 2), soft, 1, soft // 2)
+    # continued from beside, not from all over the mouth: between two rows of teeth it is dark
+    kernel = 2 * math.ceil(CONTINUED * rim) + 1
+    spread = gaussian_blur2d(torch.cat([planes, weight], dim=1), (kernel, kernel), (rim, rim))
+    continued = (spread[:, :3] / spread[:, 3:].clamp_min(1e-6))[0].movedim(0, -1)
+    soft = 2 * math.ceil(rim) + 1
+    near = F.avg_pool2d(F.max_pool2d(weight, kernel, 1, kernel // 2), soft, 1, soft // 2)
     near = torch.maximum(near, weight)[0].movedim(0, -1)
-    return torch.lerp(painted, torch.lerp(continued, colours, known), near)
+    return torch.lerp(painted, colours + (1 - known) * continued, near)
 
 
 def _sample(picture: Tensor, places: Tensor, mode: str = "bilinear") -> Tensor:

@@ -26,6 +26,7 @@ from fd2talk_core.formats.video import VideoWriter
 from fd2talk_core.formats.video_frames import VideoFrames
 from fd2talk_core.frames.dubbing import iter_dubbed_frames
 from fd2talk_core.frames.footage import PictureFootage
+from fd2talk_core.frames.lower_face import FilmedFrame, LowerFace
 from fd2talk_core.frames.masking import masked_landmarks, mouth_region, shown_landmarks, without_mouth
 from fd2talk_core.frames.painted_mouth import PaintedMouth
 from fd2talk_core.imaging import read_image
@@ -43,6 +44,8 @@ JAW = ARKIT_NAMES.index("jawOpen")
 FPS = 25.0
 INNER_LIPS, FACE_HEIGHT = (13, 14), (10, 152)
 """MediaPipe's landmarks."""
+SIDE = 512
+"""Pixels of a picture that is made here."""
 
 
 @lru_cache
@@ -485,3 +488,44 @@ def test_a_set_paints_mouths_or_makes_frames_of_a_portrait(tmp_path: Path) -> No
     changed = FrameUNet.from_config({**painter()[0].config, "landmarks": 4})
     with pytest.raises(FD2TalkError, match="trained with 4 landmarks"):
         PaintedMouth(changed, painter()[1], face_model(), filmed().identity, None)
+
+
+def mouth_of(expression: float, clear_expression: float, picture: Tensor) -> Tensor:
+    """``[n, 3]``, downward: the middle of a mouth that is made in a frame whose lips are shut, of a clearest
+    frame that has the same picture.
+    """
+
+    def frame(jaw: float) -> FilmedFrame:
+        coefficients = torch.zeros(52)
+        coefficients[JAW] = jaw
+        return FilmedFrame(picture, coefficients, torch.zeros(6), torch.tensor([SIDE / 2, SIDE / 2, SIDE]))
+
+    wanted = frame(expression)
+    lower_face = LowerFace(face_model(), torch.zeros(80), frame(clear_expression))
+    made = lower_face.make(frame(0.0), wanted.expression)
+    upper, lower = seen_rows(wanted.expression)[face_model().inner_lip_pairs].unbind(-1)
+    return made[int(upper.amax()) + 3 : int(lower.amax()) - 2, SIDE // 2]
+
+
+def seen_rows(expression: Tensor) -> Tensor:
+    """``[V]``: the rows of a picture in which vertices are."""
+    shape = face_model()(torch.zeros(1, 80), expression[None])
+    return SIDE / 2 * (1 + project(apply_pose(shape, torch.zeros(1, 6)), face_model().camera)[0, :, 1])
+
+
+@pytest.mark.parametrize("opened", [0.5, 0.8], ids=["as far as the film shows it", "farther"])
+def test_a_shut_mouth_opens_to_what_the_clearest_frame_shows(opened: float) -> None:
+    names, parts = face_model().part_names, face_model().triangle_parts
+    teeth = face_model().triangles[parts == names.index("upper_teeth")].unique()
+    white, green = torch.tensor([0.9, 0.9, 0.9]), torch.tensor([0.2, 0.6, 0.2])
+    below = torch.arange(SIDE) + 0.5 > seen_rows(torch.zeros(52))[teeth].amax() + 4
+    picture = torch.where(below[:, None, None], green, white).expand(SIDE, SIDE, 3).clone()
+
+    mouth = mouth_of(opened, 0.5, picture)
+
+    assert len(mouth) >= 20
+    is_white, is_green = ((mouth - colour).abs().amax(dim=-1) < 0.05 for colour in (white, green))
+    assert bool(is_white[0]) and bool(is_green[-1]), "teeth reach the lips, as bright as they were filmed"
+    assert int(is_white.nonzero().amax()) < int(is_green.nonzero().amin()), "each row of teeth once"
+    if opened == 0.5:
+        assert int((is_white | is_green).sum()) >= len(mouth) - 3
