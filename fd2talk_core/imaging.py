@@ -158,6 +158,34 @@ def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     return filled
 
 
+def grow_by_colour(
+    picture: Tensor, part: Tensor, allowed: Tensor, like: float, steps: int | None = None
+) -> Tensor:
+    """A part of a picture and what goes on from it in its colour, pixel by pixel.
+
+    Args:
+        picture: ``[F, C, n, n]``.
+        part, allowed: ``[F, 1, n, n]`` bool, where it begins, and where it may go.
+        like: mean difference of the channels from what of the part is beside a pixel, under which the pixel
+            is added.
+        steps: pixels that it goes; None for as far as it can.
+
+    Returns:
+        ``[F, 1, n, n]`` bool.
+    """
+    part = part.clone()
+    while steps is None or steps > 0:
+        own = part.to(picture)
+        share = soften(own)
+        beside = soften(picture * own) / share.clamp_min(1e-6)
+        near = (picture - beside).abs().mean(dim=1, keepdim=True) < like
+        grown = part | (allowed & (share > 0) & near)
+        if bool((grown == part).all()):
+            break
+        part, steps = grown, None if steps is None else steps - 1
+    return part
+
+
 def distance_to(mask: Tensor) -> Tensor:
     """Exact Euclidean distance, in cells, to the nearest cell that is set: ``[F, n, m]`` bool to float.
 

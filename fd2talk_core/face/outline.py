@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imaging import distance_to, mean_around, push_pull, resize, smoothstep, soften
+from ..imaging import distance_to, grow_by_colour, mean_around, push_pull, resize, smoothstep
 from .model import FaceModel, apply_pose, project, unpose
 from .parts import below_the_eyes, named_part, part_kinds, under_hair
 from .rasterizer import Raster, rasterize, vertex_normals
@@ -201,15 +201,10 @@ def _drawn_in(over: Tensor, band: Tensor, from_edge: Tensor, seen: Tensor) -> Te
 
 def _skin(picture: Tensor, within: Tensor, from_edge: Tensor) -> Tensor:
     """``[1, n, n]`` bool: what of a mesh ``within`` shows skin in a picture ``[1, 3, n, n]``."""
-    sure = (within & (from_edge > _SURE))[:, None].float()
-    like = within[:, None] & (_difference(picture, push_pull(picture * sure, sure)) < _LIKE_WITHIN)
-    skin = sure
-    for _ in range(round(_SURE * _SIZE / 2) + 1):
-        share = soften(skin)
-        beside = soften(picture * skin) / share.clamp_min(1e-6)
-        grown = like & (share > 0) & (_difference(picture, beside) < _LIKE_BESIDE)
-        skin = torch.maximum(skin, grown.to(skin))
-    return skin[:, 0] > 0
+    sure = (within & (from_edge > _SURE))[:, None]
+    shown = push_pull(picture * sure, sure.to(picture))
+    like = within[:, None] & (_difference(picture, shown) < _LIKE_WITHIN)
+    return grow_by_colour(picture, sure, like, _LIKE_BESIDE, round(_SURE * _SIZE / 2) + 1)[:, 0]
 
 
 def _difference(picture: Tensor, other: Tensor) -> Tensor:

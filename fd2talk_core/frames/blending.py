@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ..errors import FD2TalkError
+from ..face.clothes import find_clothes
 from ..face.crop import CropTransform
 from ..face.matte import person_matte
+from ..face.model import FaceModel
 from ..imaging import displace, resize
 from ..metering import stage
 from ..networks.autoencoder import FrameAutoencoder
@@ -39,6 +41,7 @@ class BlendedPortrait:
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
         hair: ``[1, 3, S, S]``, how far it reaches, see :func:`room_in_hair`.
+        clothes: ``[1, 1, n, n]``, where it shows what stays, see :func:`find_clothes`; None for unknown.
         looked_at: what the blend needs of the crop and its matte.
         strength: 0..1, how far the latents' pictures give way.
         pasted: whether the crops are pasted back into a picture.
@@ -50,6 +53,7 @@ class BlendedPortrait:
     coarse: Tensor
     matte: Tensor
     hair: Tensor
+    clothes: Tensor | None
     looked_at: Tensor
     strength: float
     pasted: bool
@@ -57,11 +61,17 @@ class BlendedPortrait:
     @classmethod
     @torch.no_grad()
     def of(
-        cls, autoencoder: FrameAutoencoder, reference: Reference, strength: float, pasted: bool = True
+        cls,
+        autoencoder: FrameAutoencoder,
+        reference: Reference,
+        face_model: FaceModel,
+        strength: float,
+        pasted: bool = True,
     ) -> BlendedPortrait:
         """
         Args:
             autoencoder: the one that made the reference's latent.
+            face_model: of the reference's coefficients.
             pasted: the crops go back into the picture: take the crop anew, as fine as that is; otherwise stay
                 at the autoencoder's resolution.
 
@@ -78,7 +88,11 @@ class BlendedPortrait:
         matte = person_matte(reference.crop)[None, None].to(coarse)
         with fast_math(autoencoder.device):
             looked_at = blend.look_at(coarse, matte)
-        return cls(blend, shown, portrait, coarse, matte, room_in_hair(matte), looked_at, strength, pasted)
+        clothes = None
+        if reference.face_found:
+            clothes = find_clothes(face_model, reference.face, coarse.cpu(), matte.cpu())
+        hair = room_in_hair(matte)
+        return cls(blend, shown, portrait, coarse, matte, hair, clothes, looked_at, strength, pasted)
 
     @stage("blend")
     @torch.no_grad()
@@ -94,7 +108,7 @@ class BlendedPortrait:
             the picture, or what is given in its place, shows through.
         """
         made = frames.movedim(-1, 1).to(self.coarse)
-        flow = flow.within_hair(self.hair)
+        flow, stays = flow.within_hair(self.hair).with_still(self.clothes)
         with fast_math(made.device):
             blend = self.blend(
                 self.coarse,
@@ -103,7 +117,7 @@ class BlendedPortrait:
                 flow.displacement.to(made),
                 flow.masks.to(made),
                 self.looked_at,
-            )
+            ).standing(stays)
         enlarged = flow.shifted(blend.shift).enlarged(self.portrait.shape[-1])
         mixed = made.new_empty(len(made), 4, *self.portrait.shape[-2:])
         # frame by frame: what is as large as the picture stays in a processor's cache

@@ -29,7 +29,7 @@ from ..face.names import MOUTH_PARTS
 from ..face.parts import below_the_eyes, named_part, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
-from ..face.skinning import pose_on_body
+from ..face.skinning import above_the_jaw, pose_on_body
 from ..face.state import FaceState
 from ..imaging import (
     displace,
@@ -43,6 +43,7 @@ from ..imaging import (
     shrink,
     smoothstep,
     soften,
+    widen,
 )
 from ..networks.unet import MASK_NAMES
 
@@ -108,6 +109,13 @@ _BESIDE, _STEEP = 0.06, 4.0
 _SETTLED = 0.3
 """Half widths beside the skull that a turn brings out, over which hair goes back to where its outline is."""
 
+STILL, STILL_OF_SHIFT = 0.04, 2.0
+"""Half widths beside clothes over which what is around them comes to move, and the same by how far it does:
+from 1.5 times that on it does not fold the picture."""
+
+STILL_FROM = 0.9
+"""Of its way that a place is kept from going, from which on it is taken to stay."""
+
 SMALLEST_VIEW = 128
 """Pixels a side of the portrait's view at least."""
 
@@ -129,6 +137,7 @@ class Correspondence:
         onward: ``[F, 2, h, w]``, what is to be added to the displacement for the skull that a turn brings out
             to go on as the scalp beside it does; None for nothing. See :meth:`within_hair`.
         turned: ``[F, 1, h, w]`` in 0..1, the scalp that is brought out, and what is close beside it.
+        head: ``[F, 1, h, w]`` in 0..1, cells of the mesh above its jaw; None for unknown.
     """
 
     grid: Tensor
@@ -137,6 +146,7 @@ class Correspondence:
     edges: Tensor | None = None
     onward: Tensor | None = None
     turned: Tensor | None = None
+    head: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Correspondence]) -> Correspondence:
@@ -181,6 +191,25 @@ class Correspondence:
         share = (room / length_of(onward).clamp_min(1e-6)).clamp_max(1)
         moved = share * onward + self.turned.to(hair) * inward
         return replace(self, grid=grid + moved.movedim(1, -1), onward=None, turned=None)
+
+    def with_still(self, clothes: Tensor | None) -> tuple[Correspondence, Tensor | None]:
+        """The same, but clothes stay where the portrait has them, wherever no head lies before them; and
+        ``[F, 1, h, w]`` in 0..1, where that is so, None for nowhere.
+
+        Args:
+            clothes: ``[1, 1, S, S]``, half widths from them, see
+                :func:`fd2talk_core.face.clothes.find_clothes`; None for none.
+        """
+        if self.head is None or clothes is None or not bool(clothes.isfinite().any()):
+            return self, None
+        displacement = self.displacement
+        head = widen(self.head.to(displacement))  # cells' corners would show along a jaw
+        far = resize(clothes.to(displacement), displacement.shape[-1])
+        reach = STILL + STILL_OF_SHIFT * length_of(displacement)
+        stays = smoothstep(1 - far / reach) * (1 - head)
+        grid = pixel_centers(displacement.shape[-1], displacement)
+        grid = grid + ((1 - stays) * displacement).movedim(1, -1)
+        return replace(self, grid=grid), smoothstep((stays - STILL_FROM) / (1 - STILL_FROM))
 
     def shifted(self, shift: Tensor | None) -> Correspondence:
         """The same with ``[F, 2, s, s]`` half widths and heights added to the displacement."""
@@ -236,6 +265,7 @@ class PortraitView:
         below: ``[T]``, by :func:`below_the_eyes`.
         hair: ``[T]``, by :func:`under_hair`.
         ears, neck: ``[T]`` bool.
+        head: ``[V]`` in 0..1, by :func:`above_the_jaw`.
     """
 
     points: Tensor
@@ -247,6 +277,7 @@ class PortraitView:
     hair: Tensor
     ears: Tensor
     neck: Tensor
+    head: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -265,7 +296,7 @@ class PortraitView:
         areas = _areas(seen, face_model.triangles)
         places = part_kinds(face_model), below_the_eyes(face_model), under_hair(face_model)
         ears, neck = (named_part(face_model, name) for name in ("ears", "neck"))
-        return cls(points, pose, raster, areas, *places, ears, neck)
+        return cls(points, pose, raster, areas, *places, ears, neck, above_the_jaw(face_model))
 
 
 def view_resolution(resolution: int) -> int:
@@ -299,7 +330,9 @@ def correspond(
     target = project(mesh, face_model.camera)
     raster = rasterize(target, face_model.triangles, resolution, cull_back_faces=True)
     # the same surface point, in the space before the portrait's camera
-    places = project(raster.interpolate(portrait.points, face_model.triangles), face_model.camera)
+    points = torch.cat([portrait.points, portrait.head.expand(len(portrait.points), -1)[..., None]], dim=-1)
+    points, head = raster.interpolate(points, face_model.triangles).split([3, 1], dim=-1)
+    places = project(points, face_model.camera)
     kind = raster.look_up(portrait.kinds, -1)
     seen = raster.covered & _is_seen(portrait.raster, places, kind, portrait.kinds)
     # on a cheek or an ear seen aslant it is chance whether a cell hits the portrait's surface: most decide
@@ -346,7 +379,8 @@ def correspond(
     # at the mesh's edge it ends within a few cells, or cells' corners would show
     turned = resize(_beside(turned), resolution) * soften(soften(scalp[:, None].to(onward)))
     turned = _averaged(turned, supersample)
-    return Correspondence(grid, masks, hidden_mouth, edges, onward, turned)
+    head = _averaged((head * raster.covered[..., None]).movedim(-1, 1), supersample)
+    return Correspondence(grid, masks, hidden_mouth, edges, onward, turned, head)
 
 
 @torch.no_grad()

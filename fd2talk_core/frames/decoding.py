@@ -204,7 +204,11 @@ class FrameDecoder:
         if self.autoencoder.portrait_blend is not None:
             with stage("blend"):
                 self.blended = BlendedPortrait.of(
-                    self.autoencoder, self.reference, self.strength, self.paste_back
+                    self.autoencoder,
+                    self.reference,
+                    self.motion.face_model,
+                    self.strength,
+                    self.paste_back,
                 )
         with stage("close-ups"):
             self.close_ups = CloseUps(self._shown, self.motion.face_model)

@@ -87,6 +87,14 @@ class Blend:
         shift = None if self.shift is None else self.shift[frame, None]
         return Blend(self.weights[frame, None], self.colours[frame, None], shift)
 
+    def standing(self, share: Tensor | None) -> Blend:
+        """The same, but by a share ``[F, 1, m, m]`` it is the portrait as it stands; None for nowhere."""
+        if share is None:
+            return self
+        still = torch.tensor([source == "still" for source in SOURCES]).to(self.weights)[:, None, None]
+        weights = torch.lerp(self.weights, still, resize(share.to(still), self.weights.shape[-1]))
+        return Blend(weights, self.colours, self.shift)
+
     def picture(self, portrait: Tensor, displacement: Tensor) -> Tensor:
         """The frames.
 

@@ -216,7 +216,10 @@ def test_the_portrait_is_taken_as_finely_as_the_picture_is(
     autoencoder: FrameAutoencoder, reference: Reference
 ) -> None:
     shown = reconstruction(autoencoder, reference)
-    fine, coarse = (BlendedPortrait.of(autoencoder, reference, 1.0, pasted) for pasted in (True, False))
+    fine, coarse = (
+        BlendedPortrait.of(autoencoder, reference, default_face_model(), 1.0, pasted)
+        for pasted in (True, False)
+    )
     assert fine.reference.crop.shape == (64, 64, 3) and coarse.reference is reference
     picture, cover = fine.add_to(shown, flow(covered=1.0, visible=1.0)).split([3, 1], dim=-1)
     assert picture.shape == (1, 64, 64, 3)
@@ -231,20 +234,43 @@ def test_a_pasted_crop_and_what_it_is_pasted_into_make_the_blend_s_picture(
 ) -> None:
     shown = reconstruction(autoencoder, reference)
     field = flow(shift=0.001, covered=0.2, visible=0.1)
-    whole = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=False).add_to(shown, field)
+    whole = BlendedPortrait.of(autoencoder, reference, default_face_model(), 0.9, pasted=False).add_to(
+        shown, field
+    )
     assert whole[..., 3].min() == 1
-    front = BlendedPortrait.of(autoencoder, reference, 0.9, pasted=True)
+    front = BlendedPortrait.of(autoencoder, reference, default_face_model(), 0.9, pasted=True)
     front = replace(front, portrait=front.coarse).add_to(shown, field)
     assert 0.05 < front[..., 3].mean() < 0.95
     pasted = torch.lerp(reference.crop, front[0, ..., :3], front[0, ..., 3:])
     torch.testing.assert_close(pasted, whole[0, ..., :3], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("pasted", [True, False])
+def test_clothes_stay_as_they_are_whatever_the_blend_says(
+    autoencoder: FrameAutoencoder, reference: Reference, pasted: bool
+) -> None:
+    field = flow(shift=0.1, covered=1.0, visible=0.5)
+    head = torch.zeros(1, 1, SIZE, SIZE)
+    head[:, :, : SIZE // 2, : SIZE // 2] = 1.0
+    far = torch.zeros(1, 1, SIZE, SIZE)
+    far[..., : SIZE // 2] = 1.0  # on the left there are none
+    shown = torch.zeros(1, SIZE, SIZE, 3)
+    portrait = BlendedPortrait.of(autoencoder, reference, default_face_model(), 1.0, pasted)
+    portrait = replace(portrait, clothes=far, portrait=portrait.coarse)
+    made = portrait.add_to(shown, replace(field, head=head))[0]
+    picture = torch.lerp(reference.crop, made[..., :3], made[..., 3:])
+    clothes = (slice(None), slice(SIZE // 2 + 5, None))  # a few pixels from the head
+    torch.testing.assert_close(picture[clothes], reference.crop[clothes], atol=1e-5, rtol=0)
+    assert (picture - reference.crop)[:, : SIZE // 4].abs().mean() > 0.05
+    if pasted:
+        assert made[clothes][..., 3].max() < 1e-5
+
+
 def test_an_autoencoder_without_a_blend_shows_its_own_pictures(reference: Reference) -> None:
     torch.manual_seed(0)
     plain = FrameAutoencoder(4, (8, 8), (1, 1), (1, 1), patch_size=1).train(False)
     with pytest.raises(FD2TalkError, match="has no blend"):
-        BlendedPortrait.of(plain, reference, 1.0)
+        BlendedPortrait.of(plain, reference, default_face_model(), 1.0)
 
 
 def test_a_person_is_told_from_what_is_behind() -> None:

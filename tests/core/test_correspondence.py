@@ -28,7 +28,7 @@ from fd2talk_core.frames.correspondence import (
     unstretched,
     warp_reference,
 )
-from fd2talk_core.imaging import distance_to, pixel_centers, resize
+from fd2talk_core.imaging import distance_to, length_of, pixel_centers, resize
 from fd2talk_core.networks.unet import MASK_NAMES
 
 
@@ -488,3 +488,32 @@ def test_cells_beside_the_rim_that_are_far_from_those_further_in_stray() -> None
     displacement[:, 0, 40, 10] += 0.03  # a steep cheek
     astray = _astray(displacement, within)
     assert astray.nonzero().tolist() == [[0, 20, 10], [0, 21, 10]]
+
+
+@pytest.mark.parametrize("yaw", [0.3, -0.3])
+def test_clothes_stay_under_a_head_that_turns(face: FaceModel, identity: Tensor, yaw: float) -> None:
+    """And what is between them and the head is stretched, not folded."""
+    size = 128
+    flow = turned(face, identity, yaw, size)
+    v = pixel_centers(size, flow.grid)[..., 1]
+    collar = 0.62
+    kept, stays = flow.with_still((collar - v).clamp_min(0)[None, None])
+    assert stays is not None
+    clothes = (v > collar)[None, None] & (flow.head == 0)
+    assert clothes.sum() > 1000
+    assert length_of(flow.displacement)[clothes].max() > 0.02
+    beside_the_head = F.max_pool2d(flow.head, 7, stride=1, padding=3) > 0
+    assert length_of(kept.displacement)[clothes & ~beside_the_head].max() < 1e-6
+    assert stays[clothes & ~beside_the_head].min() == 1 and stays[flow.head == 1].max() == 0
+    unmoved = flow.head == 1
+    torch.testing.assert_close(*(part.displacement.movedim(1, -1)[unmoved[:, 0]] for part in (kept, flow)))
+    down = kept.grid[:, 1:, :, 1] - kept.grid[:, :-1, :, 1]
+    throat = ~(F.max_pool2d(flow.head, 5, stride=1, padding=2) > 0)[:, 0, 1:]
+    assert down[throat].min() > 0
+
+
+def test_nothing_stays_where_no_clothes_are_seen(face: FaceModel, identity: Tensor) -> None:
+    flow = turned(face, identity, 0.3, 64)
+    for none in (None, torch.full((1, 1, 64, 64), torch.inf)):
+        kept, stays = flow.with_still(none)
+        assert kept is flow and stays is None
