@@ -138,17 +138,22 @@ _BAND = 32
 """Rows of a product with a banded matrix that are computed together."""
 
 
-def push_pull(values: Tensor, weight: Tensor) -> Tensor:
+def push_pull(values: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
     """Fill holes smoothly from coarser and coarser averages (normalised convolution on a pyramid).
 
     Args:
         values: ``[F, C, n, n]``, already multiplied by the weight.
         weight: ``[F, 1, n, n]`` in 0..1.
+        gain: of the weights from level to level. 2 is for what is known along lines, which have half the
+            share of cells twice as large: else what is farther away would count beside them.
     """
     levels = [torch.cat([values, weight], dim=1)]
     while min(levels[-1].shape[-2:]) > 1 and not bool((levels[-1][:, -1] >= 1).all()):
         even = not any(side % 2 for side in levels[-1].shape[-2:])
-        levels.append(shrink(levels[-1], 2) if even else F.avg_pool2d(levels[-1], 2, ceil_mode=True))
+        level = shrink(levels[-1], 2) if even else F.avg_pool2d(levels[-1], 2, ceil_mode=True)
+        if gain != 1:
+            level = level * (1 / level[:, -1:].clamp_min(1e-6)).clamp_max(gain)
+        levels.append(level)
     *finer, coarsest = levels
     filled = coarsest[:, :-1] / coarsest[:, -1:].clamp_min(1e-6)
     for level in reversed(finer):

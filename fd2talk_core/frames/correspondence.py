@@ -493,7 +493,7 @@ def _beyond(
 ) -> Tensor:
     """``[F, 2, R, R]``: what is not covered goes on as the edge beside it where the portrait shows that edge,
     or else as what is further in; and further from a head as a plane behind it. So what a cheek hides that
-    turns away is hidden from the cheek's edge on.
+    turns away is hidden from the cheek's edge on. Close beside the shoulders all goes on as their edge.
 
     Args:
         displacement: ``[F, 2, R, R]``, of the covered cells.
@@ -503,15 +503,22 @@ def _beyond(
         plane, share: ``[F, 2, n, n]``, the plane's displacement, and how far it is gone by.
     """
     edge = raster.covered & largest_around(~raster.covered, 1)
-    head = raster.covered & ~raster.look_up(portrait.neck, False)
-    parts = torch.stack([edge & seen, edge & head, edge, raster.covered, head], dim=1).to(displacement)
-    planes = torch.cat([displacement * parts[:, :1], continued, parts], dim=1)
+    neck = raster.covered & raster.look_up(portrait.neck, False)
+    head = raster.covered & ~neck
+    parts = torch.stack([edge & seen, edge & head, edge, edge & neck, raster.covered, head, neck], dim=1)
+    planes = torch.cat([displacement * parts[:, :1], displacement * parts[:, 3:4], continued, parts], dim=1)
     planes = shrink(planes, planes.shape[-1] // plane.shape[-1])  # smooth over many cells
-    at_edge, continued, shares, weight, covered = planes.split([2, 2, 2, 1, 2], dim=1)
-    at_edge, shown, of_head = push_pull(torch.cat([at_edge, shares], dim=1), weight).split([2, 1, 1], dim=1)
-    from_mesh, from_head = (
-        distance_to(part)[:, None] * (2 / part.shape[-1]) for part in (covered > 0.5).unbind(dim=1)
+    at_edge, of_neck, continued, shares, weight, covered = planes.split([2, 2, 2, 2, 2, 3], dim=1)
+    at_edge = torch.cat([at_edge, shares], dim=1)
+    at_edge, shown, of_head = push_pull(at_edge, weight[:, :1]).split([2, 1, 1], dim=1)
+    from_mesh, from_head, from_neck = (
+        distance_to(part)[:, None].clamp_max(part.shape[-1]) * (2 / part.shape[-1])
+        for part in (covered > 0.5).unbind(dim=1)
     )
+    # the head's edge is longer and moves more: what hangs beside a shoulder would be bent to it and back
+    by_neck = smoothstep(1 - from_neck / ONTO_PLANE) * from_head / (from_head + from_neck).clamp_min(1e-6)
+    at_edge = torch.lerp(at_edge, push_pull(of_neck, weight[:, 1:], 2), by_neck)
+    shown, of_head = torch.lerp(shown, torch.ones_like(shown), by_neck), of_head * (1 - by_neck)
     beside = smoothstep(from_mesh / ONTO_PLANE) * _faded(from_head, PLANE, FADES)
     on = _faded(from_mesh, HEAD_MARGIN, FALLOFF) * at_edge + (1 - shown) * continued
     return resize(torch.lerp(on, plane, share * of_head * beside), displacement.shape[-1])

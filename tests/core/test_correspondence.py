@@ -334,6 +334,22 @@ def test_beside_a_turned_cheek_is_what_was_beside_it(face: FaceModel, identity: 
     assert far.mean() < 0.7 and near.mean() < 0.15
 
 
+@pytest.mark.parametrize("yaw", [0.35, -0.35])
+def test_beside_a_shoulder_nothing_goes_with_the_head_above_it(
+    face: FaceModel, identity: Tensor, yaw: float
+) -> None:
+    """Hair that hangs down there would be waved."""
+    size = 128
+    flow = turned(face, identity, yaw, size)
+    rows = torch.arange(size)[:, None]
+    shoulder = ((flow.masks[:, :1] == 1) & (rows > 0.8 * size)).float()
+    own = F.avg_pool2d(torch.cat([flow.displacement * shoulder, shoulder], dim=1), 9, stride=1, padding=4)
+    beside = (own[:, 2:] > 0) & (flow.masks[:, :1] == 0)
+    apart = length_of(flow.displacement - own[:, :2] / own[:, 2:].clamp_min(1e-6))[beside]
+    assert len(apart) > 30
+    assert apart.mean() < 0.012  # 0.023 as the head would have it
+
+
 def test_a_plane_behind_the_ears_goes_along_with_the_head(face: FaceModel) -> None:
     """Points of it, by the camera alone."""
     poses = torch.tensor([[0.1, 0.3, 0.05, 0.05, 0.0, 0.1], [-0.1, 0.1, 0.0, 0.0, 0.05, -0.2]])
