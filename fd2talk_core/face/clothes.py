@@ -24,7 +24,7 @@ from .lids import portrait_shape
 from .model import FaceModel, apply_pose, project
 from .parts import named_part
 from .rasterizer import rasterize
-from .rotations import rotation_matrix
+from .rotations import upright
 from .state import FaceState
 
 _SIZE = 128
@@ -65,8 +65,8 @@ def find_clothes(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Te
         matte: ``[1, 1, S, S]`` in 0..1, where that shows its person.
 
     Returns:
-        ``[1, 1, 128, 128]`` half widths: 0 in clothes, and infinite where none are seen. None for a face
-        model that does not name its parts.
+        ``[1, 1, 128, 128]`` half widths: 0 in clothes. None where none are seen, and for a face model that
+        does not name its parts.
     """
     if not {"skin", "scalp", "ears", "neck"} <= set(face_model.part_names):
         return None
@@ -94,12 +94,12 @@ def find_clothes(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Te
     away = distance_to(head[:, 0])[:, None] * (2 / _SIZE)
     thick = ~largest_around((~clothes).float(), _THICK).bool()
     clothes = _hanging_together(thick & (away > _SHOULDERS), clothes)
-    return distance_to(clothes[:, 0])[:, None] * (2 / _SIZE)
+    return distance_to(clothes[:, 0])[:, None] * (2 / _SIZE) if clothes.any() else None
 
 
 def _below_the_ears(face_model: FaceModel, face: FaceState, seen: Tensor) -> Tensor:
     """``[n, n]`` bool: what lies lower in the head's own upright than its lower ear does."""
-    up = rotation_matrix(face.pose[None, :3])[0, :2, 1] * face.pose.new_tensor([1.0, -1.0])
+    up = upright(face.pose)
     ears = face_model.triangles[named_part(face_model, "ears")].unique()
     return pixel_centers(_SIZE, seen) @ up < (seen[0, ears, :2] @ up).amin()
 

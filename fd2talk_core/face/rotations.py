@@ -33,6 +33,12 @@ def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
     return axis_angle_to_rotation_matrix(axis_angle.contiguous())
 
 
+def upright(pose: Tensor) -> Tensor:
+    """``[2]``: the way from a head's chin to its crown in a picture, whose v goes down, by p ``[6]``."""
+    up = rotation_matrix(pose[None, :3])[0, :2, 1] * pose.new_tensor([1.0, -1.0])
+    return up / up.norm().clamp_min(1e-6)
+
+
 def rotation_matrix(angles: Tensor) -> Tensor:
     """``[..., 3]`` pitch, yaw, roll in radians to R = Rx(pitch) Ry(yaw) Rz(roll), ``[..., 3, 3]``."""
     (cx, cy, cz), (sx, sy, sz) = angles.cos().unbind(-1), angles.sin().unbind(-1)

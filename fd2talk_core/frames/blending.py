@@ -41,7 +41,7 @@ class BlendedPortrait:
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
         hair: ``[1, 3, S, S]``, how far it reaches, see :func:`room_in_hair`.
-        clothes: ``[1, 1, n, n]``, where it shows what stays, see :func:`find_clothes`; None for unknown.
+        clothes: ``[1, 1, n, n]``, how far its places are from clothes, see :func:`find_clothes`; or None.
         looked_at: what the blend needs of the crop and its matte.
         strength: 0..1, how far the latents' pictures give way.
         pasted: whether the crops are pasted back into a picture.

@@ -200,7 +200,7 @@ class Correspondence:
             clothes: ``[1, 1, S, S]``, half widths from them, see
                 :func:`fd2talk_core.face.clothes.find_clothes`; None for none.
         """
-        if self.head is None or clothes is None or not bool(clothes.isfinite().any()):
+        if self.head is None or clothes is None:
             return self, None
         displacement = self.displacement
         head = widen(self.head.to(displacement))  # cells' corners would show along a jaw

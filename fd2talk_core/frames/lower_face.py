@@ -20,7 +20,7 @@ from ..face.crop import CropTransform
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
 from ..face.rasterizer import rasterize, vertex_normals
-from ..face.rotations import rotation_matrix
+from ..face.rotations import upright
 from ..face.state import FaceState
 from ..imaging import distance_to, length_of, push_pull, smoothstep, soften
 from .close_ups import CloseUps, MouthBox
@@ -300,7 +300,7 @@ class LowerFace:
         field = F.interpolate(field, size=(side, side), mode="bilinear", align_corners=False)
         # nothing of it is above the bridge of the nose, and what is beyond the face is above that too
         under = target[0, self.bridge, :2] - _centres(left, top, side, side)
-        below = under @ _up(pose) / unit
+        below = under @ upright(pose) / unit
         return field * smoothstep(below / BELOW_BRIDGE)
 
     def _draw_inside(
@@ -360,7 +360,7 @@ class LowerFace:
             points: ``[V, 3]``, the source's mesh in pixels.
             target: ``[V, 3]``, the wanted mesh in pixels.
         """
-        up = _up(source.pose)
+        up = upright(source.pose)
         asked = torch.cat([target[jaw.lip, :2], places.flatten(0, 1)])
         there = _affine(target[jaw.teeth, :2], points[jaw.teeth, :2], asked)
         lip, there = there.split([len(jaw.lip), len(asked) - len(jaw.lip)])
@@ -369,18 +369,12 @@ class LowerFace:
 
     def _of_lower_jaw(self, points: Tensor, frame: FilmedFrame, places: Tensor) -> Tensor:
         """0..1 ``[n, m, 1]``: what is below the upper teeth of a mesh ``[V, 3]`` in pixels."""
-        under = (points[self.bite, :2].mean(dim=0) - places) @ _up(frame.pose) / self._unit(frame)
+        under = (points[self.bite, :2].mean(dim=0) - places) @ upright(frame.pose) / self._unit(frame)
         return smoothstep((under - BITE[0]) / (BITE[1] - BITE[0]))[..., None]
 
     def _ring_colour(self, frame: FilmedFrame, mesh: Tensor) -> Tensor:
         """``[3]``: the mean colour of the skin around the mouth."""
         return _sample(frame.picture, self._to_pixels(mesh, frame.square)[:, self.ring, :2]).mean(dim=(0, 1))
-
-
-def _up(pose: Tensor) -> Tensor:
-    """``[2]``: the way from a head's chin to its crown in a picture."""
-    up = rotation_matrix(pose[None, :3])[0, :2, 1] * torch.tensor([1.0, -1.0])
-    return up / up.norm().clamp_min(1e-6)
 
 
 def _centres(left: int, top: int, width: int, height: int) -> Tensor:

@@ -224,7 +224,9 @@ class TestChoosing:
 
     def test_whole_image_still_takes_a_face_that_is_there(self) -> None:
         found = crop(portrait(), no_face="whole_image")
-        assert found.found is not None and torch.equal(found.face.pose, cropped().face.pose)
+        assert found.found is not None
+        # a fit's rounding depends on where its numbers lie in memory: translations of 1e-14
+        torch.testing.assert_close(found.face.pose, cropped().face.pose, atol=1e-9, rtol=1e-6)
 
     @pytest.mark.parametrize(
         ("options", "message"),
