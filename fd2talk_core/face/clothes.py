@@ -8,6 +8,8 @@ coat of its colour, it is taken for hair, which goes with the head.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -93,7 +95,7 @@ def find_clothes(face_model: FaceModel, face: FaceState, crop: Tensor, matte: Te
         clothes = clothes & (mean_around(clothes.float(), _SPECK) > 0.5)
     away = distance_to(head[:, 0])[:, None] * (2 / _SIZE)
     thick = ~largest_around((~clothes).float(), _THICK).bool()
-    clothes = _hanging_together(thick & (away > _SHOULDERS), clothes)
+    clothes = grow_by_colour(picture, thick & (away > _SHOULDERS), clothes, math.inf)
     return distance_to(clothes[:, 0])[:, None] * (2 / _SIZE) if clothes.any() else None
 
 
@@ -110,13 +112,3 @@ def _of_tint(picture: Tensor, skin: Tensor) -> Tensor:
     light = picture.mean(dim=1, keepdim=True) / skin.mean(dim=1, keepdim=True).clamp_min(1e-3)
     near = (tints[0] - tints[1]).abs().sum(dim=1, keepdim=True) < _TINT
     return near & (light > _LIGHT[0]) & (light < _LIGHT[1])
-
-
-def _hanging_together(seeds: Tensor, part: Tensor) -> Tensor:
-    """What of a part ``[1, 1, n, n]`` (bool) can be reached from seeds within it."""
-    reached = seeds
-    while True:
-        further = largest_around(reached.float(), 1).bool() & part
-        if bool((further == reached).all()):
-            return reached
-        reached = further
