@@ -22,6 +22,7 @@ from ..networks.autoencoder import FrameAutoencoder
 from ..networks.blend import Blend, PortraitBlend
 from ..networks.precision import fast_math
 from .correspondence import Correspondence, EnlargedDisplacement, room_in_hair
+from .hair_texture import HairTexture
 from .reference import Reference
 
 LARGEST_SIDE = 768
@@ -41,6 +42,7 @@ class BlendedPortrait:
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
         hair: ``[1, 3, S, S]``, how far it reaches, see :func:`room_in_hair`.
+        texture: of the hair.
         clothes: ``[1, 1, n, n]``, how far its places are from clothes, see :func:`find_clothes`; or None.
         looked_at: what the blend needs of the crop and its matte.
         strength: 0..1, how far the latents' pictures give way.
@@ -53,6 +55,7 @@ class BlendedPortrait:
     coarse: Tensor
     matte: Tensor
     hair: Tensor
+    texture: HairTexture
     clothes: Tensor | None
     looked_at: Tensor
     strength: float
@@ -92,7 +95,8 @@ class BlendedPortrait:
         if reference.face_found:
             clothes = find_clothes(face_model, reference.face, coarse.cpu(), matte.cpu())
         hair = room_in_hair(matte)
-        return cls(blend, shown, portrait, coarse, matte, hair, clothes, looked_at, strength, pasted)
+        texture = HairTexture.of(portrait, matte)
+        return cls(blend, shown, portrait, coarse, matte, hair, texture, clothes, looked_at, strength, pasted)
 
     @stage("blend")
     @torch.no_grad()
@@ -129,7 +133,10 @@ class BlendedPortrait:
         self, made: Tensor, blend: Blend, enlarged: EnlargedDisplacement, frame: int, planes: Tensor
     ) -> None:
         """One frame and its cover, into ``[4, N, N]``."""
-        moved = displace(self.portrait, enlarged.pixels[frame, None].to(planes))
+        pixels = enlarged.pixels[frame].to(planes)
+        moved = displace(self.portrait, pixels[None])
+        if (strands := enlarged.strands[frame]) is not None:
+            self.texture.add_to(moved, pixels, strands)
         front, of_still = blend.front(moved)
         enlarged.smooth(frame, front[0])
         if self.strength < 1:

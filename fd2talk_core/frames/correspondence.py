@@ -109,6 +109,16 @@ _BESIDE, _STEEP = 0.06, 4.0
 _SETTLED = 0.3
 """Half widths beside the skull that a turn brings out, over which hair goes back to where its outline is."""
 
+TEXTURE = 0.12
+"""Half widths within a person's outline from which the texture of hair is taken for what a turn brings out:
+as wide as close hair is."""
+
+_DRAWN_OUT, _SHOWN = 0.35, 0.8
+"""Of its size that hair has in the portrait: under the first its texture is taken from elsewhere."""
+
+_ENDED = 0.03
+"""Half widths that hair must have at a place, and by which it must end too early, to be surely drawn out."""
+
 STILL, STILL_OF_SHIFT = 0.04, 2.0
 """Half widths beside clothes over which what is around them comes to move, and the same by how far it does:
 from 1.5 times that on it does not fold the picture."""
@@ -138,6 +148,8 @@ class Correspondence:
             to go on as the scalp beside it does; None for nothing. See :meth:`within_hair`.
         turned: ``[F, 1, h, w]`` in 0..1, the scalp that is brought out, and what is close beside it.
         head: ``[F, 1, h, w]`` in 0..1, cells of the mesh above its jaw; None for unknown.
+        strands: ``[F, 3, h, w]``, what is to be added to the displacement for the texture of hair, and in
+            0..1 how far it counts; None for nowhere. See :class:`.hair_texture.HairTexture`.
     """
 
     grid: Tensor
@@ -147,6 +159,7 @@ class Correspondence:
     onward: Tensor | None = None
     turned: Tensor | None = None
     head: Tensor | None = None
+    strands: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Correspondence]) -> Correspondence:
@@ -188,9 +201,15 @@ class Correspondence:
         room, inward = F.grid_sample(
             hair.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False
         ).split([1, 2], dim=1)
-        share = (room / length_of(onward).clamp_min(1e-6)).clamp_max(1)
-        moved = share * onward + self.turned.to(hair) * inward
-        return replace(self, grid=grid + moved.movedim(1, -1), onward=None, turned=None)
+        far, turned = length_of(onward).clamp_min(1e-6), self.turned.to(hair)
+        share = (room / far).clamp_max(1)
+        grid = grid + (share * onward + turned * inward).movedim(1, -1)
+        # mirrored at the outline, and again further in, the texture is as large as it is there
+        back = TEXTURE * (1 - ((far - room).clamp_min(0) / TEXTURE % 2 - 1).abs())
+        ended = (torch.minimum(room, far - room) / _ENDED).clamp(0, 1)
+        drawn_out = soften((1 - unstretched(grid, _DRAWN_OUT, _SHOWN)) * torch.maximum(turned, ended))
+        strands = torch.cat([-back / far * onward, drawn_out], dim=1)
+        return replace(self, grid=grid, onward=None, turned=None, strands=strands)
 
     def with_still(self, clothes: Tensor | None) -> tuple[Correspondence, Tensor | None]:
         """The same, but clothes stay where the portrait has them, wherever no head lies before them; and
@@ -221,11 +240,12 @@ class Correspondence:
         """:attr:`displacement` for pictures of ``size`` pixels a side."""
         displacement = self.displacement
         pixels = resize(displacement, size)
+        strands = (None,) * len(pixels) if self.strands is None else tuple(self.strands)
         if self.edges is None:
-            return EnlargedDisplacement(pixels, (None,) * len(pixels))
+            return EnlargedDisplacement(pixels, (None,) * len(pixels), strands)
         # frame by frame: what one becomes must not depend on its batch
         lines = map(_cut_edges, pixels, displacement, self.edges.to(displacement))
-        return EnlargedDisplacement(pixels, tuple(lines))
+        return EnlargedDisplacement(pixels, tuple(lines), strands)
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,10 +257,12 @@ class EnlargedDisplacement:
         pixels: ``[F, 2, N, N]``.
         lines: of each frame, rows and columns, and ``[1, R, C]``, 1 on the line and 0 from a pixel beside it
             on; None where it has none.
+        strands: of each frame, ``[3, h, w]`` or None, see :class:`Correspondence`.
     """
 
     pixels: Tensor
     lines: tuple[tuple[_Index, Tensor] | None, ...]
+    strands: tuple[Tensor | None, ...]
 
     def smooth(self, frame: int, picture: Tensor) -> None:
         """A picture ``[C, N, N]`` that was moved as a frame is, in place: what lies on the line is mixed with
@@ -505,16 +527,17 @@ def _beyond(
     edge = raster.covered & largest_around(~raster.covered, 1)
     neck = raster.covered & raster.look_up(portrait.neck, False)
     head = raster.covered & ~neck
-    parts = torch.stack([edge & seen, edge & head, edge, edge & neck, raster.covered, head, neck], dim=1)
+    parts = torch.stack([edge & seen, edge & head, edge, edge & neck, head, neck], dim=1)
     planes = torch.cat([displacement * parts[:, :1], displacement * parts[:, 3:4], continued, parts], dim=1)
     planes = shrink(planes, planes.shape[-1] // plane.shape[-1])  # smooth over many cells
-    at_edge, of_neck, continued, shares, weight, covered = planes.split([2, 2, 2, 2, 2, 3], dim=1)
+    at_edge, of_neck, continued, shares, weight, covered = planes.split([2, 2, 2, 2, 2, 2], dim=1)
     at_edge = torch.cat([at_edge, shares], dim=1)
     at_edge, shown, of_head = push_pull(at_edge, weight[:, :1]).split([2, 1, 1], dim=1)
-    from_mesh, from_head, from_neck = (
+    from_head, from_neck = (
         distance_to(part)[:, None].clamp_max(part.shape[-1]) * (2 / part.shape[-1])
         for part in (covered > 0.5).unbind(dim=1)
     )
+    from_mesh = torch.minimum(from_head, from_neck)
     # the head's edge is longer and moves more: what hangs beside a shoulder would be bent to it and back
     by_neck = smoothstep(1 - from_neck / ONTO_PLANE) * from_head / (from_head + from_neck).clamp_min(1e-6)
     at_edge = torch.lerp(at_edge, push_pull(of_neck, weight[:, 1:], 2), by_neck)

@@ -1,0 +1,82 @@
+"""Hair over the skull that a turn brings out, with the texture of the hair that the portrait shows.
+
+Close hair ends at the skull's edge, so there the portrait has little room for what a turn brings out: drawn
+out over it, strands become ribs. What is smooth of hair can be drawn out; what is fine is taken from further
+in, as large as it is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from ..imaging import pixel_centers, resize
+
+FINE = 0.03
+"""Half widths, the deviation of the Gaussian that tells what is smooth: some strands."""
+
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class HairTexture:
+    """A portrait in two: ``[1, 6, N, N]``, what is smooth of it, and what that lacks of it. Beyond its person
+    all is smooth.
+    """
+
+    layers: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, portrait: Tensor, matte: Tensor) -> HairTexture:
+        """
+        Args:
+            portrait: ``[1, 3, N, N]``.
+            matte: ``[1, 1, S, S]`` in 0..1, where it shows its person.
+        """
+        person = resize(matte, portrait.shape[-1])
+        # the wall is no part of hair
+        known = torch.cat([portrait * person, person], dim=1)
+        deviation = FINE * portrait.shape[-1] / 2
+        reach = 2 * round(1.5 * deviation) + 1
+        blurred = gaussian_blur2d(known, (reach, reach), (deviation, deviation))
+        smooth = blurred[:, :3] / blurred[:, 3:].clamp_min(_LEAST)
+        smooth = torch.lerp(portrait, smooth, person)
+        return cls(torch.cat([smooth, portrait - smooth], dim=1))
+
+    def add_to(self, moved: Tensor, pixels: Tensor, strands: Tensor) -> None:
+        """The moved portrait, in place, where hair would be drawn out.
+
+        Args:
+            moved: ``[1, 3, N, N]``.
+            pixels: ``[2, N, N]``, its displacement, half widths and heights.
+            strands: ``[3, n, n]``, of its cells, see
+                :attr:`fd2talk_core.frames.correspondence.Correspondence.strands`.
+        """
+        size, cells = moved.shape[-1], strands.shape[-1]
+        spans = []
+        for dim in (0, 1):
+            there = strands[2].any(dim=1 - dim).nonzero()
+            if not len(there):
+                return
+            # enlarged smoothly they reach to the next cells' centres
+            first, last = max(0, int(there[0]) - 1), min(cells, int(there[-1]) + 2)
+            spans.append(slice(first * size // cells, -(-last * size // cells)))
+        rows, columns = spans
+        place = (..., rows, columns)
+        centres = pixel_centers(size, pixels)[None, rows, columns]
+        of_cells = F.grid_sample(
+            strands[None].to(pixels), centres, padding_mode="border", align_corners=False
+        )
+        further, share = of_cells.split([2, 1], dim=1)
+        grid = centres + pixels[place].movedim(0, -1)
+        places = grid, grid + further.movedim(1, -1)
+        smooth, fine = (
+            F.grid_sample(layer, at.to(layer), padding_mode="border", align_corners=False)
+            for layer, at in zip(self.layers.split(3, dim=1), places, strict=True)
+        )
+        moved[place].lerp_(smooth + fine, share.to(moved))
