@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import FD2TalkError
@@ -67,6 +68,11 @@ LIP_SIGMA, LIP_EXPRESSION_SIGMA = 0.004, 0.3
 """Of a lip's landmark in half widths of the picture, and of a coefficient about its fit."""
 LIP_RANGE = (-0.5, 1.5)
 LIP_ITERATIONS = 2
+SHUT_LIP_SIGMA, SHUT_LIP_ITERATIONS = 0.1, 8
+"""Of a coefficient about its fit, and steps, where landmarks show shut lips and nothing goes beyond 0..1."""
+
+INNER_LIPS = ((13, 82, 312), (14, 87, 317))
+"""Landmarks along the middle of the upper lip's inner rim, and those under them."""
 
 IRISES = (468, 473)
 """MediaPipe's landmarks at the centres of the irises, the person's right and left."""
@@ -182,7 +188,14 @@ def refine_fit(
 
 @torch.no_grad()
 def fit_lips(
-    landmarks_ndc: Tensor, face_model: FaceModel, identity: Tensor, expression: Tensor, pose: Tensor
+    landmarks_ndc: Tensor,
+    face_model: FaceModel,
+    identity: Tensor,
+    expression: Tensor,
+    pose: Tensor,
+    sigma: float = LIP_EXPRESSION_SIGMA,
+    bounds: tuple[float, float] = LIP_RANGE,
+    iterations: int = LIP_ITERATIONS,
 ) -> Tensor:
     """A fitted expression whose lips lie closer to the landmarks': what stands on a lip's other side is a
     tooth.
@@ -191,26 +204,38 @@ def fit_lips(
         landmarks_ndc: as :func:`fit_landmarks`.
         face_model: that was fitted; an ARKit one.
         identity, expression, pose: the fit, ``[D_α]``, ``[N, D_β]`` and ``[N, 6]``.
+        sigma: standard deviation of a coefficient about its fit.
+        bounds: of the coefficients; by default they go a little beyond 0..1 where that is closest.
+        iterations: Gauss-Newton steps.
 
     Returns:
-        ``[N, D_β]``, changed in the coefficients of the mouth alone; a little beyond 0..1 where that is
-        closest.
+        ``[N, D_β]``, changed in the coefficients of the mouth alone.
     """
     problem = _Problem(face_model, _checked(landmarks_ndc), None)
     lips = torch.tensor(LIP_AND_LID_RIMS[:NUM_LIP_LANDMARKS])
     mouth = torch.tensor([name in MOUTH_NAMES for name in face_model.expression_names])
     identity, fitted, pose = identity.double(), expression.double(), pose.double()
-    stiff = torch.eye(int(mouth.sum()), dtype=torch.float64) * (LIP_SIGMA / LIP_EXPRESSION_SIGMA) ** 2
+    stiff = torch.eye(int(mouth.sum()), dtype=torch.float64) * (LIP_SIGMA / sigma) ** 2
     changed = fitted.clone()
-    for _ in range(LIP_ITERATIONS):
+    for _ in range(iterations):
         residual, rotation, _, by_point = problem.linearize(problem.target, identity, changed, pose)
         by_turned = (by_point @ rotation[:, None])[:, lips]
         basis = problem.expression_basis[mouth][:, lips]
         jacobian = torch.einsum("nlux,dlx->nlud", by_turned, basis).flatten(1, 2)
         missing = residual.unflatten(1, (-1, 2))[:, lips].flatten(1)
-        right = (jacobian.mT @ missing[..., None])[..., 0] + (fitted - changed)[:, mouth] @ stiff
-        changed[:, mouth] += torch.linalg.solve(jacobian.mT @ jacobian + stiff, right)
-    return changed.clamp(*LIP_RANGE).float()
+        own = changed[:, mouth]
+        right = (jacobian.mT @ missing[..., None])[..., 0] + (fitted[:, mouth] - own) @ stiff
+        free = _free(own, right, bounds)
+        step = torch.linalg.solve(_of_free(jacobian.mT @ jacobian + stiff, free), right * free)
+        changed[:, mouth] = (own + step).clamp(*bounds)
+    return changed.float()
+
+
+def lip_gap(landmarks_ndc: Tensor) -> Tensor:
+    """``[N]``: how far the lips of landmarks ``[N, 468 or 478, 2]`` are apart, by the eyes' outer corners."""
+    (right, *_), (left, *_) = EYE_RIMS
+    width = (landmarks_ndc[:, right] - landmarks_ndc[:, left]).norm(dim=-1)
+    return _gap(landmarks_ndc, *INNER_LIPS) / width.clamp_min(1e-6)
 
 
 @torch.no_grad()
@@ -382,11 +407,8 @@ class _Problem:
             pull = torch.where(apart > 0, above**-2, below**-2)
             normal[:, :size, :size] += pull[:, None, None] * torch.outer(pair, pair)
             right[:, :size] -= (pull * apart)[:, None] * pair
-        # a coefficient at an end of its range that is pushed outward is left out of the step
-        held = ((expression <= 0) & (right[:, :size] < 0)) | ((expression >= 1) & (right[:, :size] > 0))
-        free = torch.cat([~held, held.new_ones(len(held), 6)], dim=1).double()
-        normal = normal * free[:, :, None] * free[:, None] + torch.diag_embed(1 - free)
-        return normal, right * free, jacobian * free[:, None], residual, by_turned
+        free = F.pad(_free(expression, right[:, :size], (0, 1)), (0, 6), value=1)
+        return _of_free(normal, free), right * free, jacobian * free[:, None], residual, by_turned
 
     def fit_motion(
         self,
@@ -434,6 +456,20 @@ class _Problem:
                 eliminated[..., -1] - eliminated[..., :-1] @ change, expression, pose
             )
         return identity
+
+
+def _free(values: Tensor, right: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """``[N, K]``: 0 for what is at an end of its range and pushed outward, to be left out of a step; 1 for
+    the others.
+    """
+    least, most = bounds
+    held = ((values <= least) & (right < 0)) | ((values >= most) & (right > 0))
+    return (~held).to(values)
+
+
+def _of_free(normal: Tensor, free: Tensor) -> Tensor:
+    """Normal equations ``[N, K, K]`` of those that are free, the others staying."""
+    return normal * free[:, :, None] * free[:, None] + torch.diag_embed(1 - free)
 
 
 def _iris_vertices(face_model: FaceModel) -> tuple[Tensor, ...]:

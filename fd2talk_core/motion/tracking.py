@@ -21,7 +21,16 @@ from torch import Tensor
 from ..checks import check_amount, check_whole, checked, shown
 from ..errors import FD2TalkError, NoFaceError
 from ..face.crop import Box, frame_head
-from ..face.fitting import IDENTITY_FRAMES, eye_openings, fit_landmarks, fit_lips, refine_fit
+from ..face.fitting import (
+    IDENTITY_FRAMES,
+    SHUT_LIP_ITERATIONS,
+    SHUT_LIP_SIGMA,
+    eye_openings,
+    fit_landmarks,
+    fit_lips,
+    lip_gap,
+    refine_fit,
+)
 from ..face.landmarks import (
     NUM_LANDMARKS,
     Face,
@@ -34,7 +43,7 @@ from ..face.landmarks import (
 )
 from ..face.lids import BLINKS, shut_lids
 from ..face.model import FaceModel
-from ..face.names import ARKIT_NAMES, POSE_NAMES
+from ..face.names import ARKIT_NAMES, MOUTH_NAMES, POSE_NAMES
 from ..face.photometry import LEVELS, LOOK_SIZE, SURFACES, Looks, PhotometricTerm
 from ..face.rotations import interpolate_pose, matrix_to_axis_angle, rotation_matrix
 from ..imaging import smoothstep
@@ -62,6 +71,10 @@ BLINKING = (0.3, 0.6)
 """How far lids are closed by their landmarks, from where those count beside the fit, which seldom shuts an
 eye, to where it is shut as far as they say."""
 
+SHUT_LIPS = (0.015, 0.1)
+"""How far lips are apart by the eyes' outer corners, up to where they are shut for certain, and from where
+their landmarks do not count beside the fit, which leaves shut lips apart."""
+
 BLINK = 0.3
 """How far above its median a lid's weight lies in a blink."""
 
@@ -75,6 +88,7 @@ _FITTED_TOGETHER = 256
 _REFINED_TOGETHER = 16
 _LISTED_GAPS = 6
 _IS_BLINK = [name in BLINKS for name in ARKIT_NAMES]
+_IS_MOUTH = [name in MOUTH_NAMES for name in ARKIT_NAMES]
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +310,7 @@ def read_motion(
             "out, or set missing faces to 'hold' or 'interpolate'."
         )
     expression, pose = FaceFitter(track, face_model).fit(track, callback)
+    shut = lips_shut(track.landmarks)[:, None]
     before, after, weight = _neighbours(track.found, missing)
     filled = (
         CoefficientSequence(
@@ -310,7 +325,10 @@ def read_motion(
         ),
     )
     expression, pose = smooth(filled[0], smooth_expression), smooth(filled[1], smooth_pose)
-    values = with_blinks(filled[0].values, expression.values).clamp(0, 1)
+    values = with_blinks(filled[0].values, expression.values)
+    # lips that meet for a frame or two would be left apart
+    share = torch.lerp(shut[before], shut[after], weight) * torch.tensor(_IS_MOUTH)
+    values = torch.lerp(values, filled[0].values, share).clamp(0, 1)
     return DrivingMotion(expression.replace(values=values, rest=_rest(values)), pose, gaps)
 
 
@@ -353,7 +371,8 @@ class FaceFitter:
                 for level in LEVELS:
                     fit = refine_fit(ndc, self.face_model, fit, self.term.at(looks[part], level))
             closed = self._closed(ndc, fit.expression, fit.pose)
-            expressions.append(shut_lids(self.face_model, self.identity, fit.expression, closed))
+            expression = shut_lids(self.face_model, self.identity, fit.expression, closed)
+            expressions.append(self._with_shut_lips(ndc, expression, fit.pose))
             poses.append(fit.pose)
             if callback is not None:
                 callback(min(start + together, seen), seen, None)
@@ -375,6 +394,14 @@ class FaceFitter:
         closed = ((1 - opened) / (1 - SHUT)).clamp(0, 1)
         least, most = BLINKING
         return closed * smoothstep((closed - least) / (most - least))
+
+    def _with_shut_lips(self, ndc: Tensor, expression: Tensor, pose: Tensor) -> Tensor:
+        """``[n, D_β]``: lips as close as their landmarks where those are shut; where a mouth is open, what it
+        looks like tells more.
+        """
+        limits = SHUT_LIP_SIGMA, (0.0, 1.0), SHUT_LIP_ITERATIONS
+        closer = fit_lips(ndc, self.face_model, self.identity, expression, pose, *limits)
+        return torch.lerp(expression, closer, lips_shut(ndc)[:, None])
 
     def with_lips(self, track: FaceTrack, expression: Tensor, pose: Tensor) -> Tensor:
         """``[n, D_β]``: fits whose lips lie closer to the landmarks', see
@@ -434,6 +461,12 @@ def with_blinks(values: Tensor, smoothed: Tensor) -> Tensor:
     least, most = BLINKING
     share = torch.tensor(_IS_BLINK) * smoothstep((values - least) / (most - least))
     return torch.lerp(smoothed, values, share)
+
+
+def lips_shut(landmarks: Tensor) -> Tensor:
+    """``[n]`` in 0..1: how surely the lips of landmarks ``[n, 468 or 478, 2]`` are shut."""
+    least, most = SHUT_LIPS
+    return smoothstep((most - lip_gap(landmarks)) / (most - least))
 
 
 def _rest(values: Tensor) -> Tensor:

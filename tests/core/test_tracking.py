@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from fd2talk_core.errors import FD2TalkError
+from fd2talk_core.face.fitting import lip_gap
 from fd2talk_core.face.landmarks import Face, FaceLandmarker
 from fd2talk_core.face.lids import stop_lids
 from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, project
@@ -96,6 +97,35 @@ def test_known_landmarks_give_the_known_motion() -> None:
     assert degrees_between(found.pose.values, pose).max() < 2
     assert (found.expression.values[:, JAW] - expression[:, JAW]).abs().max() < 0.1
     assert found.report == "The face was found in all 40 frames."
+
+
+def gaps(expression: torch.Tensor) -> torch.Tensor:
+    """``[F]``: how far lips of the mean face are apart, by the eyes' outer corners."""
+    model = face_model()
+    return lip_gap(model.landmarks(model(torch.zeros(len(expression), 80), expression))[..., :2])
+
+
+UPPER_LIP = [[191, 80, 81, 82, 13, 312, 311, 310, 415], [185, 40, 39, 37, 0, 267, 269, 270, 409]]
+LOWER_LIP = [[95, 88, 178, 87, 14, 317, 402, 318, 324], [146, 91, 181, 84, 17, 314, 405, 321, 375]]
+
+
+def test_lips_that_meet_for_two_frames_are_shut() -> None:
+    """The landmarker sees that they do, though it scores a mouth that is as open as before and after."""
+    meeting, seen = range(3, 5), []
+    for frame, each in enumerate(faces()):
+        landmarks = each.landmarks.clone()
+        if frame in meeting:
+            half = (landmarks[LOWER_LIP[0]] - landmarks[UPPER_LIP[0]]) / 2
+            for upper, lower in zip(UPPER_LIP, LOWER_LIP, strict=True):
+                landmarks[upper] += half
+                landmarks[lower] -= half
+        seen.append(face(landmarks, each.blendshapes))
+    before, found = (
+        gaps(read(FaceTrack.of_faces(some)).expression.values) for some in (faces(), tuple(seen))
+    )
+    assert before[meeting].min() > 0.06
+    assert found[meeting].max() < 0.02
+    assert (found - before)[7:].abs().max() < 0.01
 
 
 def test_smoothing_takes_jitter_and_does_not_delay() -> None:
