@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..imaging import smoothstep
 from .model import FaceModel
 from .names import EYE_PARTS, MOUTH_PARTS
+
+ASIDE = (0.5, 0.8)
+"""Of a unit normal, its part to the side from where skin counts as a cheek, to where it is one."""
 
 
 def part_kinds(face_model: FaceModel) -> Tensor:
@@ -44,6 +49,22 @@ def under_hair(face_model: FaceModel) -> Tensor:
         return above
     depth = face_model.mean[face_model.triangles].mean(dim=1)[:, 2]
     return above & (depth < depth[part_kinds(face_model) == len(MOUTH_PARTS)].min())
+
+
+def cheeks(face_model: FaceModel) -> Tensor:
+    """``[T]`` in 0..1: skin at the sides of the face that hair does not cover, further back than the eyes'
+    middle, by how far it faces aside. 0 everywhere where the face model names no parts.
+    """
+    corners = face_model.mean[face_model.triangles]
+    depth, eyes = corners.mean(dim=1)[:, 2], part_kinds(face_model) == len(MOUTH_PARTS)
+    skin = named_part(face_model, "skin") & ~under_hair(face_model)
+    if not (skin.any() and eyes.any()):
+        return torch.zeros_like(depth)
+    first, second, third = corners.unbind(dim=1)
+    normal = F.normalize(torch.linalg.cross(second - first, third - first), dim=-1)
+    least, most = ASIDE
+    aside = smoothstep((normal[:, 0].abs() - least) / (most - least))
+    return aside * (skin & (depth < depth[eyes].mean()))
 
 
 def named_part(face_model: FaceModel, name: str) -> Tensor:

@@ -22,8 +22,8 @@ from ..networks.autoencoder import FrameAutoencoder
 from ..networks.blend import Blend, PortraitBlend
 from ..networks.precision import fast_math
 from .correspondence import Correspondence, EnlargedDisplacement, room_in_hair
-from .hair_texture import HairTexture
 from .reference import Reference
+from .texture import Texture
 
 LARGEST_SIDE = 768
 """Side in pixels of the finest crop that is moved: more costs as much as rendering the frame."""
@@ -42,7 +42,7 @@ class BlendedPortrait:
         coarse: ``[1, 3, S, S]``, the crop as the latents have it.
         matte: ``[1, 1, S, S]``, where it shows its person.
         hair: ``[1, 3, S, S]``, how far it reaches, see :func:`room_in_hair`.
-        texture: of the hair.
+        texture: of the portrait.
         clothes: ``[1, 1, n, n]``, how far its places are from clothes, see :func:`find_clothes`; or None.
         looked_at: what the blend needs of the crop and its matte.
         strength: 0..1, how far the latents' pictures give way.
@@ -55,7 +55,7 @@ class BlendedPortrait:
     coarse: Tensor
     matte: Tensor
     hair: Tensor
-    texture: HairTexture
+    texture: Texture
     clothes: Tensor | None
     looked_at: Tensor
     strength: float
@@ -95,7 +95,7 @@ class BlendedPortrait:
         if reference.face_found:
             clothes = find_clothes(face_model, reference.face, coarse.cpu(), matte.cpu())
         hair = room_in_hair(matte)
-        texture = HairTexture.of(portrait, matte)
+        texture = Texture.of(portrait, matte)
         return cls(blend, shown, portrait, coarse, matte, hair, texture, clothes, looked_at, strength, pasted)
 
     @stage("blend")
@@ -135,8 +135,8 @@ class BlendedPortrait:
         """One frame and its cover, into ``[4, N, N]``."""
         pixels = enlarged.pixels[frame].to(planes)
         moved = displace(self.portrait, pixels[None])
-        if (strands := enlarged.strands[frame]) is not None:
-            self.texture.add_to(moved, pixels, strands)
+        if (drawn_out := enlarged.drawn_out[frame]) is not None:
+            self.texture.add_to(moved, pixels, drawn_out)
         front, of_still = blend.front(moved)
         enlarged.smooth(frame, front[0])
         if self.strength < 1:

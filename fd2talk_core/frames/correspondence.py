@@ -26,7 +26,7 @@ from ..errors import FD2TalkError
 from ..face.lids import portrait_shape, stop_lids
 from ..face.model import FaceModel, apply_pose, project
 from ..face.names import MOUTH_PARTS
-from ..face.parts import below_the_eyes, named_part, part_kinds, under_hair
+from ..face.parts import below_the_eyes, cheeks, named_part, part_kinds, under_hair
 from ..face.rasterizer import Raster, rasterize
 from ..face.rotations import rotation_matrix
 from ..face.skinning import above_the_jaw, pose_on_body
@@ -148,8 +148,8 @@ class Correspondence:
             to go on as the scalp beside it does; None for nothing. See :meth:`within_hair`.
         turned: ``[F, 1, h, w]`` in 0..1, the scalp that is brought out, and what is close beside it.
         head: ``[F, 1, h, w]`` in 0..1, cells of the mesh above its jaw; None for unknown.
-        strands: ``[F, 3, h, w]``, what is to be added to the displacement for the texture of hair, and in
-            0..1 how far it counts; None for nowhere. See :class:`.hair_texture.HairTexture`.
+        cheeks: ``[F, 1, h, w]`` in 0..1, by :func:`fd2talk_core.face.parts.cheeks`; None for unknown.
+        drawn_out: ``[F, 4, h, w]``, for :class:`fd2talk_core.frames.texture.Texture`; None for nowhere.
     """
 
     grid: Tensor
@@ -159,7 +159,8 @@ class Correspondence:
     onward: Tensor | None = None
     turned: Tensor | None = None
     head: Tensor | None = None
-    strands: Tensor | None = None
+    cheeks: Tensor | None = None
+    drawn_out: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Correspondence]) -> Correspondence:
@@ -207,9 +208,13 @@ class Correspondence:
         # mirrored at the outline, and again further in, the texture is as large as it is there
         back = TEXTURE * (1 - ((far - room).clamp_min(0) / TEXTURE % 2 - 1).abs())
         ended = (torch.minimum(room, far - room) / _ENDED).clamp(0, 1)
-        drawn_out = soften((1 - unstretched(grid, _DRAWN_OUT, _SHOWN)) * torch.maximum(turned, ended))
-        strands = torch.cat([-back / far * onward, drawn_out], dim=1)
-        return replace(self, grid=grid, onward=None, turned=None, strands=strands)
+        stretched = 1 - unstretched(grid, _DRAWN_OUT, _SHOWN)
+        skin = torch.zeros_like(turned) if self.cheeks is None else self.cheeks.to(turned)
+        parts = stretched * torch.cat([torch.maximum(turned, ended), skin], dim=1)
+        hair, skin = soften(parts).split(1, dim=1)
+        share = torch.maximum(hair, skin)
+        drawn_out = torch.cat([-back / far * onward, share, hair / share.clamp_min(1e-6)], dim=1)
+        return replace(self, grid=grid, onward=None, turned=None, drawn_out=drawn_out)
 
     def with_still(self, clothes: Tensor | None) -> tuple[Correspondence, Tensor | None]:
         """The same, but clothes stay where the portrait has them, wherever no head lies before them; and
@@ -240,12 +245,12 @@ class Correspondence:
         """:attr:`displacement` for pictures of ``size`` pixels a side."""
         displacement = self.displacement
         pixels = resize(displacement, size)
-        strands = (None,) * len(pixels) if self.strands is None else tuple(self.strands)
+        drawn_out = (None,) * len(pixels) if self.drawn_out is None else tuple(self.drawn_out)
         if self.edges is None:
-            return EnlargedDisplacement(pixels, (None,) * len(pixels), strands)
+            return EnlargedDisplacement(pixels, (None,) * len(pixels), drawn_out)
         # frame by frame: what one becomes must not depend on its batch
         lines = map(_cut_edges, pixels, displacement, self.edges.to(displacement))
-        return EnlargedDisplacement(pixels, tuple(lines), strands)
+        return EnlargedDisplacement(pixels, tuple(lines), drawn_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,12 +262,12 @@ class EnlargedDisplacement:
         pixels: ``[F, 2, N, N]``.
         lines: of each frame, rows and columns, and ``[1, R, C]``, 1 on the line and 0 from a pixel beside it
             on; None where it has none.
-        strands: of each frame, ``[3, h, w]`` or None, see :class:`Correspondence`.
+        drawn_out: of each frame, ``[4, h, w]`` or None, see :class:`Correspondence`.
     """
 
     pixels: Tensor
     lines: tuple[tuple[_Index, Tensor] | None, ...]
-    strands: tuple[Tensor | None, ...]
+    drawn_out: tuple[Tensor | None, ...]
 
     def smooth(self, frame: int, picture: Tensor) -> None:
         """A picture ``[C, N, N]`` that was moved as a frame is, in place: what lies on the line is mixed with
@@ -288,6 +293,7 @@ class PortraitView:
         hair: ``[T]``, by :func:`under_hair`.
         ears, neck: ``[T]`` bool.
         head: ``[V]`` in 0..1, by :func:`above_the_jaw`.
+        cheeks: ``[T]`` in 0..1, by :func:`fd2talk_core.face.parts.cheeks`.
     """
 
     points: Tensor
@@ -300,6 +306,7 @@ class PortraitView:
     ears: Tensor
     neck: Tensor
     head: Tensor
+    cheeks: Tensor
 
     @classmethod
     @torch.no_grad()
@@ -318,7 +325,8 @@ class PortraitView:
         areas = _areas(seen, face_model.triangles)
         places = part_kinds(face_model), below_the_eyes(face_model), under_hair(face_model)
         ears, neck = (named_part(face_model, name) for name in ("ears", "neck"))
-        return cls(points, pose, raster, areas, *places, ears, neck, above_the_jaw(face_model))
+        head, aside = above_the_jaw(face_model), cheeks(face_model)
+        return cls(points, pose, raster, areas, *places, ears, neck, head, aside)
 
 
 def view_resolution(resolution: int) -> int:
@@ -402,7 +410,8 @@ def correspond(
     turned = resize(_beside(turned), resolution) * soften(soften(scalp[:, None].to(onward)))
     turned = _averaged(turned, supersample)
     head = _averaged((head * raster.covered[..., None]).movedim(-1, 1), supersample)
-    return Correspondence(grid, masks, hidden_mouth, edges, onward, turned, head)
+    aside = _averaged(raster.look_up(portrait.cheeks, 0.0)[:, None], supersample)
+    return Correspondence(grid, masks, hidden_mouth, edges, onward, turned, head, aside)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Hair that a turn brings out has strands as those beside it, not drawn out to ribs."""
+"""Hair that a turn brings out has strands as those beside it, not drawn out to ribs, nor has a cheek ribs."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from fd2talk_core.face.model import FaceModel, apply_pose, default_face_model, p
 from fd2talk_core.face.parts import under_hair
 from fd2talk_core.face.rasterizer import rasterize
 from fd2talk_core.frames.correspondence import Correspondence, reference_flow, room_in_hair
-from fd2talk_core.frames.hair_texture import HairTexture
+from fd2talk_core.frames.texture import Texture
 from fd2talk_core.imaging import displace, resize
 
 SIZE = 256
@@ -72,9 +72,9 @@ def test_hair_that_a_turn_brings_out_has_no_ribs(
     enlarged = flow.enlarged(SIZE)
     drawn_out = displace(portrait, enlarged.pixels)
     made = drawn_out.clone()
-    HairTexture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.strands[0])
-    assert flow.strands is not None
-    share = resize(flow.strands[:, 2:], SIZE)[0, 0]
+    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.drawn_out[0])
+    assert flow.drawn_out is not None
+    share = resize(flow.drawn_out[:, 2:3], SIZE)[0, 0]
     scalp = scalp_of(face, identity, yaw)
     brought_out, beside = scalp & (share > 0.9), scalp & (share < 0.05)
     assert brought_out.sum() > 200 and beside.sum() > 200
@@ -87,6 +87,26 @@ def test_hair_that_a_turn_brings_out_has_no_ribs(
     assert apart.abs().max() < 0.05
 
 
+@pytest.mark.parametrize("yaw", [0.4, -0.4])
+def test_a_cheek_that_a_turn_brings_out_has_no_ribs(
+    face: FaceModel, identity: Tensor, person: Tensor, yaw: float
+) -> None:
+    """What is drawn out of it is smooth, and nothing in the middle of the face is."""
+    flow, portrait = turned(face, identity, yaw, person), strands()
+    enlarged = flow.enlarged(SIZE)
+    drawn_out = displace(portrait, enlarged.pixels)
+    made = drawn_out.clone()
+    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.drawn_out[0])
+    assert flow.drawn_out is not None and flow.cheeks is not None
+    share, cheeks = resize(flow.drawn_out[:, 2:3], SIZE)[0, 0], resize(flow.cheeks, SIZE)[0, 0]
+    cheek = (cheeks > 0.9) & (share > 0.9)
+    assert cheek.sum() > 200
+    assert made[0, :, cheek].std(dim=1).max() < 0.5 * drawn_out[0, :, cheek].std(dim=1).min()
+    # from the eyes to the mouth
+    middle = (slice(100, 160), slice(142, 172)) if yaw > 0 else (slice(100, 160), slice(84, 114))
+    assert torch.equal(made[(..., *middle)], drawn_out[(..., *middle)])
+
+
 def test_a_head_that_does_not_turn_shows_its_own_hair(
     face: FaceModel, identity: Tensor, person: Tensor
 ) -> None:
@@ -94,13 +114,13 @@ def test_a_head_that_does_not_turn_shows_its_own_hair(
     enlarged = flow.enlarged(SIZE)
     moved = displace(portrait, enlarged.pixels)
     made = moved.clone()
-    HairTexture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.strands[0])
+    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.drawn_out[0])
     assert (made - moved).abs().max() < 0.05
 
 
 def test_the_wall_is_no_part_of_hair(person: Tensor) -> None:
     """A bright wall does not shine into the smooth part of dark hair, nor has it a texture."""
     portrait = torch.where(person > 0.5, 0.1, 1.0).expand(1, 3, -1, -1).contiguous()
-    smooth, fine = HairTexture.of(portrait, person).layers.split(3, dim=1)
+    smooth, fine = Texture.of(portrait, person).layers.split(3, dim=1)
     assert torch.allclose(smooth, portrait, atol=1e-4)
     assert fine.abs().max() < 1e-4

@@ -1,8 +1,8 @@
-"""Hair over the skull that a turn brings out, with the texture of the hair that the portrait shows.
+"""What a turn brings out, with a texture that is not drawn out.
 
-Close hair ends at the skull's edge, so there the portrait has little room for what a turn brings out: drawn
-out over it, strands become ribs. What is smooth of hair can be drawn out; what is fine is taken from further
-in, as large as it is there.
+Close hair ends at the skull's edge, so there the portrait has little room for what a turn brings out, as it
+has for the side of a cheek: drawn out over it, strands and pores become ribs. What is smooth can be drawn
+out. What is fine of hair is taken from further in, as large as it is there; a cheek does without.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from ..imaging import pixel_centers, resize
 
 FINE = 0.03
-"""Half widths, the deviation of the Gaussian that tells what is smooth: some strands."""
+"""Half widths, the deviation of the Gaussian that tells what is smooth: some strands, some pores."""
 
 _LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class HairTexture:
+class Texture:
     """A portrait in two: ``[1, 6, N, N]``, what is smooth of it, and what that lacks of it. Beyond its person
     all is smooth.
     """
@@ -32,7 +32,7 @@ class HairTexture:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, portrait: Tensor, matte: Tensor) -> HairTexture:
+    def of(cls, portrait: Tensor, matte: Tensor) -> Texture:
         """
         Args:
             portrait: ``[1, 3, N, N]``.
@@ -48,19 +48,19 @@ class HairTexture:
         smooth = torch.lerp(portrait, smooth, person)
         return cls(torch.cat([smooth, portrait - smooth], dim=1))
 
-    def add_to(self, moved: Tensor, pixels: Tensor, strands: Tensor) -> None:
-        """The moved portrait, in place, where hair would be drawn out.
+    def add_to(self, moved: Tensor, pixels: Tensor, drawn_out: Tensor) -> None:
+        """The moved portrait, in place, where it would be drawn out.
 
         Args:
             moved: ``[1, 3, N, N]``.
             pixels: ``[2, N, N]``, its displacement, half widths and heights.
-            strands: ``[3, n, n]``, of its cells, see
-                :attr:`fd2talk_core.frames.correspondence.Correspondence.strands`.
+            drawn_out: ``[4, n, n]``, of its cells: what is to be added to that for what is fine, how far the
+                portrait is drawn out in 0..1, and how far what is fine counts there in 0..1.
         """
-        size, cells = moved.shape[-1], strands.shape[-1]
+        size, cells = moved.shape[-1], drawn_out.shape[-1]
         spans = []
         for dim in (0, 1):
-            there = strands[2].any(dim=1 - dim).nonzero()
+            there = drawn_out[2].any(dim=1 - dim).nonzero()
             if not len(there):
                 return
             # enlarged smoothly they reach to the next cells' centres
@@ -70,13 +70,13 @@ class HairTexture:
         place = (..., rows, columns)
         centres = pixel_centers(size, pixels)[None, rows, columns]
         of_cells = F.grid_sample(
-            strands[None].to(pixels), centres, padding_mode="border", align_corners=False
+            drawn_out[None].to(pixels), centres, padding_mode="border", align_corners=False
         )
-        further, share = of_cells.split([2, 1], dim=1)
+        further, share, grain = of_cells.split([2, 1, 1], dim=1)
         grid = centres + pixels[place].movedim(0, -1)
         places = grid, grid + further.movedim(1, -1)
         smooth, fine = (
             F.grid_sample(layer, at.to(layer), padding_mode="border", align_corners=False)
             for layer, at in zip(self.layers.split(3, dim=1), places, strict=True)
         )
-        moved[place].lerp_(smooth + fine, share.to(moved))
+        moved[place].lerp_(torch.addcmul(smooth, fine, grain.to(fine)), share.to(moved))
