@@ -114,7 +114,7 @@ TEXTURE = 0.12
 as wide as close hair is."""
 
 _DRAWN_OUT, _SHOWN = 0.35, 0.8
-"""Of its size that hair has in the portrait: under the first its texture is taken from elsewhere."""
+"""Of its size that a surface has in the portrait: under the first it is drawn out, from the second on not."""
 
 _ENDED = 0.03
 """Half widths that hair must have at a place, and by which it must end too early, to be surely drawn out."""
@@ -191,7 +191,8 @@ class Correspondence:
     def within_hair(self, hair: Tensor) -> Correspondence:
         """The same, but the skull that a turn brings out goes on as the scalp beside it, as far as hair (or a
         cap) reaches, so that it is sharp, and does not show the wall. The grid alone has what the portrait
-        shows before the hidden place, which is on little room.
+        shows before the hidden place, which is on little room. And it is known where that is still drawn out,
+        and where the texture is to be taken from.
 
         Args:
             hair: ``[1 or F, 3, S, S]``, see :func:`room_in_hair`.
@@ -211,9 +212,9 @@ class Correspondence:
         stretched = 1 - unstretched(grid, _DRAWN_OUT, _SHOWN)
         skin = torch.zeros_like(turned) if self.cheeks is None else self.cheeks.to(turned)
         parts = stretched * torch.cat([torch.maximum(turned, ended), skin], dim=1)
-        hair, skin = soften(parts).split(1, dim=1)
-        share = torch.maximum(hair, skin)
-        drawn_out = torch.cat([-back / far * onward, share, hair / share.clamp_min(1e-6)], dim=1)
+        strands, skin = soften(parts).split(1, dim=1)
+        share = torch.maximum(strands, skin)
+        drawn_out = torch.cat([-back / far * onward, share, strands / share.clamp_min(1e-6)], dim=1)
         return replace(self, grid=grid, onward=None, turned=None, drawn_out=drawn_out)
 
     def with_still(self, clothes: Tensor | None) -> tuple[Correspondence, Tensor | None]:

@@ -325,10 +325,8 @@ def read_motion(
         ),
     )
     expression, pose = smooth(filled[0], smooth_expression), smooth(filled[1], smooth_pose)
-    values = with_blinks(filled[0].values, expression.values)
-    # lips that meet for a frame or two would be left apart
-    share = torch.lerp(shut[before], shut[after], weight) * torch.tensor(_IS_MOUTH)
-    values = torch.lerp(values, filled[0].values, share).clamp(0, 1)
+    shut = torch.lerp(shut[before], shut[after], weight)[:, 0]
+    values = with_closures(filled[0].values, expression.values, shut).clamp(0, 1)
     return DrivingMotion(expression.replace(values=values, rest=_rest(values)), pose, gaps)
 
 
@@ -456,10 +454,13 @@ def _spread(track: FaceTrack, count: int) -> Tensor:
     return torch.linspace(0, seen - 1, min(seen, count)).round().long().unique()
 
 
-def with_blinks(values: Tensor, smoothed: Tensor) -> Tensor:
-    """The smoothed ``[F, 52]`` with its blinks as deep as they were: they last no longer than jitter."""
+def with_closures(values: Tensor, smoothed: Tensor, shut: Tensor) -> Tensor:
+    """The smoothed ``[F, 52]`` with its blinks as deep as they were, and its lips where those are ``shut``
+    ``[F]`` in 0..1: they last no longer than jitter.
+    """
     least, most = BLINKING
     share = torch.tensor(_IS_BLINK) * smoothstep((values - least) / (most - least))
+    share = torch.where(torch.tensor(_IS_MOUTH), shut[:, None], share)
     return torch.lerp(smoothed, values, share)
 
 

@@ -40,7 +40,8 @@ from fd2talk_core.motion.tracking import (
     FaceFitter,
     FaceTrack,
     face_look,
-    with_blinks,
+    lips_shut,
+    with_closures,
 )
 from fd2talk_core.networks.checkpoint import LARGEST_RESOLUTION
 
@@ -374,7 +375,7 @@ def _fitted(part: _Part, sound: Tensor | None, settings: CutSettings, tools: Too
     mean = float(quality.mean())
     if mean < settings.min_quality:
         return Dropped("poor_fit", first, frames, f"quality {mean:.2f}")
-    expression, pose = _smoothed(expression, pose, tools.face_model)
+    expression, pose = _smoothed(expression, pose, lips_shut(track.landmarks), tools.face_model)
 
     heard = None if sound is None else _span(sound, first, frames, settings.min_frames)
     if heard is not None:
@@ -425,12 +426,12 @@ def landmark_error(
     return (places - landmarks[:, : places.shape[1]]).square().sum(dim=-1).mean(dim=-1).sqrt()
 
 
-def _smoothed(expression: Tensor, pose: Tensor, face_model: FaceModel) -> tuple[Tensor, Tensor]:
-    """As a driving video is."""
+def _smoothed(expression: Tensor, pose: Tensor, shut: Tensor, face_model: FaceModel) -> tuple[Tensor, Tensor]:
+    """As a driving video is, whose lips are shut as far as ``[F]`` says."""
     name = face_model.name
     of_face = CoefficientSequence("expression", expression, NATIVE_FPS, name, ARKIT_NAMES)
     of_head = CoefficientSequence("pose", pose, NATIVE_FPS, name, POSE_NAMES)
-    values = with_blinks(expression, smooth(of_face, SMOOTH_EXPRESSION).values).clamp(0, 1)
+    values = with_closures(expression, smooth(of_face, SMOOTH_EXPRESSION).values, shut).clamp(0, 1)
     return values, smooth(of_head, SMOOTH_POSE).values
 
 
