@@ -40,9 +40,17 @@ def turned(face: FaceModel, identity: Tensor, yaw: float, person: Tensor) -> Cor
     return flow.within_hair(room_in_hair(person))
 
 
-def strands(seed: int = 0) -> Tensor:
-    """``[1, 3, S, S]``: hair of which no pixel tells its neighbour's colour."""
-    return torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.2
+def strands_moved(flow: Correspondence, person: Tensor) -> tuple[Tensor, Tensor]:
+    """``[1, 3, S, S]``: hair of which no pixel tells its neighbour's colour, moved, without and with its
+    texture.
+    """
+    portrait = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    enlarged = flow.enlarged(SIZE)
+    moved = displace(portrait, enlarged.pixels)
+    made, drawn_out = moved.clone(), enlarged.drawn_out[0]
+    assert drawn_out is not None
+    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], drawn_out)
+    return moved, made
 
 
 def least_contrast(picture: Tensor, where: Tensor) -> float:
@@ -68,11 +76,8 @@ def scalp_of(face: FaceModel, identity: Tensor, yaw: float) -> Tensor:
 def test_hair_that_a_turn_brings_out_has_no_ribs(
     face: FaceModel, identity: Tensor, person: Tensor, yaw: float
 ) -> None:
-    flow, portrait = turned(face, identity, yaw, person), strands()
-    enlarged = flow.enlarged(SIZE)
-    drawn_out = displace(portrait, enlarged.pixels)
-    made = drawn_out.clone()
-    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.drawn_out[0])
+    flow = turned(face, identity, yaw, person)
+    drawn_out, made = strands_moved(flow, person)
     assert flow.drawn_out is not None
     share = resize(flow.drawn_out[:, 2:3], SIZE)[0, 0]
     scalp = scalp_of(face, identity, yaw)
@@ -92,11 +97,8 @@ def test_a_cheek_that_a_turn_brings_out_has_no_ribs(
     face: FaceModel, identity: Tensor, person: Tensor, yaw: float
 ) -> None:
     """What is drawn out of it is smooth, and nothing in the middle of the face is."""
-    flow, portrait = turned(face, identity, yaw, person), strands()
-    enlarged = flow.enlarged(SIZE)
-    drawn_out = displace(portrait, enlarged.pixels)
-    made = drawn_out.clone()
-    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.drawn_out[0])
+    flow = turned(face, identity, yaw, person)
+    drawn_out, made = strands_moved(flow, person)
     assert flow.drawn_out is not None and flow.cheeks is not None
     share, cheeks = resize(flow.drawn_out[:, 2:3], SIZE)[0, 0], resize(flow.cheeks, SIZE)[0, 0]
     cheek = (cheeks > 0.9) & (share > 0.9)
@@ -110,11 +112,7 @@ def test_a_cheek_that_a_turn_brings_out_has_no_ribs(
 def test_a_head_that_does_not_turn_shows_its_own_hair(
     face: FaceModel, identity: Tensor, person: Tensor
 ) -> None:
-    flow, portrait = turned(face, identity, 0.0, person), strands()
-    enlarged = flow.enlarged(SIZE)
-    moved = displace(portrait, enlarged.pixels)
-    made = moved.clone()
-    Texture.of(portrait, person).add_to(made, enlarged.pixels[0], enlarged.drawn_out[0])
+    moved, made = strands_moved(turned(face, identity, 0.0, person), person)
     assert (made - moved).abs().max() < 0.05
 
 
