@@ -19,13 +19,18 @@ from ..imaging import pixel_centers, resize
 FINE = 0.03
 """Half widths, the deviation of the Gaussian that tells what is smooth: some strands, some pores."""
 
+EDGE = 0.2
+"""Deviation of colours (of 0..1) from which what changes counts as an edge, a cap's or a collar's, and not as
+fine: that is drawn out, lest it be blurred and shown twice.
+"""
+
 _LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """A portrait in two: ``[1, 6, N, N]``, what is smooth of it, and what that lacks of it. Beyond its person
-    all is smooth.
+    """A portrait in two: ``[1, 6, N, N]``, what can be drawn out, smooth but for edges, and what that lacks
+    of it. Beyond its person it lacks nothing.
     """
 
     layers: Tensor
@@ -40,13 +45,15 @@ class Texture:
         """
         person = resize(matte, portrait.shape[-1])
         # the wall is no part of hair
-        known = torch.cat([portrait * person, person], dim=1)
+        square = portrait.square().mean(dim=1, keepdim=True)
+        known = torch.cat([portrait * person, square * person, person], dim=1)
         deviation = FINE * portrait.shape[-1] / 2
         reach = 2 * round(1.5 * deviation) + 1
         blurred = gaussian_blur2d(known, (reach, reach), (deviation, deviation))
-        smooth = blurred[:, :3] / blurred[:, 3:].clamp_min(_LEAST)
-        smooth = torch.lerp(portrait, smooth, person)
-        return cls(torch.cat([smooth, portrait - smooth], dim=1))
+        smooth, square = (blurred[:, :4] / blurred[:, 4:].clamp_min(_LEAST)).split([3, 1], dim=1)
+        variance = (square - smooth.square().mean(dim=1, keepdim=True)).clamp_min(0)
+        fine = person * EDGE**2 / (EDGE**2 + variance) * (portrait - smooth)
+        return cls(torch.cat([portrait - fine, fine], dim=1))
 
     def add_to(self, moved: Tensor, pixels: Tensor, drawn_out: Tensor) -> None:
         """The moved portrait, in place, where it would be drawn out.

@@ -44,7 +44,7 @@ def strands_moved(flow: Correspondence, person: Tensor) -> tuple[Tensor, Tensor]
     """``[1, 3, S, S]``: hair of which no pixel tells its neighbour's colour, moved, without and with its
     texture.
     """
-    portrait = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+    portrait = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
     enlarged = flow.enlarged(SIZE)
     moved = displace(portrait, enlarged.pixels)
     made, drawn_out = moved.clone(), enlarged.drawn_out[0]
@@ -89,7 +89,7 @@ def test_hair_that_a_turn_brings_out_has_no_ribs(
     assert torch.equal(made[..., share == 0], drawn_out[..., share == 0])
     # its colour stays what hair is drawn out to, so it goes on from what is beside it
     apart = F.avg_pool2d((made - drawn_out).mean(dim=1), 31, stride=1)
-    assert apart.abs().max() < 0.05
+    assert apart.abs().max() < 0.02
 
 
 @pytest.mark.parametrize("yaw", [0.4, -0.4])
@@ -113,7 +113,7 @@ def test_a_head_that_does_not_turn_shows_its_own_hair(
     face: FaceModel, identity: Tensor, person: Tensor
 ) -> None:
     moved, made = strands_moved(turned(face, identity, 0.0, person), person)
-    assert (made - moved).abs().max() < 0.05
+    assert (made - moved).abs().max() < 0.02
 
 
 def test_the_wall_is_no_part_of_hair(person: Tensor) -> None:
@@ -122,3 +122,11 @@ def test_the_wall_is_no_part_of_hair(person: Tensor) -> None:
     smooth, fine = Texture.of(portrait, person).layers.split(3, dim=1)
     assert torch.allclose(smooth, portrait, atol=1e-4)
     assert fine.abs().max() < 1e-4
+
+
+def test_a_cap_s_edge_stays_an_edge_where_it_is_drawn_out() -> None:
+    """It is no texture, which would be blurred there, and shown once more."""
+    portrait = torch.zeros(1, 3, SIZE, SIZE)
+    portrait[..., SIZE // 2 :] = 1
+    drawn_out, fine = Texture.of(portrait, torch.ones(1, 1, SIZE, SIZE)).layers.split(3, dim=1)
+    assert (drawn_out.diff(dim=-1).amax() > 0.8) and fine.abs().max() < 0.1
