@@ -397,9 +397,13 @@ class FaceFitter:
         """``[n, D_β]``: lips as close as their landmarks where those are shut; where a mouth is open, what it
         looks like tells more.
         """
-        limits = SHUT_LIP_SIGMA, (0.0, 1.0), SHUT_LIP_ITERATIONS
-        closer = fit_lips(ndc, self.face_model, self.identity, expression, pose, *limits)
-        return torch.lerp(expression, closer, lips_shut(ndc)[:, None])
+        shut = lips_shut(ndc)
+        some = shut > 0
+        if not some.any():
+            return expression
+        own, limits = expression[some], (SHUT_LIP_SIGMA, (0.0, 1.0), SHUT_LIP_ITERATIONS)
+        closer = fit_lips(ndc[some], self.face_model, self.identity, own, pose[some], *limits)
+        return expression.index_put((some,), torch.lerp(own, closer, shut[some, None]))
 
     def with_lips(self, track: FaceTrack, expression: Tensor, pose: Tensor) -> Tensor:
         """``[n, D_β]``: fits whose lips lie closer to the landmarks', see
