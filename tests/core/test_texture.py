@@ -40,9 +40,9 @@ def turned(face: FaceModel, identity: Tensor, yaw: float, person: Tensor) -> Cor
     return flow.within_hair(room_in_hair(person))
 
 
-def strands_moved(flow: Correspondence, person: Tensor) -> tuple[Tensor, Tensor]:
+def strands_moved(flow: Correspondence, person: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``[1, 3, S, S]``: hair of which no pixel tells its neighbour's colour, moved, without and with its
-    texture.
+    texture; and ``[S, S]``, how far it is drawn out.
     """
     portrait = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
     enlarged = flow.enlarged(SIZE)
@@ -50,7 +50,7 @@ def strands_moved(flow: Correspondence, person: Tensor) -> tuple[Tensor, Tensor]
     made, drawn_out = moved.clone(), enlarged.drawn_out[0]
     assert drawn_out is not None
     Texture.of(portrait, person).add_to(made, enlarged.pixels[0], drawn_out)
-    return moved, made
+    return moved, made, resize(drawn_out[None, 2:3], SIZE)[0, 0]
 
 
 def least_contrast(picture: Tensor, where: Tensor) -> float:
@@ -77,9 +77,7 @@ def test_hair_that_a_turn_brings_out_has_no_ribs(
     face: FaceModel, identity: Tensor, person: Tensor, yaw: float
 ) -> None:
     flow = turned(face, identity, yaw, person)
-    drawn_out, made = strands_moved(flow, person)
-    assert flow.drawn_out is not None
-    share = resize(flow.drawn_out[:, 2:3], SIZE)[0, 0]
+    drawn_out, made, share = strands_moved(flow, person)
     scalp = scalp_of(face, identity, yaw)
     brought_out, beside = scalp & (share > 0.9), scalp & (share < 0.05)
     assert brought_out.sum() > 200 and beside.sum() > 200
@@ -98,10 +96,9 @@ def test_a_cheek_that_a_turn_brings_out_has_no_ribs(
 ) -> None:
     """What is drawn out of it is smooth, and nothing in the middle of the face is."""
     flow = turned(face, identity, yaw, person)
-    drawn_out, made = strands_moved(flow, person)
-    assert flow.drawn_out is not None and flow.cheeks is not None
-    share, cheeks = resize(flow.drawn_out[:, 2:3], SIZE)[0, 0], resize(flow.cheeks, SIZE)[0, 0]
-    cheek = (cheeks > 0.9) & (share > 0.9)
+    drawn_out, made, share = strands_moved(flow, person)
+    assert flow.cheeks is not None
+    cheek = (resize(flow.cheeks, SIZE)[0, 0] > 0.9) & (share > 0.9)
     assert cheek.sum() > 200
     assert made[0, :, cheek].std(dim=1).max() < 0.5 * drawn_out[0, :, cheek].std(dim=1).min()
     # from the eyes to the mouth
@@ -112,7 +109,7 @@ def test_a_cheek_that_a_turn_brings_out_has_no_ribs(
 def test_a_head_that_does_not_turn_shows_its_own_hair(
     face: FaceModel, identity: Tensor, person: Tensor
 ) -> None:
-    moved, made = strands_moved(turned(face, identity, 0.0, person), person)
+    moved, made, _ = strands_moved(turned(face, identity, 0.0, person), person)
     assert (made - moved).abs().max() < 0.02
 
 
